@@ -1,0 +1,328 @@
+"""Converts published weights to a vidjax folder, and back.
+
+    python -m converters.convert --from=MCG-NJU/videomae-base-finetuned-kinetics --to=b_k400
+    python -m converters.convert --from=checkpoint.pth --to=videomae_b
+    python -m converters.convert --from=b_k400 --to=exported --format=hf
+
+`--from` is a weight file, a folder (Hugging Face's layout, or ours, or a training run's), or a
+Hugging Face hub id: `org/name`, `org/name@revision` or `org/name/path/to/file.pth`, taken from
+the local cache where it is there. What was written is read again and compared with the source,
+byte for byte, before the target appears.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib
+import math
+import os
+import pkgutil
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from flax import traverse_util
+
+import converters
+import vidjax
+from converters import Options, formats
+from converters.mapping import Tensors, from_params, ignored_names, to_params
+from vidjax import errors, models, pretrained
+from vidjax.errors import UserError
+
+_FROM = flags.DEFINE_string("from", None, "What to convert: a file, a folder or a hub id.")
+_TO = flags.DEFINE_string("to", None, "Folder to write; must not exist, or be a converted model.")
+_FORMAT = flags.DEFINE_enum(
+    "format", None, ["vidjax", "hf", "original"], "Default: vidjax, or hf from a vidjax folder."
+)
+_MODEL = flags.DEFINE_string("model", None, "Family of the weights, where the file cannot tell.")
+_HEADS = flags.DEFINE_integer("heads", None, "Number of attention heads, overriding the source's.")
+_DECODER_HEADS = flags.DEFINE_integer("decoder_heads", None, "The same of the decoder.")
+_FRAMES = flags.DEFINE_integer("frames", None, "Frames of a clip.")
+_SIZE = flags.DEFINE_integer("size", None, "Side of a clip's square frames, in pixels.")
+
+_ORIGINALS = "source"  # the source's JSON files, so that an export can write the same bytes
+_JSON_FILES = (formats.CONFIG, formats.PREPROCESSOR)
+
+
+def convert(
+    source: str,
+    target: str | os.PathLike,
+    format: str | None = None,
+    *,
+    model: str | None = None,
+    options: Options = Options(),  # noqa: B008 (frozen)
+    say: Callable[[str], None] = print,
+) -> None:
+    """Converts `source` to `target`; see the module and its flags.
+
+    Raises:
+        UserError: the source cannot be read, does not fit its model, does not survive the way
+            there and back, or the target is in use.
+    """
+    target = Path(target)
+    ours = (Path(source) / pretrained.CARD).is_file()
+    format = format or ("hf" if ours else "vidjax")
+    if ours and format == "vidjax":
+        raise UserError(f"--from={source} is a vidjax folder already; export by --format=hf")
+    if not ours and format != "vidjax":
+        raise UserError(
+            f"--format={format} exports a vidjax folder, and --from={source} is none: it has no "
+            f"{pretrained.CARD}; convert it to vidjax first"
+        )
+    if ours:
+        with _new_folder(target, replaces=()) as folder:
+            report = _export(Path(source), folder, format)
+    else:
+        written = (pretrained.CARD, pretrained.PARAMS, _ORIGINALS)
+        with _new_folder(target, replaces=written) as folder:
+            report = _import(source, folder, model, options)
+    for line in report:
+        say(line)
+    say(f"written to {target}")
+    if not ours:
+        can_predict = pretrained.read_card(target).model["head"] == "classify"
+        use = f"predict --checkpoint={target} --video=a.mp4"
+        tune = f"train --config=configs/videomae_k400_finetune.py --config.init={target}"
+        say(f"next: python -m vidjax.{use if can_predict else tune}")
+
+
+def _import(name: str, folder: Path, family: str | None, options: Options) -> list[str]:
+    """Writes a published checkpoint as a vidjax folder; returns lines to be printed."""
+    path, origin = _resolve(name)
+    if origin is not None:
+        options = dataclasses.replace(options, hub_id=name.partition("@")[0])
+    source = formats.open_source(path)
+    module = _module(family, source)
+    conversion = module.describe(source, options)
+    model = models.build(**conversion.model)
+    want = traverse_util.flatten_dict(models.abstract_params(model), sep="/")
+    params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
+    ignored = ignored_names(source.tensors, conversion.ignore)
+    dtypes = _dtypes(source.tensors, ignored)
+
+    card = pretrained.Card(
+        model=models.config_of(model),
+        preprocessing=conversion.preprocessing,
+        classes=conversion.classes,
+        provenance={
+            "source": origin or name,
+            "format": conversion.format,
+            "files": {file.name: formats.sha256(file) for file in source.files},
+            "naming": conversion.naming,
+            "dtypes": dtypes,
+            "vidjax": vidjax.__version__,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        },
+    )
+    pretrained.save_pretrained(folder, traverse_util.unflatten_dict(params, sep="/"), card)
+    params.clear()  # the check reads the folder, and shall not need the memory twice
+    _copy_originals(source, folder)
+    _verify(source.tensors, pretrained.open_params(folder), conversion.rules, ignored)
+
+    count = sum(math.prod(spec.shape) for spec in want.values())
+    report = [
+        f"{origin or name}: {card.model['name']}, head {card.model['head']}, {conversion.format}",
+        f"{len(source.tensors)} tensors, {count:,} parameters, all bytes reproduced",
+    ]
+    for reason in dict.fromkeys(entry.reason for entry in ignored.values()):
+        names = [name for name, entry in ignored.items() if entry.reason == reason]
+        report.append(f"left out {len(names)} tensors ({names[0]}, ...): {reason}")
+    if dtypes != "float32":
+        report.append(f"{_summary(dtypes)} in the file, float32 here (exact; an export undoes it)")
+    report += [f"sha256 {digest} {file}" for file, digest in card.provenance["files"].items()]
+    for title, values in (("model", card.model), ("preprocessing", vars(card.preprocessing))):
+        report.append(f"{title}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
+    return report + [f"note: {note}" for note in conversion.notes]
+
+
+def _export(source: Path, folder: Path, format: str) -> list[str]:
+    """Writes a vidjax folder, or a run's workdir, in a published format; returns lines to print."""
+    card = pretrained.read_card(source)
+    module = importlib.import_module(f"converters.{card.model['name']}")
+    originals = {
+        name: (source / _ORIGINALS / name).read_bytes()
+        for name in _JSON_FILES
+        if (source / _ORIGINALS / name).is_file()
+    }
+    plan = module.export(card, format, originals)
+    params = pretrained.open_params(source)
+    notes = list(plan.notes)
+    # The dtypes were noted by the source's names, so they hold for its own format only.
+    same = card.provenance.get("format") == format
+    dtypes = card.provenance["dtypes"] if same else "float32"
+    tensors = _restore_dtypes(from_params(params, plan.rules), dtypes)
+    if tensors is None:
+        notes.append(f"the weights are no longer {_summary(dtypes)} values: exported as float32")
+        dtypes, tensors = "float32", from_params(params, plan.rules)
+    path = folder / plan.weights
+    write = formats.write_torch if path.suffix == ".pth" else formats.write_safetensors
+    write(path, tensors)
+    for name, content in plan.files.items():
+        (folder / name).write_bytes(content)
+    _verify(formats.read(path), params, plan.rules, {})
+
+    count = sum(math.prod(params.spec(name).shape) for name in params)
+    return [
+        f"{source}: {len(tensors)} tensors, {count:,} parameters as {_summary(dtypes)}, "
+        "all bytes reproduced",
+        f"sha256 {formats.sha256(path)} {path.name}",
+        *(f"note: {note}" for note in notes),
+    ]
+
+
+def _verify(
+    tensors: Mapping[str, np.ndarray],
+    params: Mapping[str, np.ndarray],
+    rules: Any,
+    ignored: Mapping[str, Any],
+) -> None:
+    """Compares the file's tensors with what the written parameters give back, rule by rule."""
+    left = set(tensors) - set(ignored)
+    for rule in rules:
+        some = {target: params[target] for target in rule.targets}
+        for name, tensor in from_params(some, [rule]).items():
+            left.discard(name)
+            original = tensors[name]
+            if _bytes(tensor.astype(original.dtype)) != _bytes(original):
+                raise UserError(
+                    f"{name} does not come back byte for byte (it may hold NaNs, or the disk "
+                    "is faulty); nothing was written"
+                )
+    if left:
+        raise AssertionError(f"never compared: {sorted(left)}")
+
+
+def _bytes(tensor: np.ndarray) -> memoryview:
+    return np.asarray(tensor, order="C").reshape(-1).view(np.uint8).data
+
+
+def _dtypes(tensors: Mapping[str, np.ndarray], ignored: Mapping[str, Any]) -> str | dict[str, str]:
+    """The tensors' dtype, or that of each where they differ."""
+    names = [name for name in tensors if name not in ignored]
+    found = {name: tensors[name].dtype.name for name in names}
+    return next(iter(found.values())) if len(set(found.values())) == 1 else found
+
+
+def _summary(dtypes: str | Mapping[str, str]) -> str:
+    return dtypes if isinstance(dtypes, str) else " and ".join(sorted(set(dtypes.values())))
+
+
+def _restore_dtypes(tensors: Tensors, dtypes: str | Mapping[str, str]) -> Tensors | None:
+    """The tensors in the dtypes of the file they once came from; None if that would round them."""
+
+    def cast(name: str) -> np.ndarray:
+        import ml_dtypes  # noqa: F401 (registers bfloat16 with numpy)
+
+        dtype = np.dtype(dtypes if isinstance(dtypes, str) else dtypes[name])
+        return tensors[name].astype(dtype)
+
+    if dtypes == "float32":
+        return tensors
+    exact = all(_bytes(cast(n).astype(np.float32)) == _bytes(tensors[n]) for n in tensors)
+    return Tensors({name: lambda name=name: cast(name) for name in tensors}) if exact else None
+
+
+def _module(family: str | None, source: formats.Source) -> ModuleType:
+    """The converter module that `family` names, or that recognises the source's tensors."""
+    shared = {"convert", "formats", "mapping"}
+    names = [m.name for m in pkgutil.iter_modules(converters.__path__) if m.name not in shared]
+    if family is not None and family not in names:
+        raise UserError(f"--model={family} is unknown; there are {', '.join(names)}")
+    for name in names if family is None else [family]:
+        module = importlib.import_module(f"converters.{name}")
+        if module.recognises(source):
+            return module
+    some = ", ".join(sorted(source.tensors)[:3])
+    raise UserError(
+        f"{source.path} holds no weights of {family or ' or '.join(names)}: its "
+        f"{len(source.tensors)} tensors are named {some}, ..."
+    )
+
+
+def _resolve(name: str) -> tuple[Path, str | None]:
+    """A local path, and for a hub id `id@commit`; downloads what the cache lacks."""
+    path = Path(name)
+    repository, _, revision = name.partition("@")
+    parts = repository.split("/")
+    if path.exists() or len(parts) < 2 or not all(parts) or parts[0] in (".", "..", "~"):
+        return path, None  # open_source says it if nothing is there
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repo, file = "/".join(parts[:2]), "/".join(parts[2:])
+    try:
+        for weights in ([file],) if file else (["*.safetensors", "*.index.json"], ["*.bin"]):
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    repo, revision=revision or None, allow_patterns=[*_JSON_FILES, *weights]
+                )
+            )
+            if any(folder.glob(pattern) for pattern in weights):
+                break
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{name} is neither a path here nor available from the Hugging Face hub or its local "
+            f"cache ({type(error).__name__}); check the name, or download it and unset "
+            "HF_HUB_OFFLINE if that is set"
+        ) from error
+    return folder / file if file else folder, f"{repo}@{folder.name}" + (f"/{file}" if file else "")
+
+
+def _copy_originals(source: formats.Source, folder: Path) -> None:
+    for name in _JSON_FILES:
+        beside = source.files[0].parent / name
+        if (name == formats.CONFIG and source.config) or (
+            name == formats.PREPROCESSOR and source.preprocessor
+        ):
+            (folder / _ORIGINALS).mkdir(exist_ok=True)
+            shutil.copyfile(beside, folder / _ORIGINALS / name)
+
+
+@contextlib.contextmanager
+def _new_folder(target: Path, replaces: tuple[str, ...]) -> Iterator[Path]:
+    """A temporary folder beside `target` that becomes it when the block ends well.
+
+    A target that holds exactly what an earlier conversion wrote (`replaces`) is replaced.
+    """
+    if target.exists() and not target.is_dir():
+        raise UserError(f"--to={target} is a file; name a new folder")
+    there = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if there and not (replaces and replaces[0] in there and there <= set(replaces)):
+        raise UserError(
+            f"--to={target} is not empty and no earlier conversion; name a new folder, or remove it"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        folder = temporary / "new"
+        folder.mkdir()
+        yield folder
+        if target.exists():
+            target.rename(temporary / "old")
+        folder.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected {argv[1:]}; use --from=SOURCE --to=FOLDER")
+    if not _FROM.value or not _TO.value:
+        raise app.UsageError("give --from=SOURCE and --to=FOLDER")
+    options = Options(
+        heads=_HEADS.value,
+        decoder_heads=_DECODER_HEADS.value,
+        frames=_FRAMES.value,
+        size=_SIZE.value,
+    )
+    convert(_FROM.value, _TO.value, _FORMAT.value, model=_MODEL.value, options=options)
+
+
+if __name__ == "__main__":
+    errors.run_main(main)

@@ -1,0 +1,257 @@
+"""Rules between the tensors of a published file and our parameter tree, read both ways.
+
+A rule names a tensor as the file spells it, the parameter it becomes, and the layout between
+them: `Rule("head.weight", "head/kernel", "o i -> i o")`. Layouts look like einops patterns and
+only move bytes, so a table swapped is its own inverse, and an export is byte-exact.
+
+`{i}` in a source name stacks the layers 0, 1, ... on axis 0 of the parameter. A tuple of targets
+splits the layout's leading axis: `Rule("qkv.weight", ("q", "k", "v"), "(s n h) d -> s d n h")`.
+Parameters are the split side: only the file's side of a layout may group axes in parentheses,
+so every size is read from the parameter's shape.
+"""
+
+import functools
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vidjax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Tensor `source` of the file is parameter `target`, through `layout` ("": as it is)."""
+
+    source: str
+    target: str | tuple[str, ...]
+    layout: str = ""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.target,) if isinstance(self.target, str) else self.target
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """Tensors of the file that have no parameter, hence are absent from an export; and why.
+
+    `source` may hold `{i}`. One that matches nothing is an error unless `optional`. `check` gets
+    each tensor and returns what is wrong with ignoring it, or None.
+    """
+
+    source: str
+    reason: str
+    optional: bool = False
+    check: Callable[[np.ndarray], str | None] | None = None
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """Arrays by name, made when asked for and not kept: a file is never in memory as a whole."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], np.ndarray]]):
+        self._makers = dict(makers)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __contains__(self, name: object) -> bool:  # Mapping's would make the array
+        return name in self._makers
+
+
+def to_params(
+    tensors: Mapping[str, np.ndarray],
+    rules: Iterable[Rule],
+    want: Mapping[str, Any],
+    ignore: Sequence[Ignore] = (),
+) -> dict[str, np.ndarray]:
+    """Reads a file's tensors as parameters, each tensor exactly once.
+
+    Args:
+        tensors: the file's tensors; may be lazy, one is held at a time.
+        rules: the table.
+        want: "/"-joined parameter name -> anything with `.shape` and `.dtype`.
+        ignore: tensors that may be, or are, in the file and have no parameter.
+
+    Returns:
+        Parameters by "/"-joined name, in the dtype of `want` (float16 and bfloat16 are widened,
+        which is exact and reversible; nothing is ever narrowed).
+
+    Raises:
+        UserError: naming every missing, extra, twice used, misshapen and unfit tensor, every rule
+            that leads nowhere and every parameter without a rule.
+    """
+    params = {name: _empty(spec.shape, spec.dtype) for name, spec in want.items()}
+    ignored = ignored_names(tensors, ignore)
+    used: set[str] = set()
+    filled: set[str] = set()
+    missing: list[str] = []
+    problems: list[str] = []
+
+    for rule in rules:
+        if dead := [target for target in rule.targets if target not in want]:
+            problems.append(f"dead rule: {rule.source} -> {', '.join(dead)}, not in this model")
+            continue
+        if twice := filled.intersection(rule.targets):
+            problems.append(f"duplicate: {', '.join(sorted(twice))} also gets {rule.source}")
+            continue
+        filled.update(rule.targets)
+        for name, slots in _slots(rule, params):
+            if name not in tensors:
+                missing.append(name)
+                continue
+            if name in used or name in ignored:
+                problems.append(f"duplicate: {name} is read by two rules, or read and ignored")
+                continue
+            used.add(name)
+            problem = _fill(slots, rule.layout, tensors[name], name)
+            if problem:
+                problems.append(problem)
+
+    extra = [name for name in tensors if name not in used and name not in ignored]
+    problems += [f"missing from the file: {name}" for name in _collapse(missing)]
+    problems += [f"in the file, but no rule reads it: {name}" for name in _collapse(extra)]
+    problems += [f"no rule fills the parameter {name}" for name in want if name not in filled]
+    for entry in ignore:
+        names = [name for name, by in ignored.items() if by is entry]
+        if not names and not entry.optional:
+            problems.append(f"nothing to ignore: {entry.source} ({entry.reason})")
+        verdicts = [(name, entry.check(tensors[name])) for name in names if entry.check]
+        problems += [f"cannot ignore {name}: {verdict}" for name, verdict in verdicts if verdict]
+    if problems:
+        raise UserError(
+            "the file's tensors do not fit this model "
+            f"({len(problems)} problems):\n  " + "\n  ".join(problems)
+        )
+    return params
+
+
+def from_params(params: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> Tensors:
+    """Turns parameters back into the file's tensors; the exact inverse of `to_params`.
+
+    Args:
+        params: parameters by "/"-joined name; every one must have a rule, and the reverse.
+
+    Raises:
+        UserError: naming all parameters and rules that have no counterpart.
+    """
+    rules = list(rules)
+    targets = [target for rule in rules for target in rule.targets]
+    problems = [f"no rule writes the parameter {name}" for name in params if name not in targets]
+    problems += [f"no parameter {name} for its rule" for name in targets if name not in params]
+    if problems:
+        raise UserError("the parameters do not fit this format:\n  " + "\n  ".join(problems))
+    return Tensors(
+        {
+            name: functools.partial(_gather, slots, rule.layout)
+            for rule in rules
+            for name, slots in _slots(rule, params)
+        }
+    )
+
+
+def ignored_names(names: Collection[str], ignore: Sequence[Ignore]) -> dict[str, Ignore]:
+    """The names that entries of `ignore` match, each with its entry."""
+    patterns = [(re.escape(entry.source).replace(r"\{i\}", r"\d+"), entry) for entry in ignore]
+    return {
+        name: entry for pattern, entry in patterns for name in names if re.fullmatch(pattern, name)
+    }
+
+
+def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array aligned to 64 bytes, which jax takes over on a CPU instead of copying it."""
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    buffer = np.empty(num_bytes + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    return buffer[start : start + num_bytes].view(dtype).reshape(shape)
+
+
+def _slots(rule: Rule, params: Mapping[str, np.ndarray]) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """For each tensor of the rule: its name, and the (views of the) parameters it fills."""
+    arrays = [params[target] for target in rule.targets]
+    if "{i}" not in rule.source:
+        yield rule.source, arrays
+        return
+    for i in range(len(arrays[0])):
+        yield rule.source.replace("{i}", str(i)), [array[i, ...] for array in arrays]
+
+
+def _fill(slots: list[np.ndarray], layout: str, tensor: np.ndarray, name: str) -> str | None:
+    """Copies a tensor into its parameters; returns what does not fit, if anything."""
+    left, right, sizes = _axes(layout, slots)
+    shape = _shape(left, sizes)
+    if tensor.shape != shape:
+        return f"shape: {name} is {tensor.shape}, but this model needs {shape}"
+    if not np.can_cast(tensor.dtype, slots[0].dtype, "safe"):
+        return f"dtype: {name} is {tensor.dtype}, which {slots[0].dtype} cannot hold exactly"
+    moved = _rearrange(tensor, left, right, sizes)
+    for slot, part in zip(slots, moved if len(slots) > 1 else [moved], strict=True):
+        slot[...] = part
+    return None
+
+
+def _gather(slots: list[np.ndarray], layout: str) -> np.ndarray:
+    """The tensor that `_fill` would read; C-contiguous."""
+    left, right, sizes = _axes(layout, slots)
+    whole = np.stack(slots) if len(slots) > 1 else slots[0]
+    # Not ascontiguousarray, which would make a scalar 1-D.
+    return np.asarray(_rearrange(whole, right, left, sizes), order="C")
+
+
+Groups = tuple[tuple[str, ...], ...]
+
+
+def _axes(layout: str, slots: list[np.ndarray]) -> tuple[Groups, Groups, dict[str, int]]:
+    """Both sides of a layout, and the size of every axis read from the parameters' shape."""
+    shape = (len(slots), *slots[0].shape) if len(slots) > 1 else slots[0].shape
+    left, right = _parse(layout or " ".join(f"a{k}" for k in range(len(shape))))
+    return left, right, dict(zip((name for (name,) in right), shape, strict=True))
+
+
+@functools.cache
+def _parse(layout: str) -> tuple[Groups, Groups]:
+    """`"(n h) d -> d n h"` as ((("n", "h"), ("d",)), (("d",), ("n",), ("h",)))."""
+    sides = [
+        tuple(tuple(token.strip("()").split()) for token in re.findall(r"\([^)]*\)|\S+", side))
+        for side in layout.split("->")
+    ]
+    left, right = sides if len(sides) == 2 else (sides[0], sides[0])
+    left_names, right_names = [[n for group in side for n in group] for side in (left, right)]
+    if sorted(left_names) != sorted(right_names) or len(set(left_names)) != len(left_names):
+        raise ValueError(f"layout {layout!r}: both sides must name the same axes, each once")
+    if len(right) != len(right_names):
+        raise ValueError(f"layout {layout!r}: the parameter side must not group axes")
+    return left, right
+
+
+def _shape(groups: Groups, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(math.prod(sizes[name] for name in group) for group in groups)
+
+
+def _rearrange(x: np.ndarray, old: Groups, new: Groups, sizes: Mapping[str, int]) -> np.ndarray:
+    names = [name for group in old for name in group]
+    x = x.reshape([sizes[name] for name in names])
+    x = x.transpose([names.index(name) for group in new for name in group])
+    return x.reshape(_shape(new, sizes))
+
+
+def _collapse(names: Iterable[str]) -> list[str]:
+    """Names that differ only in their layer number, as one: `blocks.{i}.norm.weight (i = 0-11)`."""
+    layers: dict[str, list[int]] = {}
+    for name in names:
+        pattern, *_ = re.subn(r"\.\d+\.", ".{i}.", name, count=1)
+        found = re.search(r"\.(\d+)\.", name)
+        layers.setdefault(pattern, []).extend([int(found[1])] if found else [])
+    return [
+        f"{pattern} (i = {', '.join(map(str, sorted(i)))})" if i else pattern
+        for pattern, i in layers.items()
+    ]

@@ -1,0 +1,653 @@
+"""VideoMAE and VideoMAE V2: Hugging Face folders and the original .pth files.
+
+Sources: transformers/models/videomae (5.23) and the names in the published files, which differ
+from its modules' (`q_bias` in files, `query.bias` in memory); MCG-NJU/VideoMAE and
+OpenGVLab/VideoMAEv2, modeling_pretrain.py, modeling_finetune.py.
+Shapes: D width, n heads, h head width (D = n h), m MLP width; `o i` are output and input features.
+Numerics: Hugging Face has layer_norm_eps (1e-12 published) in blocks and encoder norm, but
+PyTorch's default 1e-5 in fc_norm and the decoder's norm; the originals have 1e-6 throughout.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from converters import Conversion, Export, Options
+from converters.formats import CONFIG, PREPROCESSOR, Source
+from converters.mapping import Ignore, Rule
+from vidjax.data.transforms import Preprocessing
+from vidjax.errors import UserError
+from vidjax.models.positions import sincos_1d
+from vidjax.pretrained import Card
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint: what it is, and the facts of its data that the files lack."""
+
+    what: str
+    sampling: str = "dense"
+    stride: int = 4
+    temporal_views: int = 5
+
+
+def _ssv2(what: str, finetuned: bool) -> Checkpoint:
+    sampling, views = ("segment", 2) if finetuned else ("dense", 5)
+    return Checkpoint(what, sampling, stride=2, temporal_views=views)
+
+
+CHECKPOINTS = {
+    "MCG-NJU/videomae-base": Checkpoint("ViT-B, pre-trained on K400, 1600 epochs"),
+    "MCG-NJU/videomae-base-short": Checkpoint("ViT-B, pre-trained on K400, 800 epochs"),
+    "MCG-NJU/videomae-large": Checkpoint("ViT-L, pre-trained on K400, 1600 epochs"),
+    "MCG-NJU/videomae-base-ssv2": _ssv2("ViT-B, pre-trained on SSv2, 2400 epochs", False),
+    "MCG-NJU/videomae-base-short-ssv2": _ssv2("ViT-B, pre-trained on SSv2, 800 epochs", False),
+    "MCG-NJU/videomae-small-finetuned-kinetics": Checkpoint("ViT-S, fine-tuned on K400"),
+    "MCG-NJU/videomae-base-finetuned-kinetics": Checkpoint("ViT-B, fine-tuned on K400"),
+    "MCG-NJU/videomae-base-short-finetuned-kinetics": Checkpoint("ViT-B, fine-tuned on K400"),
+    "MCG-NJU/videomae-large-finetuned-kinetics": Checkpoint("ViT-L, fine-tuned on K400"),
+    "MCG-NJU/videomae-huge-finetuned-kinetics": Checkpoint("ViT-H, fine-tuned on K400"),
+    "MCG-NJU/videomae-small-finetuned-ssv2": _ssv2("ViT-S, fine-tuned on SSv2", True),
+    "MCG-NJU/videomae-base-finetuned-ssv2": _ssv2("ViT-B, fine-tuned on SSv2", True),
+    "MCG-NJU/videomae-base-short-finetuned-ssv2": _ssv2("ViT-B, fine-tuned on SSv2", True),
+    "OpenGVLab/VideoMAE2/distill/vit_s_k710_dl_from_giant.pth": Checkpoint(
+        "V2 ViT-S, distilled from the giant on K710"
+    ),
+    "OpenGVLab/VideoMAE2/distill/vit_b_k710_dl_from_giant.pth": Checkpoint(
+        "V2 ViT-B, distilled from the giant on K710"
+    ),
+}
+
+# Tensor shapes do not tell the number of heads; these are the published models' by width.
+_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+_DECODER_HEADS = {192: 3, 384: 6, 512: 8, 640: 8}
+
+_HF_DEFAULTS = {  # of transformers' VideoMAEConfig, for what a config.json leaves out
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "image_size": 224,
+    "patch_size": 16,
+    "tubelet_size": 2,
+    "num_frames": 16,
+    "use_mean_pooling": True,
+    "decoder_num_attention_heads": 6,
+    "decoder_hidden_size": 384,
+    "decoder_num_hidden_layers": 4,
+    "decoder_intermediate_size": 1536,
+}
+_HF_FIXED_EPS = 1e-5
+_ORIGINAL_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How one file spells the names.
+
+    Attributes:
+        root: before every name, such as "module." of DistributedDataParallel.
+        encoder: before the encoder's names (after `root`): "videomae.", "encoder.", "backbone.".
+        bias: HF only, the query's bias: "q_bias" in published files, "query.bias" in some others.
+    """
+
+    root: str = ""
+    encoder: str = ""
+    bias: str = "q_bias"
+
+
+def _norm(source: str, target: str) -> list[Rule]:
+    return [Rule(f"{source}.weight", f"{target}/scale"), Rule(f"{source}.bias", f"{target}/bias")]
+
+
+def _linear(source: str, target: str) -> list[Rule]:
+    return [
+        Rule(f"{source}.weight", f"{target}/kernel", "o i -> i o"),
+        Rule(f"{source}.bias", f"{target}/bias"),
+    ]
+
+
+def _patch_embed(source: str) -> list[Rule]:
+    kernel = "encoder/patch_embed/kernel"
+    return [
+        Rule(f"{source}.weight", kernel, "d c t h w -> t h w c d"),
+        Rule(f"{source}.bias", "encoder/patch_embed/bias"),
+    ]
+
+
+def _hf_blocks(source: str, target: str, bias: str) -> list[Rule]:
+    attention = f"{source}.attention.attention"
+    value_bias = {"q_bias": "v_bias", "query.bias": "value.bias"}[bias]
+    return [
+        *_norm(f"{source}.layernorm_before", f"{target}/norm1"),
+        *[
+            Rule(f"{attention}.{name}.weight", f"{target}/attn/{name}/kernel", "(n h) d -> d n h")
+            for name in ("query", "key", "value")
+        ],
+        Rule(f"{attention}.{bias}", f"{target}/attn/query/bias", "(n h) -> n h"),
+        Rule(f"{attention}.{value_bias}", f"{target}/attn/value/bias", "(n h) -> n h"),
+        Rule(
+            f"{source}.attention.output.dense.weight",
+            f"{target}/attn/out/kernel",
+            "d (n h) -> n h d",
+        ),
+        Rule(f"{source}.attention.output.dense.bias", f"{target}/attn/out/bias"),
+        *_norm(f"{source}.layernorm_after", f"{target}/norm2"),
+        *_linear(f"{source}.intermediate.dense", f"{target}/mlp/fc1"),
+        *_linear(f"{source}.output.dense", f"{target}/mlp/fc2"),
+    ]
+
+
+def _original_blocks(source: str, target: str) -> list[Rule]:
+    qkv = tuple(f"{target}/attn/{name}/kernel" for name in ("query", "key", "value"))
+    return [
+        *_norm(f"{source}.norm1", f"{target}/norm1"),
+        Rule(f"{source}.attn.qkv.weight", qkv, "(s n h) d -> s d n h"),
+        Rule(f"{source}.attn.q_bias", f"{target}/attn/query/bias", "(n h) -> n h"),
+        Rule(f"{source}.attn.v_bias", f"{target}/attn/value/bias", "(n h) -> n h"),
+        Rule(f"{source}.attn.proj.weight", f"{target}/attn/out/kernel", "d (n h) -> n h d"),
+        Rule(f"{source}.attn.proj.bias", f"{target}/attn/out/bias"),
+        *_norm(f"{source}.norm2", f"{target}/norm2"),
+        *_linear(f"{source}.mlp.fc1", f"{target}/mlp/fc1"),
+        *_linear(f"{source}.mlp.fc2", f"{target}/mlp/fc2"),
+    ]
+
+
+def hf_rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
+    """The table of a Hugging Face file for the model that `build(**model)` makes."""
+    root, encoder = naming.root, naming.root + naming.encoder
+    rules = [
+        *_patch_embed(f"{encoder}embeddings.patch_embeddings.projection"),
+        *_hf_blocks(f"{encoder}encoder.layer.{{i}}", "encoder/blocks", naming.bias),
+    ]
+    if _has_final_norm(model):
+        rules += _norm(f"{encoder}layernorm", "encoder/norm")
+    if model["head"] == "classify":
+        if model["pool"] == "mean":
+            rules += _norm(f"{root}fc_norm", "fc_norm")
+        if model["num_classes"]:
+            rules += _linear(f"{root}classifier", "head")
+    if model["head"] == "reconstruct":
+        blocks = _hf_blocks(f"{root}decoder.decoder_layers.{{i}}", "decoder/blocks", naming.bias)
+        rules += [*_bridge(root), *blocks, *_decoder_end(root)]
+    return rules
+
+
+def original_rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
+    """The table of an original file (V1 and V2) for the model that `build(**model)` makes."""
+    root, encoder = naming.root, naming.root + naming.encoder
+    rules = [
+        *_patch_embed(f"{encoder}patch_embed.proj"),
+        *_original_blocks(f"{encoder}blocks.{{i}}", "encoder/blocks"),
+    ]
+    if _has_final_norm(model):
+        rules += _norm(f"{encoder}norm", "encoder/norm")
+    if model["head"] == "classify":
+        if model["pool"] == "mean":
+            rules += _norm(f"{root}fc_norm", "fc_norm")
+        if model["num_classes"]:
+            rules += _linear(f"{root}head", "head")
+    if model["head"] == "reconstruct":
+        blocks = _original_blocks(f"{root}decoder.blocks.{{i}}", "decoder/blocks")
+        rules += [*_bridge(root), *blocks, *_decoder_end(root)]
+    return rules
+
+
+def _bridge(root: str) -> list[Rule]:
+    return [
+        Rule(f"{root}encoder_to_decoder.weight", "encoder_to_decoder/kernel", "o i -> i o"),
+        Rule(f"{root}mask_token", "mask_token"),
+    ]
+
+
+def _decoder_end(root: str) -> list[Rule]:
+    # Both references and our decoder order a patch's pixels (t, h, w, c): nothing to permute.
+    return [
+        *_norm(f"{root}decoder.norm", "decoder/norm"),
+        *_linear(f"{root}decoder.head", "decoder/head"),
+    ]
+
+
+def _has_final_norm(model: Mapping[str, Any]) -> bool:
+    return model["pool"] == "first" if model["head"] == "classify" else model["final_norm"]
+
+
+def _not_the_table(tensor: np.ndarray) -> str | None:
+    """Why a position tensor [1, N, D] is not the fixed sine-cosine table, if so."""
+    table = sincos_1d(*tensor.shape[-2:])
+    error = np.abs(tensor.astype(np.float32) - table).max()
+    if error <= np.finfo(tensor.dtype).eps:
+        return None
+    return f"it differs from the fixed sine-cosine table by {error:.2g}; learned or resampled?"
+
+
+def _ignored(format: str, naming: Naming) -> list[Ignore]:
+    root, encoder = naming.root, naming.root + naming.encoder
+    reason = "the fixed sine-cosine table, which the model computes"
+    names = [f"{encoder}pos_embed", f"{root}pos_embed", f"{root}decoder.pos_embed"]
+    if format == "hf":
+        names = [f"{encoder}embeddings.position_embeddings", f"{root}position_embeddings"]
+    ignored = [Ignore(name, reason, True, _not_the_table) for name in dict.fromkeys(names)]
+    if format == "hf":
+        reason = (
+            "a key bias adds the same number to all scores of a query, which the softmax removes; "
+            "the model has none, and an export will lack it"
+        )
+        blocks = (f"{encoder}encoder.layer", f"{root}decoder.decoder_layers")
+        ignored += [
+            Ignore(f"{block}.{{i}}.attention.attention.{name}", reason, optional=True)
+            for block in blocks
+            for name in ("key.bias", "k_bias")
+        ]
+    return ignored
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Where the shapes are read, in one format."""
+
+    patch: str
+    block: str
+    fc1: str
+    norm: str
+    head: str
+    decoder_block: str
+
+
+_NAMES = {
+    "hf": _Names(
+        patch="embeddings.patch_embeddings.projection.weight",
+        block="encoder.layer",
+        fc1="intermediate.dense.weight",
+        norm="layernorm.weight",
+        head="classifier.weight",
+        decoder_block="decoder.decoder_layers",
+    ),
+    "original": _Names(
+        patch="patch_embed.proj.weight",
+        block="blocks",
+        fc1="mlp.fc1.weight",
+        norm="norm.weight",
+        head="head.weight",
+        decoder_block="decoder.blocks",
+    ),
+}
+
+
+def recognises(source: Source) -> bool:
+    """Whether the tensors have VideoMAE's names, in either format."""
+    return _format(source.tensors) is not None
+
+
+def _format(names: Collection[str]) -> str | None:
+    # ViViT has the same patch embedding in Hugging Face's format, but a class token.
+    telling = {"hf": ".layernorm_before.weight", "original": ".attn.q_bias"}
+    for format, ending in telling.items():
+        endings = (_NAMES[format].patch, ending)
+        found = all(any(name.endswith(e) for name in names) for e in endings)
+        if found and not any(name.endswith("cls_token") for name in names):
+            return format
+    return None
+
+
+def _naming(format: str, names: Collection[str]) -> Naming:
+    """Finds the prefixes, from where the patch embedding's kernel is."""
+    key = _NAMES[format]
+    prefix = next(n for n in names if n.endswith(key.patch)).removesuffix(key.patch)
+    # The last word of the prefix is the encoder's own if heads or decoder lack it.
+    root = prefix[: prefix[:-1].rfind(".") + 1]
+    if not any(root + name in names for name in ("mask_token", "fc_norm.weight", key.head)):
+        root = prefix
+    old = any(name.endswith(".q_bias") for name in names)
+    return Naming(root, prefix.removeprefix(root), "q_bias" if old else "query.bias")
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the shapes do not tell; None: unknown."""
+
+    eps: float
+    head_eps: float
+    heads: int | None = None
+    decoder_heads: int | None = None
+    frames: int | None = None
+    size: int | None = None
+
+
+def describe(source: Source, options: Options) -> Conversion:
+    """Reads the architecture from the tensors' shapes, and from config.json what they lack.
+
+    Raises:
+        UserError: config.json contradicts the tensors, has another activation than GELU, or
+            nothing tells the number of heads.
+    """
+    format = _format(source.tensors)
+    naming = _naming(format, source.tensors)
+    model = _read_shapes(format, source.tensors, naming)
+    notes: list[str] = []
+    facts = (_hf_facts if format == "hf" else _original_facts)(source.config, model, notes)
+
+    heads = _num_heads("heads", model["width"], options.heads, facts.heads, _HEADS)
+    model |= {"num_heads": heads, "eps": facts.eps}
+    if model["head"] == "classify" and model["pool"] == "mean":
+        model["fc_norm_eps"] = facts.head_eps
+    if model["head"] == "reconstruct":
+        model["decoder_num_heads"] = _num_heads(
+            "decoder_heads",
+            model["decoder_width"],
+            options.decoder_heads,
+            facts.decoder_heads,
+            _DECODER_HEADS,
+        )
+        model["decoder_norm_eps"] = facts.head_eps
+    if format == "hf" and model["width"] == 384 and heads == 16:
+        notes.append(
+            "WARNING: config.json says 16 heads, but VideoMAE-small was trained with 6 (a known "
+            "error of the published files, which costs most of the accuracy): if this is that "
+            "model, convert it with --heads=6"
+        )
+    if not (options.heads or facts.heads):
+        notes.append(f"{heads} heads are assumed, as in the published model of this width")
+    return Conversion(
+        format=format,
+        model=model,
+        rules=(hf_rules if format == "hf" else original_rules)(model, naming),
+        ignore=_ignored(format, naming),
+        naming=asdict(naming),
+        preprocessing=_preprocessing(source, format, options, facts, model, notes),
+        classes=_classes(source.config, model, notes),
+        notes=notes,
+    )
+
+
+def _read_shapes(format: str, tensors: Mapping[str, np.ndarray], naming: Naming) -> dict[str, Any]:
+    """The keywords of `build` that the tensors' names and shapes tell."""
+    key, root, encoder = _NAMES[format], naming.root, naming.root + naming.encoder
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in tensors:
+            raise UserError(f"the file looks like VideoMAE ({format}), but has no tensor {name}")
+        return tensors[name].shape
+
+    def blocks(prefix: str) -> tuple[int, int]:
+        numbers = {n.removeprefix(prefix).split(".")[1] for n in tensors if n.startswith(prefix)}
+        return len(numbers), shape(f"{prefix}.0.{key.fc1}")[0]
+
+    width, *_, t, h, w = shape(encoder + key.patch)
+    depth, mlp_dim = blocks(encoder + key.block)
+    model = {"name": "videomae", "head": None, "width": width, "depth": depth, "mlp_dim": mlp_dim}
+    model["patch_size"] = [t, h, w]
+    final_norm = encoder + key.norm in tensors
+    if root + "mask_token" in tensors:
+        decoder_depth, decoder_mlp_dim = blocks(root + key.decoder_block)
+        return model | {
+            "head": "reconstruct",
+            "final_norm": final_norm,
+            "decoder_width": shape(root + "mask_token")[-1],
+            "decoder_depth": decoder_depth,
+            "decoder_mlp_dim": decoder_mlp_dim,
+        }
+    if root + "fc_norm.weight" in tensors or root + key.head in tensors:
+        return model | {
+            "head": "classify",
+            "pool": "first" if final_norm else "mean",
+            "num_classes": shape(root + key.head)[0] if root + key.head in tensors else 0,
+        }
+    return model | {"final_norm": final_norm}
+
+
+def _num_heads(
+    flag: str, width: int, given: int | None, stated: int | None, published: Mapping[int, int]
+) -> int:
+    heads = given or stated or published.get(width)
+    if not heads:
+        raise UserError(
+            f"nothing in the file tells its number of heads, and no model of width {width} was "
+            f"published; give it as --{flag}=..."
+        )
+    if width % heads:
+        raise UserError(f"--{flag}={heads} does not divide the width {width}; correct it")
+    return heads
+
+
+def _hf_facts(
+    config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
+) -> _Facts:
+    if config is None:
+        notes.append(f"no {CONFIG} beside the weights: LayerNorm's epsilon is assumed to be 1e-12")
+        return _Facts(_HF_DEFAULTS["layer_norm_eps"], _HF_FIXED_EPS)
+    config = _HF_DEFAULTS | config
+    if config["hidden_act"] != "gelu":
+        raise UserError(
+            f"{CONFIG} has hidden_act {config['hidden_act']!r}; VideoMAE here computes exact GELU "
+            "('gelu') only"
+        )
+    found = _hf_sizes(model) | {"use_mean_pooling": not _has_final_norm(model)}
+    wrong = [f"{k} {config[k]} instead of {found[k]}" for k in found if config[k] != found[k]]
+    if wrong:
+        raise UserError(
+            f"{CONFIG} is not about these tensors: it has {', '.join(wrong)}; fetch both anew "
+            "from one place"
+        )
+    return _Facts(
+        config["layer_norm_eps"],
+        _HF_FIXED_EPS,
+        config["num_attention_heads"],
+        config["decoder_num_attention_heads"],
+        config["num_frames"],
+        config["image_size"],
+    )
+
+
+def _original_facts(
+    config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
+) -> _Facts:
+    # OpenGVLab's hub repositories have a config.json with the original's keyword arguments.
+    stated = (config or {}).get("model_config", {})
+    return _Facts(
+        _ORIGINAL_EPS,
+        _ORIGINAL_EPS,
+        stated.get("num_heads"),
+        stated.get("decoder_num_heads"),
+        stated.get("num_frames") or stated.get("all_frames"),
+        stated.get("img_size"),
+    )
+
+
+def _hf_sizes(model: Mapping[str, Any]) -> dict[str, int]:
+    """The model's sizes in the words of transformers' VideoMAEConfig."""
+    t, h, w = model["patch_size"]
+    if h != w:
+        raise UserError(f"Hugging Face's VideoMAE has square patches only, this model {h}x{w}")
+    sizes = {
+        "hidden_size": model["width"],
+        "num_hidden_layers": model["depth"],
+        "intermediate_size": model["mlp_dim"],
+        "tubelet_size": t,
+        "patch_size": h,
+    }
+    if model["head"] == "reconstruct":
+        sizes |= {
+            "decoder_hidden_size": model["decoder_width"],
+            "decoder_num_hidden_layers": model["decoder_depth"],
+            "decoder_intermediate_size": model["decoder_mlp_dim"],
+        }
+    return sizes
+
+
+def _preprocessing(
+    source: Source,
+    format: str,
+    options: Options,
+    facts: _Facts,
+    model: Mapping[str, Any],
+    notes: list[str],
+) -> Preprocessing:
+    ssv2 = model["head"] == "classify" and model["num_classes"] == 174
+    known = CHECKPOINTS.get(options.hub_id) or (_ssv2("", True) if ssv2 else Checkpoint(""))
+    frames, size = options.frames or facts.frames, options.size or facts.size
+    if not (frames and size):
+        frames, size = frames or 16, size or 224
+        notes.append(f"clips of {frames} frames, {size} pixels are assumed (--frames=, --size=)")
+    values = {
+        "frames": frames,
+        "size": size,
+        "short_side": size,
+        "stride": known.stride,
+        "sampling": known.sampling,
+        "temporal_views": known.temporal_views,
+    }
+    if source.preprocessor is not None:
+        values |= _read_preprocessor(source.preprocessor)
+        if options.size:
+            values |= {"size": size, "short_side": size}
+    elif format == "hf":
+        values["resize"] = "pil_bilinear"
+        notes.append(f"no {PREPROCESSOR}: ImageNet's mean and deviation are assumed")
+    return Preprocessing(**values)
+
+
+def _read_preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of Preprocessing from a preprocessor_config.json, of whatever age."""
+
+    def side(value: Any) -> int:
+        if not isinstance(value, Mapping):
+            return int(value)
+        return int(value.get("shortest_edge") or min(value["height"], value["width"]))
+
+    scale = config.get("rescale_factor", 1 / 255)
+    if config.get("resample", 2) != 2 or abs(scale * 255 - 1) > 1e-6:
+        raise UserError(
+            f"{PREPROCESSOR} has resample {config.get('resample')} and rescale_factor {scale}; "
+            "only bilinear (2) and 1/255 are known here"
+        )
+    short_side = side(config.get("size", 224))
+    values = {
+        "resize": "pil_bilinear",
+        "short_side": short_side,
+        "size": side(config.get("crop_size", short_side)),
+    }
+    if not config.get("do_normalize", True):
+        return values | {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    # 0.5 is the default of transformers' class, for a file that leaves them out.
+    mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
+    return values | {"mean": tuple(mean), "std": tuple(std)}
+
+
+def _classes(
+    config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
+) -> tuple[str, ...] | None:
+    if model["head"] != "classify" or not model["num_classes"]:
+        return None
+    labels = {int(k): v for k, v in ((config or {}).get("id2label") or {}).items()}
+    if sorted(labels) != list(range(model["num_classes"])):
+        notes.append("the names of the classes are unknown")
+        return None
+    classes = tuple(labels[k] for k in sorted(labels))
+    return None if classes == _default_labels(len(classes)) else classes
+
+
+def _default_labels(count: int) -> tuple[str, ...]:
+    return tuple(f"LABEL_{k}" for k in range(count))
+
+
+def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
+    """How to write a model as a Hugging Face folder ("hf") or as the original's .pth ("original").
+
+    Args:
+        card: of the model.
+        format: "hf" or "original".
+        originals: JSON files of the source the model was converted from; those that still hold
+            are written again as they were.
+    """
+    model, notes = card.model, []
+    if model["pos_grid"] is not None:
+        notes.append("the resampled position table (pos_grid) is not part of the exported format")
+    same = card.provenance.get("format") == format
+    if same:
+        naming = Naming(**card.provenance["naming"])
+    elif format == "hf":
+        naming = Naming(encoder="videomae." if model["head"] else "")
+    else:
+        naming = Naming(encoder="encoder." if model["head"] == "reconstruct" else "")
+    head_eps = {"classify": "fc_norm_eps", "reconstruct": "decoder_norm_eps"}.get(model["head"])
+    given = model[head_eps] if head_eps and model.get("pool") != "first" else None
+    found = (model["eps"], model["eps"] if given is None else given)
+    if format == "hf":
+        if found[1] != _HF_FIXED_EPS and head_eps and model.get("pool") != "first":
+            notes.append(
+                f"{head_eps} is {found[1]:g} here but always {_HF_FIXED_EPS:g} in transformers: "
+                "outputs differ by about 1e-5"
+            )
+        files = {
+            CONFIG: _hf_config(card, originals.get(CONFIG) if same else None),
+            PREPROCESSOR: _hf_preprocessor(card, originals.get(PREPROCESSOR) if same else None),
+        }
+        return Export(hf_rules(model, naming), "model.safetensors", files, notes)
+    if set(found) != {_ORIGINAL_EPS}:
+        notes.append(
+            f"LayerNorm's epsilons are {found[0]:g} and {found[1]:g} here but always "
+            f"{_ORIGINAL_EPS:g} in the original code: outputs differ by about 1e-5"
+        )
+    return Export(original_rules(model, naming), "checkpoint.pth", notes=notes)
+
+
+def _hf_config(card: Card, original: bytes | None) -> bytes:
+    model = card.model
+    want = _hf_sizes(model) | {
+        "num_attention_heads": model["num_heads"],
+        "layer_norm_eps": model["eps"],
+        "hidden_act": "gelu",
+        "use_mean_pooling": not _has_final_norm(model),
+        "num_frames": card.preprocessing.frames,
+        "image_size": card.preprocessing.size,
+    }
+    if model["head"] == "reconstruct":
+        want["decoder_num_attention_heads"] = model["decoder_num_heads"]
+    if model["head"] == "classify":
+        labels = card.classes or _default_labels(model["num_classes"])
+        want["id2label"] = {str(k): label for k, label in enumerate(labels)}
+    config = json.loads(original) if original else {}
+    stated = _HF_DEFAULTS | {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}} | config
+    if original and all(stated[key] == value for key, value in want.items()):
+        return original
+    if "id2label" in want:
+        want["label2id"] = {label: int(k) for k, label in want["id2label"].items()}
+    architecture = {
+        None: "VideoMAEModel",
+        "classify": "VideoMAEForVideoClassification",
+        "reconstruct": "VideoMAEForPreTraining",
+    }[model["head"]]
+    return _json({"architectures": [architecture], "model_type": "videomae"} | config | want)
+
+
+def _hf_preprocessor(card: Card, original: bytes | None) -> bytes:
+    facts = card.preprocessing
+    if original:
+        stated = _read_preprocessor(json.loads(original))
+        if all(getattr(facts, key) == value for key, value in stated.items()):
+            return original
+    return _json(
+        {
+            "image_processor_type": "VideoMAEImageProcessor",
+            "do_resize": True,
+            "size": {"shortest_edge": facts.short_side},
+            "resample": 2,
+            "do_center_crop": True,
+            "crop_size": {"height": facts.size, "width": facts.size},
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(facts.mean),
+            "image_std": list(facts.std),
+        }
+    )
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()

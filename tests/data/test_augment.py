@@ -1,0 +1,219 @@
+"""Device augmentation: exact values where there is no chance, statistics where there is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidjax.data import augment
+from vidjax.errors import UserError
+
+
+def clips(batch=4, frames=2, side=16):
+    """Normalised clips, each of one constant that names it."""
+    video = jnp.arange(1, batch + 1, dtype=jnp.float32)[:, None, None, None, None]
+    return jnp.broadcast_to(video, (batch, frames, side, side, 3))
+
+
+def test_normalise():
+    video = np.array([0, 128, 255], np.uint8).reshape(1, 1, 1, 1, 3)
+    out = augment.normalise(video, (0.5, 0.25, 0.0), (0.5, 0.5, 2.0))
+    np.testing.assert_allclose(out.ravel(), [-1.0, (128 / 255 - 0.25) / 0.5, 0.5], rtol=1e-6)
+    assert out.dtype == jnp.float32
+    half = augment.normalise(video, (0.5, 0.25, 0.0), (0.5, 0.5, 2.0), "bfloat16")
+    assert half.dtype == jnp.bfloat16
+    assert np.array_equal(half, out.astype(jnp.bfloat16))  # rounded once, at the end
+
+
+# --- random erasing -----------------------------------------------------------------------------
+
+
+def test_erasing_draws_one_box_a_clip_and_noise_for_each_pixel_of_each_frame():
+    video = jnp.full((200, 3, 40, 40, 3), 9.0)
+    out = np.asarray(jax.jit(augment.random_erasing)(jax.random.key(0), video, 1.0))
+    erased = (out != 9).all(-1)  # [B, T, H, W]
+    assert (erased == (out != 9).any(-1)).all()  # all channels
+    assert (erased == erased[:, :1]).all()  # the same box in all frames
+    areas = erased[:, 0].mean((1, 2))
+    assert 0.01 < areas.min() < 0.05 and 0.28 < areas.max() < 0.36
+    for mask in erased[:, 0]:
+        rows, columns = mask.any(1), mask.any(0)
+        assert (mask == rows[:, None] & columns).all()  # a box
+        ratio = rows.sum() / columns.sum()
+        assert 0.2 < ratio < 5
+    ratios = erased[:, 0].any(2).sum(1) / erased[:, 0].any(1).sum(1)
+    assert (ratios > 1.8).mean() > 0.15 and (ratios < 1 / 1.8).mean() > 0.15
+    reached = erased[:, 0].any(0)
+    assert reached.any(1).all() and reached.any(0).all()  # boxes reach every side
+    noise = out[erased]
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+    first, second = (out[:, t][erased[:, t]].ravel() for t in (0, 1))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.02  # fresh in each frame
+
+
+def test_erasing_has_its_probability():
+    video = jnp.full((1000, 1, 8, 8, 3), 9.0)
+    erase = jax.jit(augment.random_erasing)
+    for probability in (0.0, 0.25):
+        out = erase(jax.random.key(1), video, probability)
+        assert abs((out != 9).any((1, 2, 3, 4)).mean() - probability) < 0.05
+
+
+# --- mixup and cutmix ---------------------------------------------------------------------------
+
+
+def test_smoothing_alone():
+    video, targets = augment.mix(
+        jax.random.key(0), clips(), jnp.arange(4), 10, mixup=0.0, cutmix=0.0, smoothing=0.1
+    )
+    assert np.array_equal(video, clips())
+    np.testing.assert_allclose(np.diag(targets), 0.91, rtol=1e-6)  # 1 - s + s / C
+    np.testing.assert_allclose(targets[0, 1:], 0.01, rtol=1e-5)  # s / C
+
+
+def test_mixup_blends_with_the_reversed_batch_and_targets_follow():
+    label = jnp.arange(4)
+    for seed in range(5):
+        video, targets = augment.mix(
+            jax.random.key(seed), clips(), label, 4, cutmix=0.0, smoothing=0.0
+        )
+        weight = float(targets[0, 0])
+        assert 0 < weight < 1
+        partner = np.array([4, 3, 2, 1])
+        want = np.arange(1, 5) * weight + partner * (1 - weight)
+        values = np.asarray(video).reshape(4, -1)
+        np.testing.assert_allclose(values, np.repeat(want[:, None], values.shape[1], 1), rtol=1e-5)
+        np.testing.assert_allclose(targets, np.eye(4) * weight + np.eye(4)[::-1] * (1 - weight))
+
+
+def test_cutmix_pastes_one_box_and_weights_by_its_area():
+    shares = []
+    for seed in range(60):
+        video, targets = augment.mix(
+            jax.random.key(seed), clips(side=32), jnp.arange(4), 4, mixup=0.0, smoothing=0.2
+        )
+        video = np.asarray(video)
+        own = np.arange(1, 5)[:, None, None, None, None]
+        pasted = video != own
+        assert (video == np.where(pasted, 5 - own, own)).all()  # of the reversed batch, unblended
+        box = pasted[0, 0, :, :, 0]
+        assert (pasted == box[:, :, None]).all()  # the same in all clips, frames and channels
+        assert (box == box.any(1)[:, None] & box.any(0)).all()
+        on, off = 1 - 0.2 + 0.05, 0.05
+        weight = (float(targets[0, 0]) - off) / (on - off)
+        assert weight == pytest.approx(1 - box.mean(), abs=1e-6)  # the area really pasted
+        shares.append(box.mean())
+    assert min(shares) < 0.1 and max(shares) > 0.6
+
+
+def test_mix_draws_as_told():
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        video, targets = augment.mix(key, clips(2, 1, 8), jnp.arange(2), 2, smoothing=0.0)
+        blended = ((video[0] != 1) & (video[0] != 2)).any()
+        return targets[0, 0], blended, targets.sum(1)
+
+    weight, blended, total = draw(jax.random.split(jax.random.key(0), 4000))
+    np.testing.assert_allclose(total, 1.0, rtol=1e-5)
+    assert abs(float(blended.mean()) - 0.5) < 0.03  # switch
+    mixup = np.asarray(weight[blended])
+    assert abs(mixup.mean() - 0.5) < 0.03
+    assert mixup.var() == pytest.approx(1 / 10.4, abs=0.005)  # Beta(.8, .8); Beta(1, 1): 1 / 12
+
+    def unmixed(key):
+        mixed = augment.mix(key, clips(2, 1, 8), jnp.arange(2), 2, probability=0.25, smoothing=0.0)
+        return mixed[1][0, 0] == 1.0
+
+    share = jax.vmap(unmixed)(jax.random.split(jax.random.key(1), 2000)).mean()
+    assert 0.7 < float(share) < 0.85  # cutmix boxes of less than two pixels add a little
+
+
+def test_mix_keeps_the_dtype():
+    video, targets = augment.mix(jax.random.key(0), clips().astype(jnp.bfloat16), jnp.arange(4), 4)
+    assert video.dtype == jnp.bfloat16 and targets.dtype == jnp.float32
+
+
+# --- masks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ratio", "kept"), [(0.9, 160), (0.75, 392)])
+def test_tube_mask_has_videomaes_counts(ratio, kept):
+    make = jax.jit(augment.tube_mask, static_argnums=(1, 2, 3))
+    keep, hidden = map(np.asarray, make(jax.random.key(0), 3, (8, 14, 14), ratio))
+    assert keep.shape == (3, kept) and hidden.shape == (3, 1568 - kept)
+    for row, other in zip(keep, hidden, strict=True):
+        assert (np.diff(row) > 0).all() and (np.diff(other) > 0).all()
+        assert sorted([*row, *other]) == list(range(1568))
+        slices = row.reshape(8, -1) - 196 * np.arange(8)[:, None]
+        assert (slices == slices[0]).all()  # the same patches in every slice
+    assert not np.array_equal(keep[0], keep[1])  # a fresh mask for each clip
+
+
+def test_tube_mask_hides_every_patch_equally_often():
+    _, hidden = augment.tube_mask(jax.random.key(0), 4000, (1, 4, 4), 0.75)
+    share = np.bincount(np.asarray(hidden).ravel(), minlength=16) / 4000
+    assert np.abs(share - 0.75).max() < 0.03
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.02, 1.0])
+def test_tube_mask_refuses_empty_sides(ratio):
+    with pytest.raises(UserError, match="mask_ratio"):
+        augment.tube_mask(jax.random.key(0), 1, (2, 4, 4), ratio)
+
+
+def test_running_cell_mask_is_videomae_v2s():
+    # Left out (1) in the 2x2 cell, slice by slice, as in masks that the original code drew.
+    cycle = np.array([[0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 1], [0, 0, 1, 1]])
+    make = jax.jit(augment.running_cell_mask, static_argnums=(1, 2))
+    decoded = np.asarray(make(jax.random.key(0), 64, (6, 4, 8)))
+    assert decoded.shape == (64, 96)
+    starts = set()
+    for row in decoded:
+        assert (np.diff(row) > 0).all()
+        left_out = np.ones(6 * 4 * 8, int)
+        left_out[row] = 0
+        left_out = left_out.reshape(6, 4, 8)
+        assert (left_out == np.tile(left_out[:, :2, :2], (1, 2, 4))).all()
+        cells = left_out[:, :2, :2].reshape(6, 4)
+        start = cycle.tolist().index(cells[0].tolist())
+        assert (cells == cycle[(start + np.arange(6)) % 4]).all()
+        starts.add(start)
+    assert starts == {0, 1, 2, 3}
+
+
+def test_running_cell_mask_of_other_ratios_and_grids():
+    for ratio, left in ((0.25, 3), (0.75, 1), (0.9, 1)):
+        assert augment.running_cell_mask(jax.random.key(0), 2, (8, 16, 16), ratio).shape == (
+            2,
+            8 * 64 * left,
+        )
+    for grid, ratio in (((2, 7, 4), 0.5), ((2, 4, 4), 0.2), ((2, 4, 4), 1.0)):
+        with pytest.raises(UserError, match="running cell"):
+            augment.running_cell_mask(jax.random.key(0), 1, grid, ratio)
+
+
+def test_the_step_draws_the_same_on_any_mesh():
+    devices = jax.devices()
+    if len(devices) < 2:
+        pytest.skip("needs two devices")
+    mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,), devices=devices[:2])
+    video = jax.random.normal(jax.random.key(5), (4, 2, 8, 8, 3))
+    label = jnp.arange(4)
+
+    @jax.jit
+    def step(rng, video, label):
+        keys = jax.random.split(rng, 4)
+        video = augment.random_erasing(keys[0], video, 1.0)
+        mixed = augment.mix(keys[1], video, label, 4)
+        return (
+            *mixed,
+            augment.tube_mask(keys[2], 4, (2, 4, 4), 0.5),
+            augment.running_cell_mask(keys[3], 4, (2, 4, 4)),
+        )
+
+    alone = step(jax.random.key(0), video, label)
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+    sharded = step(jax.random.key(0), jax.device_put(video, rows), jax.device_put(label, rows))
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(sharded), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)

@@ -1,0 +1,136 @@
+"""Frame indices against the references' rules, on figures worked out by hand."""
+
+import numpy as np
+import pytest
+
+from vidjax.data import sampling
+from vidjax.errors import UserError
+
+DRAWS = 3000
+
+
+def draws(function, *args):
+    rng = np.random.default_rng(0)
+    return np.stack([function(*args, rng) for _ in range(DRAWS)])
+
+
+def test_random_dense_has_the_exact_stride_and_every_start():
+    clips = draws(sampling.random_dense, 100, 16, 4)
+    assert (np.diff(clips) == 4).all()
+    # [0, n - 16 * 4] with both ends: one frame more than the clip needs is left at the end.
+    assert set(clips[:, 0]) == set(range(100 - 64 + 1))
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "expected"),
+    [
+        (30, [0, 4, 8, 12, 16, 20, 24, 28] + [28] * 8),
+        (10, [0, 4, 8] + [8] * 13),
+        (9, [0, 4] + [4] * 14),  # 8 is the last frame: the reference does not step onto it
+        (1, [0] * 16),
+    ],
+)
+def test_random_dense_stops_advancing_at_the_end(num_frames, expected):
+    rng = np.random.default_rng(0)
+    assert sampling.random_dense(num_frames, 16, 4, rng).tolist() == expected
+
+
+def test_random_dense_linspace_spreads_16_points_over_64_frames():
+    clips = draws(sampling.random_dense_linspace, 100, 16, 4)
+    assert set(clips[:, 0]) == set(range(100 - 64))  # the end is drawn from [64, n)
+    assert (clips[:, -1] - clips[:, 0] == 63).all()
+    first = clips[0] - clips[0, 0]
+    assert first.tolist() == [0, 4, 8, 12, 17, 21, 25, 29, 34, 38, 42, 46, 51, 55, 59, 63]
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "expected"),
+    [
+        (64, [0, 4, 8, 12, 17, 21, 25, 29, 34, 38, 42, 46, 51, 55, 59, 63]),
+        (20, [0, 5, 10, 15, 19] + [19] * 11),
+        (3, [2] * 16),
+    ],
+)
+def test_random_dense_linspace_pads_short_videos(num_frames, expected):
+    rng = np.random.default_rng(0)
+    assert sampling.random_dense_linspace(num_frames, 16, 4, rng).tolist() == expected
+
+
+def test_random_segments_draws_one_frame_from_each():
+    clips = draws(sampling.random_segments, 167, 16)
+    offsets = clips - np.arange(16) * 10  # segments of 167 // 16 frames
+    assert [set(offsets[:, segment]) for segment in range(16)] == [set(range(10))] * 16
+    assert len({tuple(row) for row in offsets}) > DRAWS // 2  # drawn for each segment anew
+
+
+def test_random_segments_of_short_videos_repeat_the_last_frame():
+    rng = np.random.default_rng(0)
+    assert sampling.random_segments(16, 16, rng).tolist() == list(range(16))
+    assert sampling.random_segments(3, 5, rng).tolist() == [0, 1, 2, 2, 2]
+
+
+def test_dense_views_take_every_4th_frame_of_the_whole_video():
+    views = sampling.dense_views(300, 16, 4, 5)
+    assert views[:, 0].tolist() == [0, 14 * 4, 29 * 4, 44 * 4, 59 * 4]  # int(k * 59 / 4)
+    assert (np.diff(views) == 4).all()
+    assert views[-1, -1] == 296
+    assert sampling.dense_views(280, 8, 4, 2)[:, 0].tolist() == [0, 62 * 4]
+
+
+def test_one_dense_view_is_the_middle_clip():
+    view = sampling.dense_views(300, 16, 4)
+    assert view.shape == (1, 16)
+    assert view[0, 0] == 29 * 4
+
+
+def test_dense_views_pad_short_videos():
+    assert sampling.dense_views(10, 4, 4, 2).tolist() == [[0, 4, 8, 8]] * 2
+    assert sampling.dense_views(1, 3, 4, 5).tolist() == [[0, 0, 0]] * 5
+
+
+def test_two_segment_views_are_videomaes():
+    tick = 100 / 16
+    merged = sorted(
+        [int(tick * x) for x in range(16)] + [int(tick / 2 + tick * x) for x in range(16)]
+    )
+    views = sampling.segment_views(100, 16, 2)
+    assert views.tolist() == [merged[0::2], merged[1::2]]
+    assert views[:, :3].tolist() == [[0, 6, 12], [3, 9, 15]]
+
+
+def test_segment_views_of_any_number_and_of_one():
+    assert sampling.segment_views(40, 4, 5)[:, 0].tolist() == [0, 2, 4, 6, 8]  # j * tick / 5
+    assert sampling.segment_views(40, 4).tolist() == [[5, 15, 25, 35]]  # the centres
+    assert sampling.segment_views(2, 4, 1).tolist() == [[0, 0, 1, 1]]
+
+
+def test_names_choose_the_function():
+    def train(name):
+        return sampling.train_indices(name, 100, 16, 4, np.random.default_rng(1))
+
+    rng = np.random.default_rng
+    assert np.array_equal(train("dense"), sampling.random_dense(100, 16, 4, rng(1)))
+    assert np.array_equal(
+        train("dense_linspace"), sampling.random_dense_linspace(100, 16, 4, rng(1))
+    )
+    assert np.array_equal(train("segment"), sampling.random_segments(100, 16, rng(1)))
+    dense = sampling.dense_views(100, 16, 4, 5)
+    for name in ("dense", "dense_linspace"):
+        assert np.array_equal(sampling.view_indices(name, 100, 16, 4, 5), dense)
+    segments = sampling.segment_views(100, 16, 2)
+    assert np.array_equal(sampling.view_indices("segment", 100, 16, 4, 2), segments)
+    for function, last in ((sampling.train_indices, rng(0)), (sampling.view_indices, 1)):
+        with pytest.raises(UserError, match="'uniform'; choose 'dense'"):
+            function("uniform", 100, 16, 4, last)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 15, 16, 17, 63, 64, 65, 66, 1000])
+def test_indices_always_lie_in_the_video(num_frames):
+    rng = np.random.default_rng(0)
+    for name in ("dense", "dense_linspace", "segment"):
+        clips = [sampling.train_indices(name, num_frames, 16, 4, rng) for _ in range(50)]
+        clips += list(sampling.view_indices(name, num_frames, 16, 4, 3))
+        for clip in clips:
+            assert clip.shape == (16,) and clip.dtype == np.int64
+            assert clip.min() >= 0 and clip.max() < num_frames
+            assert (np.diff(clip) >= 0).all()

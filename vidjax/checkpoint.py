@@ -1,0 +1,185 @@
+"""Saving and restoring a run with Orbax, and taking parameters over from another model."""
+
+import json
+import pathlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from vidjax.errors import UserError
+
+Params = Any
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `workdir/checkpoints/<step>`.
+
+    Written in the background and renamed when complete: a killed run leaves whole ones only.
+    """
+
+    def __init__(self, workdir: pathlib.Path, keep: int):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+        )
+        self.folder = workdir / "checkpoints"
+        self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any) -> None:
+        if step not in self._manager.all_steps():
+            self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+
+    def restore(self, target: Any) -> Any:
+        """Restores the newest state onto the shapes, dtypes and shardings of `target`.
+
+        Raises:
+            UserError: the checkpoint is damaged, or has other parameters than `target`.
+        """
+        step = self.latest_step()
+        folder = self.folder / str(step)
+        try:
+            saved = self._manager.item_metadata(step).tree
+            _check_same(flatten(saved), flatten(target), folder)
+            return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"checkpoint {folder} cannot be read ({type(error).__name__}: "
+                f"{str(error).splitlines()[0]}); delete that folder to continue from an older one"
+            ) from error
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def path_of(path: tuple[Any, ...]) -> str:
+    """The "/"-joined names of a path of jax.tree_util."""
+    names = (next(getattr(k, a) for a in ("key", "name", "idx") if hasattr(k, a)) for k in path)
+    return "/".join(str(name) for name in names)
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Leaves of any pytree by path."""
+    return {path_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _check_same(saved: dict[str, Any], target: dict[str, Any], folder: pathlib.Path) -> None:
+    problems = [f"{key} is missing" for key in target.keys() - saved.keys()]
+    problems += [f"{key} is not in the model" for key in saved.keys() - target.keys()]
+    # Orbax casts dtypes without a word, so they are compared here.
+    problems += [
+        f"{key} is {_describe(saved[key])}, expected {_describe(target[key])}"
+        for key in saved.keys() & target.keys()
+        if _describe(saved[key]) != _describe(target[key])
+    ]
+    if problems:
+        raise UserError(
+            f"checkpoint {folder} does not fit this config's model and optimizer: "
+            f"{_some(sorted(problems))}; use the config it was made with, or another --workdir"
+        )
+
+
+def _describe(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}"
+
+
+def _some(items: list[str], limit: int = 6) -> str:
+    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return "; ".join(items[:limit]) + rest
+
+
+def merge_params(
+    fresh: Params, loaded: Params, *, missing: Iterable[str], unused: Iterable[str], source: str
+) -> tuple[Params, list[str], list[str]]:
+    """Puts loaded parameters in the place of fresh ones; accounts for every one of both.
+
+    Args:
+        fresh: nested parameters, or their ShapeDtypeStructs, of the model to be trained.
+        loaded: nested parameters of a checkpoint.
+        missing: regexes of whole paths that may stay fresh: not loaded, or of another shape.
+        unused: regexes of whole paths of `loaded` that need no place.
+        source: where `loaded` comes from, for messages.
+
+    Returns:
+        The merged parameters, the paths that stayed fresh, and the paths left out.
+
+    Raises:
+        UserError: anything else is missing, left over, or of another shape or dtype.
+    """
+    want = traverse_util.flatten_dict(fresh, sep="/")
+    have = traverse_util.flatten_dict(loaded, sep="/")
+    may_miss = re.compile("|".join(f"(?:{p})" for p in missing) or r"(?!)")
+    may_drop = re.compile("|".join(f"(?:{p})" for p in unused) or r"(?!)")
+    fits = {k for k in want.keys() & have.keys() if _describe(want[k]) == _describe(have[k])}
+    stays = sorted(want.keys() - fits)
+    left = sorted(have.keys() - want.keys())
+    problems = [
+        f"{k} is {_describe(have[k])} there, {_describe(want[k])} here" if k in have
+        else f"{k} is missing there"
+        for k in stays
+        if not may_miss.fullmatch(k)
+    ]  # fmt: skip
+    problems += [f"{k} has no place here" for k in left if not may_drop.fullmatch(k)]
+    if problems:
+        raise UserError(
+            f"checkpoint {source} does not fit this config's model: {_some(problems)}; set "
+            f"config.model as in its model.json, or allow it by config.init_missing or init_unused"
+        )
+    merged = {k: have[k] if k in fits else x for k, x in want.items()}
+    return traverse_util.unflatten_dict(merged, sep="/"), stays, left
+
+
+def claim_workdir(workdir: pathlib.Path, config: dict[str, Any]) -> None:
+    """Creates the workdir and its config.json; a workdir of another config is refused.
+
+    `config` must be plain values. How often to log, save or evaluate, and on how many devices and
+    processes, may change between runs of one workdir.
+
+    Raises:
+        UserError: the workdir holds another run, or cannot be written.
+    """
+    path = workdir / "config.json"
+    config = json.loads(json.dumps(config))
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            old, new = (_leaves(_essential(c)) for c in (json.loads(path.read_text()), config))
+            changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+            if changed:
+                differs = _some(
+                    [f"{k} = {old.get(k)!r} there, {new.get(k)!r} now" for k in changed]
+                )
+                raise UserError(
+                    f"workdir {workdir} holds a run with another config ({differs}); choose "
+                    f"another --workdir, or the same config to continue that run"
+                )
+        path.write_text(json.dumps(config, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"workdir {workdir} cannot be used: {error}") from None
+
+
+def _essential(config: dict[str, Any]) -> dict[str, Any]:
+    free = {"log_every", "checkpoint", "evals", "mesh", "estimate"}
+    config = {key: value for key, value in config.items() if key not in free}
+    config["data"] = {key: value for key, value in config["data"].items() if key != "workers"}
+    return config
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out = {}
+    for key, value in tree.items():
+        out |= (
+            _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return out

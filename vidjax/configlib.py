@@ -1,0 +1,193 @@
+"""Configs: every key of the train loop with its default, config files, command-line overrides.
+
+A config file defines `get_config(arg)`; `arg` is what follows the colon in
+`--config=configs/videomae_k400.py:L,frames=32`, and holds the choices that several keys depend on.
+Single keys are set by `--config.optim.lr=3e-4`. Configs are locked: an unknown key is an error.
+"""
+
+import difflib
+import importlib.util
+import pathlib
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from vidjax.errors import UserError
+
+
+def base() -> ConfigDict:
+    """Every key that `vidjax.train` reads, with its default. Durations may be steps or epochs."""
+    config = ConfigDict()
+    config.seed = 0
+    config.train_steps = 0  # 0: from train_epochs
+    config.train_epochs = 0.0
+
+    # Keywords of models.build, and of an objective's class; `name` picks the module.
+    config.model = ConfigDict()
+    config.objective = ConfigDict()
+    config.evals = ConfigDict()  # name of the figures -> keywords of an evaluator
+
+    config.data = ConfigDict(
+        {
+            "name": "",  # a key of data.datasets.DATASETS, or "custom"
+            "train": "",  # list file, manifest (see data.check) or folder
+            "val": "",
+            "root": "",  # folder that relative paths in the lists start from
+            "classes": "",  # text file with one class name a line
+            "batch_size": 0,  # videos per step, over all devices
+            "repeats": 1,  # differently augmented clips per video and step
+            "frames": 16,
+            "stride": 4,
+            "sampling": "dense",  # or "segment"
+            "size": 224,
+            "short_side": 224,  # of evaluation frames before their crop
+            "resize": "cv2_linear",  # or "pil_bilinear"
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+            "augment": "multi_scale_crop",  # "random_resized_crop" or "center_crop"
+            "flip": 0.0,  # probability
+            "rand_augment": "",  # such as "rand-m7-n4-mstd0.5-inc1"
+            "min_frames": 0,  # shorter videos count as bad in training; 0: as `frames`
+            "max_bad_share": 0.1,  # a run with a larger share of bad videos stops
+            "workers": -1,  # processes that decode; -1: from the number of cores
+        }
+    )
+
+    config.optim = ConfigDict(
+        {
+            "lr": 1e-3,  # peak, for a batch of `lr_batch_size` videos
+            "min_lr": 0.0,  # at the end, likewise
+            "lr_batch_size": 0,  # rates are scaled by batch_size / this; 0: not scaled
+            "warmup_epochs": 0.0,
+            "warmup_steps": 0,  # wins over warmup_epochs
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-8,
+            "weight_decay": 0.0,  # of kernels only
+            "clip_norm": 0.0,  # 0: gradients are not clipped
+            "layer_decay": 1.0,  # rate of a layer relative to the next one
+            "freeze": (),  # regexes of parameters that are not trained
+        }
+    )
+    config.grad_accum = 1  # parts a batch is cut into, one after the other
+    config.ema_decay = 0.0  # 0: no average of the parameters is kept
+
+    # Start order: a checkpoint in the workdir, then `init`, then random values.
+    config.init = ""  # folder with a converted or trained checkpoint; parameters only
+    config.init_missing = ()  # regexes of parameters that it may lack (they start fresh)
+    config.init_unused = ()  # regexes of parameters of it that may be left out
+
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1: all other devices
+    config.log_every = 50
+    config.checkpoint = ConfigDict({"every": 1000, "keep": 2})
+    config.estimate = False  # print sizes and memory, then stop
+    return config
+
+
+def use_demo(config: ConfigDict) -> ConfigDict:
+    """Turns a recipe into one that runs on a laptop in minutes, on clips that it makes itself.
+
+    The data is `vidjax.data.demo`: eight motions that no single frame tells apart. Only sizes and
+    durations change; the code that runs is the recipe's own.
+    """
+    config.data.update(name="demo", train="", val="", root="", classes="", batch_size=32)
+    config.data.update(repeats=1, frames=8, stride=1, sampling="dense", size=64, short_side=64)
+    config.data.update(augment="center_crop", flip=0.0, rand_augment="")
+    config.model.update(variant="Ti", width=128, depth=4, num_heads=4, mlp_dim=512)
+    config.model.update(patch_size=(2, 8, 8), drop_path=0.0)
+    config.optim.update(lr_batch_size=0, warmup_epochs=1.0, layer_decay=1.0)
+    config.train_epochs = 0.0
+    config.log_every = 20
+    return config
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
+    """Parses a config's argument, such as "L,frames=32,demo".
+
+    Args:
+        arg: comma-separated `key=value` items; a bare word sets a boolean key of that name to
+            True, or else is the value of the first key.
+        **defaults: the keys; values are converted to the type of their default.
+    """
+    values = dict(defaults)
+    first = next(iter(defaults))
+    for item in filter(None, (arg or "").split(",")):
+        key, equals, text = item.partition("=")
+        if not equals:
+            key, text = (item, "True") if defaults.get(item) is False else (first, item)
+        if key not in defaults:
+            raise UserError(f"config argument {item!r} is unknown; {_suggest(key, list(defaults))}")
+        kind = type(defaults[key])
+        try:
+            values[key] = {"True": True, "False": False}[text] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            raise UserError(
+                f"config argument {key} must be a {kind.__name__}, not {text!r}"
+            ) from None
+    return SimpleNamespace(**values)
+
+
+def choose(what: str, choice: str, table: Mapping[str, Any]) -> Any:
+    """table[choice]; a UserError names the choices if there is no such key."""
+    if choice not in table:
+        raise UserError(f"there is no recipe for {what} {choice!r}; there are {', '.join(table)}")
+    return table[choice]
+
+
+def load(file_and_arg: str) -> ConfigDict:
+    """Runs the config file of "path.py:arg" and returns its config, locked.
+
+    Raises:
+        UserError: there is no such file, or it has no get_config.
+    """
+    name, _, arg = file_and_arg.partition(":")
+    path = pathlib.Path(name)
+    if not path.is_file():
+        known = sorted(str(p) for p in pathlib.Path("configs").glob("*.py") if p.stem[0] != "_")
+        raise UserError(f"there is no config file {name}; {_suggest(name, known)}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config file {name} must define get_config(arg)")
+    return module.get_config(arg or None).lock()
+
+
+def define_flag() -> flags.FlagHolder:
+    """Defines --config and, through ml_collections, one --config.key flag per key."""
+    return config_flags.DEFINE_config_file(
+        "config", None, "Config file, such as configs/videomae_k400.py:demo.", lock_config=True
+    )
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line (a `flags_parser` of absl); raises UserError for what is wrong."""
+    items = [arg.lstrip("-").partition("=")[::2] for arg in argv[1:] if arg.startswith("-")]
+    if config_file := dict(items).get("config"):
+        config = load(config_file)
+        for name, _ in items:
+            if name.startswith("config."):
+                _check_key(config, name.removeprefix("config."))
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+
+
+def _check_key(config: ConfigDict, name: str) -> None:
+    here, done = config, ""
+    for part in name.split("."):
+        if not isinstance(here, ConfigDict) or part not in here:
+            keys = list(here) if isinstance(here, ConfigDict) else []
+            raise UserError(f"unknown config key {name!r}; {_suggest(part, keys, done)}")
+        here, done = here[part], f"{done}{part}."
+
+
+def _suggest(name: str, known: list[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {prefix + close[0]!r}?"
+    return f"known here: {', '.join(prefix + k for k in known) or 'none'}"

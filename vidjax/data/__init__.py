@@ -1,0 +1,409 @@
+"""From lists of videos to batches: decode, sample, transform, on this host's cores.
+
+    train_loader   endless, shuffled, augmented; a pure function of (seed, step)
+    eval_loader    every video once, in fixed views
+    BadVideos      counts and lists what could not be read
+
+A batch is a dict of numpy arrays: video uint8 [B, T, H, W, 3], label int32 [B], video_id int32 [B]
+(index into the list) and weight float32 [B] (0: padding, or a video that could not be read).
+
+grain reads the records, in worker processes or in threads of this one. The order of its steps is
+what makes the stream the same for any number of workers and hosts (each was measured to break it
+elsewhere): shuffle -> repeat -> random_map -> a host's share -> workers -> batches. Resuming needs
+the step alone. Nothing here may import jax: workers import this package.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from vidjax.data import sampling, transforms
+from vidjax.data.datasets import DATASETS, Video
+from vidjax.data.transforms import Preprocessing
+from vidjax.data.video import VideoError, read_frames, watchdog
+from vidjax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+# With at most a share s of bad videos, a record fails with probability s ** _TRIES.
+_TRIES = 20
+
+
+class BadVideos:
+    """Counts the distinct videos that could not be used, and lists them in a file.
+
+    Attributes:
+        path: the list, one JSON object {"path", "reason"} a line. Lines of an earlier run stay,
+            and are not written twice.
+        count: distinct bad videos met by this run.
+    """
+
+    def __init__(self, path: str | os.PathLike, num_videos: int, max_share: float = 0.1):
+        self.path = os.fspath(path)
+        self._num_videos, self._max_share = num_videos, max_share
+        self._met: set[str] = set()
+        self._listed: set[str] = set()
+        if os.path.exists(self.path):
+            with open(self.path) as file:
+                self._listed = {json.loads(line)["path"] for line in file if line.strip()}
+
+    @property
+    def count(self) -> int:
+        return len(self._met)
+
+    def add(self, video: str, reason: str) -> None:
+        """Counts a video once.
+
+        Raises:
+            UserError: if more than max_share * num_videos videos are bad.
+        """
+        if video in self._met:
+            return
+        self._met.add(video)
+        if video not in self._listed:
+            self._listed.add(video)
+            with open(self.path, "a") as file:
+                file.write(json.dumps({"path": video, "reason": reason}) + "\n")
+        if self.count > self._max_share * self._num_videos:
+            raise UserError(
+                f"{self.count} of {self._num_videos} videos could not be used, more than the share "
+                f"of {self._max_share:g} that data.max_bad_share allows; {self.path} lists them "
+                f"with reasons, the last is {video}: {reason}"
+            )
+
+
+def train_loader(
+    videos: Sequence[Video],
+    cfg: Any,
+    *,
+    seed: int,
+    bad_videos: BadVideos,
+    start_step: int = 0,
+    process: tuple[int, int] = (0, 1),
+    workers: int = -1,
+) -> "Batches":
+    """Endless training batches from step `start_step` on.
+
+    Host k's batches, joined over the hosts in order, are the global batch, whatever their number.
+    A video that cannot be read, or has fewer than cfg.min_frames frames (0: cfg.frames), is
+    reported to `bad_videos` and replaced by another, drawn from the record's own random numbers.
+
+    Args:
+        videos: the training list.
+        cfg: the config's data block. cfg.batch_size counts videos of all hosts; with cfg.repeats =
+            r a batch holds r differently augmented clips of each, side by side (one decode).
+        seed: of order, sampling and augmentation.
+        bad_videos: see BadVideos.
+        start_step: steps already trained; the stream continues exactly there.
+        process: (index, count) of this host.
+        workers: processes that decode; 0: threads of this one; -1: from the number of cores.
+
+    Raises:
+        UserError: cfg is wrong, the list is empty, or (while iterating) too many videos are bad.
+    """
+    index, count = process
+    Preprocessing.from_config(cfg)  # complains about wrong values here, not in a worker
+    transforms.check_training(cfg)
+    if not len(videos):
+        raise UserError("the training list holds no videos; set data.train")
+    if cfg.batch_size < 1 or cfg.batch_size % count or cfg.repeats < 1:
+        raise UserError(
+            f"data.batch_size {cfg.batch_size} and data.repeats {cfg.repeats} must be at least 1, "
+            f"and the batch must divide over {count} hosts"
+        )
+    if cfg.flip and cfg.name in DATASETS and not DATASETS[cfg.name].flip:
+        raise UserError(
+            f"data.flip is {cfg.flip} but mirroring a video of {cfg.name} can change its class; "
+            f"set data.flip to 0"
+        )
+    import grain
+
+    _parse_flags()
+    ds = grain.MapDataset.source(range(len(videos))).seed(seed).shuffle().repeat(None)
+    ds = ds.random_map(_TrainRecord(videos, cfg))  # before the share: random numbers by position
+    share = _HostShare(ds, cfg.batch_size, index, count, start_step)
+    return Batches(
+        grain.MapDataset.source(share),
+        videos,
+        clips=cfg.batch_size // count * cfg.repeats,
+        workers=workers,
+        bad_videos=bad_videos,
+    )
+
+
+def eval_loader(
+    videos: Sequence[Video],
+    cfg: Any,
+    *,
+    batch_size: int,
+    views: tuple[int, int] = (1, 1),
+    process: tuple[int, int] = (0, 1),
+    workers: int = -1,
+    bad_videos: BadVideos | None = None,
+) -> "Batches":
+    """One pass over the views of every video; its len() is the number of batches.
+
+    The clips of a video follow each other, temporal views slowest, and may fall into two batches.
+    Every host makes the same number of batches. Padding has weight 0, and so have the clips of a
+    video that cannot be read, which is reported to `bad_videos`. Short videos are padded.
+
+    Args:
+        videos: the list.
+        cfg: the config's data block, or a checkpoint's Preprocessing.
+        batch_size: clips (not videos) per batch, of all hosts.
+        views: (temporal, spatial) views of each video.
+        process, workers, bad_videos: as of train_loader.
+
+    Raises:
+        UserError: cfg is wrong, the list is empty, or batch_size does not divide over the hosts.
+    """
+    index, count = process
+    if not len(videos):
+        raise UserError("the evaluation list holds no videos; set data.val")
+    if batch_size < 1 or batch_size % count:
+        raise UserError(f"an evaluation batch of {batch_size} must divide over {count} hosts")
+    import grain
+
+    _parse_flags()
+    record = _EvalRecord(videos, Preprocessing.from_config(cfg), views)
+    share = range(index, -(-len(videos) // count) * count, count)  # some past the end: padding
+    return Batches(
+        grain.MapDataset.source(share).map(record),
+        videos,
+        clips=batch_size // count,
+        workers=workers,
+        bad_videos=bad_videos,
+        num_batches=-(-len(share) * views[0] * views[1] // (batch_size // count)),
+    )
+
+
+class Batches(Iterator[Batch]):
+    """Batches of a grain dataset of records, built ahead in a thread.
+
+    A record is a dict of clips [R, T, H, W, 3], label, video_id, weight and errors, a list of
+    (video_id, reason). The thread and the worker processes end with the pass, with `close()`, when
+    the object is dropped, or with the program.
+    """
+
+    def __init__(
+        self,
+        records: Any,
+        videos: Sequence[Video],
+        *,
+        clips: int,
+        workers: int,
+        bad_videos: BadVideos | None,
+        num_batches: int | None = None,
+    ):
+        import grain
+
+        workers = _auto_workers() if workers < 0 else workers
+        threads = 0 if workers else max(os.cpu_count() or 1, 2)
+        ds = records.to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=2 * threads))
+        if workers:
+            options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
+            ds = ds.mp_prefetch(options, worker_init_fn=_start_worker)
+        self._num_batches = num_batches
+        self._ready: queue.Queue[Batch | Exception] = queue.Queue(maxsize=2)
+        closed, records = threading.Event(), iter(ds)
+        batches = _build(records, videos, clips, bad_videos)
+        # The thread must not hold self: then a loader that is dropped after a few batches ends.
+        thread = threading.Thread(
+            target=_fill, args=(batches, self._ready, closed), daemon=True, name="vidjax batches"
+        )
+        thread.start()
+        self._finish = weakref.finalize(self, _end, records, self._ready, closed, thread)
+
+    def __len__(self) -> int:
+        if self._num_batches is None:
+            raise TypeError("training batches have no end")
+        return self._num_batches
+
+    def __next__(self) -> Batch:
+        if not self._finish.alive:
+            raise StopIteration
+        item = self._ready.get()
+        if isinstance(item, Exception):
+            self.close()
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Ends the thread and the worker processes."""
+        self._finish()
+
+
+def _build(
+    records: Any, videos: Sequence[Video], clips: int, bad_videos: BadVideos | None
+) -> Iterator[Batch]:
+    """Cuts the clips of records, one after the other, into batches; the last is padded."""
+    batch, filled = None, 0
+    for record in records:
+        for video_id, reason in record["errors"]:
+            if bad_videos is not None:
+                bad_videos.add(videos[video_id].path, reason)
+        if not len(record["clips"]):
+            video_id, reason = record["errors"][-1]
+            raise UserError(
+                f"{_TRIES} videos in a row could not be used, the last is "
+                f"{videos[video_id].path}: {reason}"
+            )
+        for clip in record["clips"]:
+            if batch is None:
+                batch, filled = _padding(clips, clip.shape), 0
+            batch["video"][filled] = clip
+            for key in ("label", "video_id", "weight"):
+                batch[key][filled] = record[key]
+            filled += 1
+            if filled == clips:
+                yield batch
+                batch = None
+    if batch is not None:
+        yield batch
+
+
+def _fill(batches: Iterator[Batch], ready: queue.Queue, closed: threading.Event) -> None:
+    """Runs in the thread: batches into the queue, and last what ended them."""
+    end: Exception = StopIteration()
+    try:
+        for batch in batches:
+            ready.put(batch)
+            if closed.is_set():
+                return
+    except RuntimeError as error:
+        stuck = "exit code 70" in str(error)  # of video.watchdog, which has named the file
+        end = UserError("a video could not be decoded in time, see above") if stuck else error
+    except Exception as error:  # raised again where the batch is asked for
+        end = error
+    ready.put(end)
+
+
+def _end(
+    records: Any, ready: queue.Queue, closed: threading.Event, thread: threading.Thread
+) -> None:
+    closed.set()
+    deadline = time.monotonic() + 10  # a decoder may hang in the thread for ever
+    while thread.is_alive() and time.monotonic() < deadline:
+        with contextlib.suppress(queue.Empty):
+            ready.get(timeout=0.05)  # the thread may wait for room
+    records.close()
+
+
+class _TrainRecord:
+    """Video index -> clips of that video, or of another where it is bad."""
+
+    def __init__(self, videos: Sequence[Video], cfg: Any):
+        self._videos, self._cfg = videos, cfg
+        self._min_frames = cfg.min_frames or cfg.frames
+
+    def __call__(self, video_id: int, rng: np.random.Generator) -> dict[str, Any]:
+        cfg, errors = self._cfg, []
+
+        def sample(num_frames: int) -> np.ndarray:
+            if num_frames < self._min_frames:
+                raise VideoError(f"too short: {num_frames} frames of at least {self._min_frames}")
+            return sampling.train_indices(cfg.sampling, num_frames, cfg.frames, cfg.stride, rng)
+
+        for _ in range(_TRIES):
+            video = self._videos[video_id]
+            try:
+                with watchdog(video.path):
+                    frames, _ = read_frames(video.path, sample, verdict=video.verdict)
+            except VideoError as error:
+                errors.append((video_id, str(error)))
+                video_id = int(rng.integers(len(self._videos)))
+                continue
+            clips = [transforms.train_clip(frames, rng, cfg) for _ in range(cfg.repeats)]
+            return _record(np.stack(clips), video.label, video_id, 1.0, errors)
+        return _record(np.zeros((0,), np.uint8), -1, -1, 0.0, errors)  # the parent raises
+
+
+class _EvalRecord:
+    """Video index -> all views of it; zeros of weight 0 past the end or where it is bad."""
+
+    def __init__(
+        self, videos: Sequence[Video], preprocessing: Preprocessing, views: tuple[int, int]
+    ):
+        self._videos, self._preprocessing, self._views = videos, preprocessing, views
+
+    def __call__(self, video_id: int) -> dict[str, Any]:
+        facts, errors = self._preprocessing, []
+        views = self._views[0] * self._views[1]
+        zeros = np.zeros((views, facts.frames, facts.size, facts.size, 3), np.uint8)
+        if video_id >= len(self._videos):
+            return _record(zeros, -1, -1, 0.0, errors)
+        video = self._videos[video_id]
+        try:
+            with watchdog(video.path):
+                clips = transforms.prepare(video.path, facts, self._views, verdict=video.verdict)
+        except VideoError as error:
+            errors.append((video_id, str(error)))
+            return _record(zeros, video.label, video_id, 0.0, errors)
+        return _record(clips, video.label, video_id, 1.0, errors)
+
+
+class _HostShare:
+    """This host's contiguous part of every global batch, as a data source from a step on.
+
+    Contiguous, so that the hosts' batches joined are the same global batch for any host count:
+    masks and mixing partners go by place in it.
+    """
+
+    def __init__(self, records: Any, batch_size: int, index: int, count: int, start_step: int):
+        self._records, self._batch_size, self._start_step = records, batch_size, start_step
+        self._share, self._offset = batch_size // count, index * (batch_size // count)
+
+    def __len__(self) -> int:
+        return (len(self._records) // self._batch_size - self._start_step) * self._share
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        step, row = divmod(place, self._share)
+        return self._records[(self._start_step + step) * self._batch_size + self._offset + row]
+
+
+def _record(clips: np.ndarray, label: int, video_id: int, weight: float, errors) -> dict[str, Any]:
+    return {
+        "clips": clips,
+        "label": label,
+        "video_id": video_id,
+        "weight": weight,
+        "errors": errors,
+    }
+
+
+def _padding(clips: int, shape: tuple[int, ...]) -> Batch:
+    return {
+        "video": np.zeros((clips, *shape), np.uint8),
+        "label": np.full(clips, -1, np.int32),
+        "video_id": np.full(clips, -1, np.int32),
+        "weight": np.zeros(clips, np.float32),
+    }
+
+
+def _auto_workers() -> int:
+    """One process per core but the one that feeds the device; none on two cores or fewer."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores - 1 if cores > 2 else 0
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Runs in each worker process: its parallelism is the processes."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _parse_flags() -> None:
+    """grain reads absl flags, which nobody has parsed in a notebook or a test."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,536 @@
+"""Facts of the public datasets, and every list format that their videos come in.
+
+`read_list` tells the format by itself:
+
+    text lines       path label, by space, comma or tab; header and quotes allowed; no label: -1;
+                     also VideoMAE's pre-training lists (path 0 -1)
+    Kinetics csv     label,youtube_id,time_start,time_end,split
+    SSv2 json        [{"id": ..., "template": ...}] with labels.json beside it
+    UCF101           trainlist01.txt, testlist01.txt with classInd.txt beside it
+    HMDB51           a folder with {class}_test_split1.txt files, or a glob such as s/*_split2.txt
+    folders          a folder with one folder of videos per class
+    manifest .jsonl  what `python -m vidjax.data.check` writes
+
+Labels may be numbers or names. Names are numbered by a classes file, or else by their sorted order.
+"""
+
+import csv
+import difflib
+import glob
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vidjax.errors import UserError
+
+EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts")
+EXTENSIONS += (".wmv", ".flv", ".3gp", ".ogv")
+_PATH_COLUMNS = ("path", "video_path", "video", "file", "filename", "filepath", "video_name")
+_LABEL_COLUMNS = ("label", "class", "class_id", "label_id", "target", "labels", "class_name")
+_CHECKED_PATHS = 1000  # how many paths of a list are looked up on disk
+
+
+@dataclass(frozen=True)
+class Video:
+    """One line of a list: where the file is and what is known about it.
+
+    label is -1 where the list has none. num_frames and verdict come from a manifest written by
+    `vidjax.data.check`; a verdict of None means unchecked.
+    """
+
+    path: str
+    label: int = -1
+    num_frames: int | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class VideoList(Sequence[Video]):
+    """The videos of a list in its order, the class names where known, and what to tell the user."""
+
+    videos: tuple[Video, ...]
+    classes: tuple[str, ...] | None = None
+    notices: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index):
+        return self.videos[index]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is true of a dataset whoever trains on it.
+
+    sampling is how classifiers sample clips from it, stride the frames between two frames of a
+    dense clip (segment datasets are pre-trained on dense clips), and flip is False where mirroring
+    a video changes its class ("pushing something from left to right").
+    """
+
+    name: str
+    num_classes: int
+    sampling: str = "dense"
+    stride: int = 4
+    flip: bool = True
+
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset("k400", 400),
+        Dataset("k600", 600),
+        Dataset("k700", 700),
+        Dataset("k710", 710),
+        Dataset("ssv2", 174, sampling="segment", stride=2, flip=False),
+        Dataset("ucf101", 101),
+        Dataset("hmdb51", 51),
+        Dataset("demo", 8, stride=2, flip=False),
+    )
+}
+
+
+class _Row(NamedTuple):
+    where: str  # for messages: "line 3"
+    path: str
+    label: int | str = -1
+    num_frames: int | None = None
+    verdict: str | None = None
+
+
+def read_list(
+    path: str | os.PathLike,
+    root: str | os.PathLike = "",
+    dataset: str = "custom",
+    *,
+    classes: str | os.PathLike = "",
+    split: str = "train",
+    num_classes: int | None = None,
+    need_labels: bool = False,
+) -> VideoList:
+    """Reads a list of videos in any of the formats of this module.
+
+    Args:
+        path: the list file, or a folder or glob (see above).
+        root: folder that relative paths start from; "" is the folder of the list itself.
+        dataset: a key of DATASETS, for the number of classes; "custom" is any other data.
+        classes: text file with one class name a line, in label order. "" takes classes.txt beside
+            the list if there is one.
+        split: "train" or "test"; only the split files of HMDB51 hold both.
+        num_classes: labels must be below it; None takes the dataset's.
+        need_labels: raise if a video has no label.
+
+    Returns:
+        VideoList. Videos that a manifest rejects are left out, and a notice counts them.
+
+    Raises:
+        UserError: the list is missing, its format or a line of it is wrong, a label is out of
+            range, one path has two labels, or most of the paths do not exist.
+    """
+    path, root = os.path.expanduser(path), os.path.expanduser(root)
+    facts = _facts(dataset)
+    num_classes = num_classes or (facts.num_classes if facts else None)
+    if root and not os.path.isdir(root):
+        raise UserError(f"root {root} of {path} is not a folder")
+    rows, found_classes, notices = _read_rows(path, root, split)
+    if not rows:
+        raise UserError(f"{path} lists no videos")
+    base = root or (path if os.path.isdir(path) else os.path.dirname(path))
+    names = _class_names(path, classes) or found_classes
+    labels, names, more = _number_labels(path, rows, names, num_classes, need_labels)
+    videos = tuple(
+        Video(os.path.join(base, row.path), label, row.num_frames, row.verdict)
+        for row, label in zip(rows, labels, strict=True)
+    )
+    more += _duplicates(path, rows, labels)
+    rejected = sum(video.verdict == "reject" for video in videos)
+    if rejected:
+        more.append(f"{path}: {rejected} of {len(videos)} videos are left out, as rejected")
+        videos = tuple(video for video in videos if video.verdict != "reject")
+        if not videos:
+            raise UserError(f"{path} rejects every video; its `reason` fields say why")
+    _check_exist(path, videos, base)
+    return VideoList(videos, names, (*notices, *more))
+
+
+def _facts(dataset: str) -> Dataset | None:
+    if dataset == "custom":
+        return None
+    if dataset not in DATASETS:
+        near = difflib.get_close_matches(dataset, DATASETS, 1)
+        raise UserError(
+            f"unknown dataset {dataset!r}; "
+            + (f"did you mean {near[0]!r}? " if near else "")
+            + f"known are {', '.join(DATASETS)}, and custom for your own data"
+        )
+    return DATASETS[dataset]
+
+
+def _read_rows(
+    path: str, root: str, split: str
+) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+    """Rows, class names if the format itself has them, and notices."""
+    name, folder = os.path.basename(path), os.path.dirname(path)
+    if (glob.has_magic(path) and not os.path.exists(path)) or (
+        os.path.isdir(path) and glob.glob(os.path.join(glob.escape(path), "*_test_split1.txt"))
+    ):
+        return _hmdb51(path, split)
+    if os.path.isdir(path):
+        return _folders(path)
+    if not os.path.isfile(path):
+        raise UserError(f"list file {path} does not exist")
+    if name.endswith(".jsonl"):
+        return _manifest(path)
+    if name.endswith(".json"):
+        return _ssv2(path)
+    lines = _lines(path)
+    class_index = os.path.join(folder, "classInd.txt")
+    if re.fullmatch(r"(train|test)list\d+\.txt", name):
+        if not os.path.isfile(class_index):
+            raise UserError(f"{path} is a split of UCF101; put its classInd.txt beside it")
+        return _ucf101(path, lines, class_index)
+    if lines and "youtube_id" in lines[0][1].lower().split(","):
+        return _kinetics(path, lines, root or folder)
+    return _text(path, lines), None, []
+
+
+def _lines(path: str) -> list[tuple[int, str]]:
+    """Numbered lines that are not blank."""
+    with open(path, "rb") as file:
+        raw = file.read().removeprefix(b"\xef\xbb\xbf").splitlines()
+    lines = []
+    for number, line in enumerate(raw, 1):
+        try:
+            text = line.decode().strip()
+        except UnicodeDecodeError:
+            raise UserError(
+                f"{path} line {number} is not UTF-8: {line[:80]!r}; save the list as UTF-8"
+            ) from None
+        if text:
+            lines.append((number, text))
+    return lines
+
+
+def _bad_line(path: str, where: str, line: object, expected: str) -> UserError:
+    return UserError(f"{path} {where}: expected {expected}, got {str(line)[:120]!r}")
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+
+def _text(path: str, lines: list[tuple[int, str]]) -> list[_Row]:
+    """path label, by tab, comma or space; the separator is the same in the whole file."""
+    if not lines:
+        return []
+    header = _header(lines[0][1])
+    if header:
+        lines = lines[1:]
+    separator = _separator(path, [line for _, line in lines[:100]])
+    rows = []
+    for number, line in lines:
+        where = f"line {number}"
+        if separator is None:
+            rows.append(_Row(where, line.strip('"')))
+            continue
+        fields = _fields(line, separator)
+        if header and len(header) == len(fields):
+            columns = dict(zip(header, fields, strict=True))
+            video = next((columns[c] for c in _PATH_COLUMNS if c in columns), fields[0])
+            label = next((columns[c] for c in _LABEL_COLUMNS if c in columns), fields[-1])
+        else:
+            # A number between the two is VideoMAE's start frame, or mmaction's frame count.
+            video, *between, label = fields if len(fields) > 1 else ("", "")
+            if not video or not label or len(between) > 1 or not all(map(_is_int, between)):
+                expected = f"`path{separator}label`".replace("\t", "<tab>")
+                raise _bad_line(path, where, line, expected)
+        rows.append(_Row(where, video, int(label) if _is_int(label) else label))
+    return rows
+
+
+def _header(line: str) -> list[str]:
+    """The column names if the line is a header, else []."""
+    words = [word.strip('" ').lower() for word in re.split(r"[,\t ]", line)]
+    return words if words[0] in _PATH_COLUMNS or words[-1] in _LABEL_COLUMNS else []
+
+
+def _separator(path: str, lines: list[str]) -> str | None:
+    """Tab, comma or space, the first that explains the first lines; None for bare paths."""
+    if all(line.strip('"').lower().endswith(EXTENSIONS) for line in lines):
+        return None
+    for separator in ("\t", ",", " "):
+        split = [_fields(line, separator) for line in lines]
+        # One wrong line among the first must be named later, not spoil the detection.
+        good = sum(
+            len(f) > 1 and (_is_int(f[-1]) or f[0].lower().endswith(EXTENSIONS)) for f in split
+        )
+        if good > len(lines) / 2:
+            return separator
+    raise UserError(
+        f"cannot tell the format of {path}, whose first line is {lines[0][:120]!r}; "
+        "expected `path label`, separated by a space, comma or tab"
+    )
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    if separator != " ":
+        return [field.strip() for field in next(csv.reader([line], delimiter=separator))]
+    # Paths may hold spaces: only the end of the line is split.
+    match = re.fullmatch(r'(.*\.\w+)"?\s+(\d+)\s+(-?\d+)', line)
+    fields = match.groups() if match else line.rsplit(None, 1)
+    return [fields[0].strip('" '), *fields[1:]]
+
+
+def _is_int(text: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+", text) is not None
+
+
+# --- formats of the datasets --------------------------------------------------------------------
+
+
+def _kinetics(
+    path: str, lines: list[tuple[int, str]], base: str
+) -> tuple[list[_Row], None, list[str]]:
+    """The official csv; clips are {id}_{start:06d}_{end:06d}.mp4, flat or in class folders."""
+    columns = [word.strip().lower() for word in lines[0][1].split(",")]
+    entries = []
+    for number, line in lines[1:]:
+        fields = next(csv.reader([line]))
+        try:
+            row = dict(zip(columns, fields, strict=True))
+            start, end = int(float(row["time_start"])), int(float(row["time_end"]))
+            stem = f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"
+        except (ValueError, KeyError):
+            raise _bad_line(path, f"line {number}", line, f"`{lines[0][1]}`") from None
+        entries.append((f"line {number}", stem, row.get("label") or -1))
+    layouts = (
+        lambda stem, label: stem,
+        lambda stem, label: os.path.join(str(label), stem),
+        lambda stem, label: os.path.join(str(label).replace(" ", "_"), stem),
+    )
+    tried = _spread(entries, 50)
+    layout = max(
+        layouts, key=lambda f: sum(os.path.exists(os.path.join(base, f(s, c))) for _, s, c in tried)
+    )
+    return [_Row(where, layout(stem, label), label) for where, stem, label in entries], None, []
+
+
+def _ssv2(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+    """Something-Something: {id}.webm, classes by template; the test file has ids only."""
+    entries = _json(path)
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and "id" in e for e in entries):
+        raise UserError(f'{path} is not a list of SSv2, which looks like [{{"id": "1", …}}, …]')
+    classes = None
+    if any("template" in entry for entry in entries):
+        folder = os.path.dirname(path)
+        names = ("labels.json", "something-something-v2-labels.json")
+        found = [p for p in (os.path.join(folder, n) for n in names) if os.path.isfile(p)]
+        if not found:
+            raise UserError(f"{path} needs SSv2's labels.json (template to number) beside it")
+        index = _json(found[0])
+        classes = tuple(sorted(index, key=lambda template: int(index[template])))
+    rows = []
+    for number, entry in enumerate(entries, 1):
+        label = re.sub(r"[\[\]]", "", entry["template"]) if "template" in entry else -1
+        rows.append(_Row(f"entry {number}", f"{entry['id']}.webm", label))
+    return rows, classes, []
+
+
+def _json(path: str):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+
+
+def _ucf101(
+    path: str, lines: list[tuple[int, str]], class_index: str
+) -> tuple[list[_Row], tuple[str, ...], list[str]]:
+    """Class/v_Class_g01_c01.avi, in trainlists followed by a label that counts from 1."""
+    classes = []
+    for number, line in _lines(class_index):
+        fields = line.split()
+        if len(fields) != 2 or fields[0] != str(len(classes) + 1):
+            raise _bad_line(class_index, f"line {number}", line, f"`{len(classes) + 1} ClassName`")
+        classes.append(fields[1])
+    rows = []
+    for number, line in lines:
+        video, *label = line.split()
+        name = video.partition("/")[0]
+        if name not in classes or label not in ([], [str(classes.index(name) + 1)]):
+            expected = "`Class/video.avi` or `Class/video.avi label`, as in classInd.txt"
+            raise _bad_line(path, f"line {number}", line, expected)
+        rows.append(_Row(f"line {number}", video, name))
+    return rows, tuple(classes), []
+
+
+def _hmdb51(path: str, split: str) -> tuple[list[_Row], tuple[str, ...], list[str]]:
+    """{class}_test_split1.txt with `video.avi 1`: 1 is train, 2 test, 0 unused."""
+    notices = []
+    if os.path.isdir(path):
+        notices.append(f"{path}: split 1 of HMDB51 is read; {path}/*_test_split2.txt is another")
+        path = os.path.join(glob.escape(path), "*_test_split1.txt")
+    files = sorted(glob.glob(path))
+    wrong = [f for f in files if not re.fullmatch(r".+_test_split\d\.txt", os.path.basename(f))]
+    if not files or wrong:
+        got = f"matches {wrong[0]}" if wrong else "matches no file"
+        raise UserError(
+            f"{path} {got}; expected HMDB51 split files, {{class}}_test_split1.txt, or a list file"
+        )
+    numbers = {file[-5] for file in files}
+    if len(numbers) > 1:
+        raise UserError(f"{path} mixes splits {', '.join(sorted(numbers))}; choose one, *_split1*")
+    wanted = {"train": "1", "test": "2"}[split]
+    rows, classes = [], []
+    for file in files:
+        name = re.sub(r"_test_split\d\.txt$", "", os.path.basename(file))
+        classes.append(name)
+        for number, line in _lines(file):
+            video, _, use = line.rpartition(" ")
+            if use not in ("0", "1", "2"):
+                raise _bad_line(file, f"line {number}", line, "`video.avi 0|1|2`")
+            if use == wanted:
+                where = f"({os.path.basename(file)} line {number})"
+                rows.append(_Row(where, os.path.join(name, video.strip()), name))
+    return rows, tuple(classes), notices
+
+
+def _folders(path: str) -> tuple[list[_Row], tuple[str, ...], list[str]]:
+    """class/video.mp4; labels are the sorted order of the folder names."""
+    classes = sorted(e.name for e in os.scandir(path) if e.is_dir() and e.name[0] != ".")
+    rows = [
+        _Row(os.path.join(name, video), os.path.join(name, video), name)
+        for name in classes
+        for video in sorted(os.listdir(os.path.join(path, name)))
+        if video.lower().endswith(EXTENSIONS)
+    ]
+    if not rows:
+        raise UserError(
+            f"folder {path} holds no videos in class folders (class/video.mp4) "
+            "and no HMDB51 split files; give a list file"
+        )
+    return rows, tuple(classes), []
+
+
+def _manifest(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+    """Written by `vidjax.data.check`: a line of facts about the list, then a line per video."""
+    rows, classes = [], None
+    for number, line in _lines(path):
+        try:
+            entry = json.loads(line)
+            if "manifest" in entry:
+                classes = entry["classes"] and tuple(entry["classes"])
+                continue
+            facts = entry["path"], entry["label"], entry["frames"], entry["verdict"]
+        except (ValueError, KeyError, TypeError):
+            expected = "a JSON object with path, label, frames and verdict (written by data.check)"
+            raise _bad_line(path, f"line {number}", line, expected) from None
+        rows.append(_Row(f"line {number}", *facts))
+    return rows, classes, []
+
+
+# --- labels and paths ---------------------------------------------------------------------------
+
+
+def _class_names(path: str, classes: str | os.PathLike) -> tuple[str, ...] | None:
+    file = os.path.expanduser(classes)
+    if not file:
+        folder = path if os.path.isdir(path) else os.path.dirname(path)
+        file = os.path.join(folder, "classes.txt")
+        if not os.path.isfile(file):
+            return None
+    elif not os.path.isfile(file):
+        raise UserError(f"classes file {file} does not exist")
+    names = tuple(line for _, line in _lines(file))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"classes file {file} names {twice!r} twice")
+    return names
+
+
+def _number_labels(
+    path: str,
+    rows: list[_Row],
+    classes: tuple[str, ...] | None,
+    num_classes: int | None,
+    need_labels: bool,
+) -> tuple[list[int], tuple[str, ...] | None, list[str]]:
+    """Labels as numbers, the class names, and notices."""
+    notices = []
+    named = {row.label for row in rows if isinstance(row.label, str)}
+    if named and any(isinstance(row.label, int) and row.label != -1 for row in rows):
+        odd = next(row for row in rows if isinstance(row.label, str))
+        raise UserError(f"{path} {odd.where}: label {odd.label!r} is no number, as others are")
+    if named and classes is None:
+        classes = tuple(sorted(named))
+        notices.append(f"{path}: its {len(classes)} class names are numbered in sorted order")
+    if classes and num_classes and len(classes) != num_classes:
+        raise UserError(
+            f"{path} has {len(classes)} class names but the number of classes is {num_classes}; "
+            "put all names, one a line, into classes.txt beside the list, or set the right dataset"
+        )
+    limit = num_classes or (len(classes) if classes else None)
+    index = {name: number for number, name in enumerate(classes or ())}
+    labels = []
+    for row in rows:
+        label = row.label
+        if isinstance(label, str):
+            if label not in index:
+                near = difflib.get_close_matches(label, index, 1)
+                hint = f"did you mean {near[0]!r}?" if near else "add it to the classes file"
+                raise UserError(f"{path} {row.where}: class {label!r} is unknown; {hint}")
+            label = index[label]
+        if label == -1 and need_labels:
+            raise UserError(
+                f"{path} {row.where}: {row.path} has no label; write `path label` lines, "
+                "as classification needs them"
+            )
+        if label < -1:
+            raise UserError(f"{path} {row.where}: label {label} is negative; labels count from 0")
+        if limit is not None and label >= limit:
+            fix = "labels count from 0" if label == limit else "set the right dataset or classes"
+            raise UserError(
+                f"{path} {row.where}: label {label} is out of range for {limit} classes; {fix}"
+            )
+        labels.append(label)
+    return labels, classes, notices
+
+
+def _duplicates(path: str, rows: list[_Row], labels: list[int]) -> list[str]:
+    first: dict[str, tuple[_Row, int]] = {}
+    repeated = []
+    for row, label in zip(rows, labels, strict=True):
+        earlier, earlier_label = first.setdefault(row.path, (row, label))
+        if label != earlier_label:
+            raise UserError(
+                f"{path} {row.where}: {row.path} has label {label} "
+                f"but {earlier_label} in {earlier.where}; a video has one label"
+            )
+        if earlier is not row:
+            repeated.append(row)
+    if not repeated:
+        return []
+    return [f"{path}: {len(repeated)} paths are listed twice, such as {repeated[0].path}"]
+
+
+def _check_exist(path: str, videos: Sequence[Video], base: str) -> None:
+    """Raises if most paths do not exist: then the root is wrong, not the videos.
+
+    Single missing files are the loader's to replace and count. Of a large list a sample is looked
+    up, as a network file system answers in milliseconds.
+    """
+    sample = _spread(videos, _CHECKED_PATHS)
+    missing = [video.path for video in sample if not os.path.exists(video.path)]
+    if len(missing) > len(sample) / 2:
+        raise UserError(
+            f"{path}: {len(missing)} of {len(sample)} videos looked up do not exist, such as "
+            f"{', '.join(missing[:3])}; set root to the folder that its paths start from "
+            f"(now {base or '.'})"
+        )
+
+
+def _spread(items: Sequence, count: int) -> Sequence:
+    return items[:: max(1, len(items) // count)]

@@ -1,0 +1,208 @@
+"""Makes a small labelled set of real H.264 .mp4 files, on which everything can be tried.
+
+A sheet of bright shapes slides, turns or swells before a still, smooth background; the motion is
+the class. A single frame cannot tell: the sheet repeats itself and starts anywhere and at any
+angle, and its scale runs through a range and starts again, so a frame has the same distribution
+in every class. The textures are smooth, so that a hidden patch can be guessed from its neighbours.
+
+    python -m vidjax.data.demo FOLDER
+"""
+
+import concurrent.futures
+import csv
+import json
+import os
+import shutil
+import tempfile
+
+import numpy as np
+
+from vidjax.errors import UserError, run_main
+
+CLASSES = (
+    "sliding left",
+    "sliding right",
+    "sliding up",
+    "sliding down",
+    "turning counterclockwise",
+    "turning clockwise",
+    "shrinking",
+    "growing",
+)
+_FPS = 12
+_SHAPES = 3  # in one period of the sheet
+_PERIOD = 0.75  # of the sheet, as a share of the picture at scale 1
+_SCALES = 0.75, 1.33
+
+
+def make(
+    folder: str | os.PathLike,
+    *,
+    num_train: int = 512,
+    num_val: int = 128,
+    size: int = 64,
+    frames: int = 24,
+    seed: int = 0,
+) -> str:
+    """Makes the demo set, or reuses the one that is there; the same arguments give the same files.
+
+    Args:
+        folder: gets train.csv and val.csv (`path,label`, relative), classes.txt and clips/*.mp4.
+            It is made beside and renamed when complete, so an unfinished one never has the name.
+        num_train, num_val: number of clips, spread evenly over the 8 classes.
+        size: height and width in pixels, even.
+        frames: length of a clip.
+        seed: of everything random.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder holds something else, or another demo set.
+    """
+    if size % 2 or size < 16:
+        raise UserError(f"demo: size={size} must be even and at least 16")
+    folder = os.path.abspath(os.path.expanduser(folder))
+    settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
+    if _is_finished(folder, settings):
+        return folder
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    aside = tempfile.mkdtemp(prefix=os.path.basename(folder) + ".", dir=os.path.dirname(folder))
+    try:
+        _write(aside, settings)
+        os.chmod(aside, 0o755)  # mkdtemp makes it private
+        try:
+            os.rename(aside, folder)
+        except OSError:
+            if not _is_finished(folder, settings):  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def _is_finished(folder: str, settings: dict[str, int]) -> bool:
+    if not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder)):
+        return False
+    try:
+        with open(os.path.join(folder, "demo.json"), encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        raise UserError(f"{folder} is not a demo set; choose a new folder for it") from None
+    if found != settings:
+        raise UserError(
+            f"{folder} holds a demo set made with {found}, not {settings}; choose another folder"
+        )
+    return True
+
+
+def _write(folder: str, settings: dict[str, int]) -> None:
+    os.mkdir(os.path.join(folder, "clips"))
+    size, frames, seed = settings["size"], settings["frames"], settings["seed"]
+
+    def write_clip(path: str, label: int, key: tuple[int, ...]) -> None:
+        _encode(os.path.join(folder, path), _render(label, size, frames, key))
+
+    # Encoding runs outside the GIL.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = []
+        for split, name in enumerate(("train", "val")):
+            count = settings[f"num_{name}"]
+            rows = [(f"clips/{name}_{i:05d}.mp4", i % len(CLASSES)) for i in range(count)]
+            jobs += [
+                pool.submit(write_clip, path, label, (seed, split, i))
+                for i, (path, label) in enumerate(rows)
+            ]
+            with open(os.path.join(folder, f"{name}.csv"), "w", encoding="utf-8") as file:
+                csv.writer(file, lineterminator="\n").writerows([("path", "label"), *rows])
+        for job in jobs:
+            job.result()
+    with open(os.path.join(folder, "classes.txt"), "w", encoding="utf-8") as file:
+        file.writelines(f"{name}\n" for name in CLASSES)
+    with open(os.path.join(folder, "demo.json"), "w", encoding="utf-8") as file:
+        json.dump(settings, file)
+
+
+def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndarray:
+    """One clip, uint8 [T, size, size, 3]."""
+    rng = np.random.default_rng(key)
+    background = _background(rng, size)
+    # Classes come in pairs, one the other played backwards. In a frame the sheet moves by about
+    # 1/20 of the picture, 8 degrees, or 7%.
+    time = np.arange(frames, dtype=np.float32)[:, None, None]  # [T, 1, 1]
+    time = time * rng.uniform(0.8, 1.25) * (1 if label % 2 else -1)
+    slide_x, slide_y, turn, swell = (time * (label // 2 == kind) for kind in range(4))
+    angle = 2 * np.pi * (rng.random() + turn / 45)
+    low, high = _SCALES
+    scale = low * (high / low) ** ((rng.random() + swell / 8) % 1)
+    y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size - 0.5
+    u, v = _rotate((x - slide_x / 20) / scale, (y - slide_y / 20) / scale, angle)  # [T, H, W]
+    u, v = u / _PERIOD, v / _PERIOD
+    video = np.repeat(background[None], frames, axis=0)
+    for _ in range(_SHAPES):
+        # Offsets from the nearest copy of the shape, in periods.
+        du, dv = (w - np.rint(w) for w in (u + rng.random(), v + rng.random()))
+        along, across = _rotate(du, dv, np.float32(rng.uniform(0, 2 * np.pi)))
+        alpha = _shape(rng.integers(3), rng.uniform(0.5, 0.75), along, across, size * _PERIOD)
+        colour = rng.uniform(120, 255, 3)
+        video += alpha[..., None] * ((colour * 240 / colour.max()).astype(np.float32) - video)
+    return np.clip(np.rint(video), 0, 255).astype(np.uint8)
+
+
+def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Three long waves per colour, [H, W, 3], darker than the shapes, nowhere flat."""
+    y, x = np.mgrid[:size, :size][..., None] / size
+    picture = rng.uniform(50, 90, 3)
+    for amplitude, periods in ((25, 0.5), (10, 1.0), (6, 2.0)):
+        turn, phase = rng.uniform(0, 2 * np.pi, (2, 3))
+        wave = np.cos(turn) * x + np.sin(turn) * y
+        picture = picture + amplitude * np.sin(2 * np.pi * periods * wave + phase)
+    return picture.astype(np.float32)
+
+
+def _rotate(x: np.ndarray, y: np.ndarray, angle) -> tuple[np.ndarray, np.ndarray]:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def _shape(
+    kind: int, length: float, along: np.ndarray, across: np.ndarray, pixels: float
+) -> np.ndarray:
+    """Coverage in 0..1 of a bar, an ellipse or an arrowhead, [T, H, W]."""
+    half = length / 2
+    if kind == 0:
+        inside = np.minimum(half - np.abs(along), 0.4 * half - np.abs(across))
+    elif kind == 1:
+        inside = 0.45 * half * (1 - np.hypot(along / half, across / (0.45 * half)))
+    else:
+        inside = np.minimum(half + along, 0.45 * (half - along) - np.abs(across))
+    return np.clip(pixels * inside + 0.5, 0, 1)
+
+
+def _encode(path: str, video: np.ndarray) -> None:
+    import av
+
+    # A short GOP makes random access cheap; one thread makes the same bytes everywhere.
+    options = {"crf": "18", "preset": "veryfast", "g": "12", "threads": "1"}
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=_FPS, options=options)
+        stream.height, stream.width = video.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in video:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) != 2:
+        raise UserError("usage: python -m vidjax.data.demo FOLDER")
+    folder = make(argv[1])
+    print(f"demo set in {folder}; train on it with")
+    print(
+        f"  --config.data.name=demo --config.data.train={folder}/train.csv"
+        f" --config.data.val={folder}/val.csv"
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,127 @@
+"""Which frames of a video make a clip. Pure numpy; indices are int64 and may repeat.
+
+One random clip for training (`train_indices`) and fixed clips for evaluation and prediction
+(`view_indices`), by the name of the sampling:
+
+    dense           every `stride`-th frame; training starts anywhere. VideoMAE pre-training.
+    dense_linspace  in training `frames` points spread over a window of frames * stride frames,
+                    both ends included: VideoMAE fine-tuning on Kinetics, UCF101, HMDB51. The
+                    spacing is 64 / 15 = 4.27 for 16 frames at stride 4. Evaluation as `dense`.
+    segment         one frame from each of `frames` equal segments (TSN); `stride` is not used.
+                    VideoMAE fine-tuning on Something-Something.
+
+For one clip of a video in hand (prediction, validation while training) ask for one view: the
+middle clip at the exact stride, or the centres of the segments.
+
+Sources: MCG-NJU/VideoMAE kinetics.py and ssv2.py; OpenGVLab/VideoMAEv2 dataset/datasets.py.
+"""
+
+import numpy as np
+
+from vidjax.errors import UserError
+
+
+def check_sampling(sampling: str) -> None:
+    """Raises UserError if `sampling` is not one of the three names above."""
+    if sampling not in ("dense", "dense_linspace", "segment"):
+        raise UserError(
+            f"data.sampling is {sampling!r}; choose 'dense' (exact stride), 'dense_linspace' "
+            f"(VideoMAE fine-tuning) or 'segment' (one frame per segment)"
+        )
+
+
+def train_indices(
+    sampling: str, num_frames: int, frames: int, stride: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Frame indices [frames] of one random clip; short videos repeat their last frame.
+
+    Raises UserError if `sampling` is not one of the three names above.
+    """
+    check_sampling(sampling)
+    if sampling == "segment":
+        return random_segments(num_frames, frames, rng)
+    clip = random_dense if sampling == "dense" else random_dense_linspace
+    return clip(num_frames, frames, stride, rng)
+
+
+def view_indices(
+    sampling: str, num_frames: int, frames: int, stride: int, views: int = 1
+) -> np.ndarray:
+    """Frame indices [views, frames] of the clips that evaluation averages over.
+
+    Raises UserError if `sampling` is not one of the three names above.
+    """
+    check_sampling(sampling)
+    if sampling == "segment":
+        return segment_views(num_frames, frames, views)
+    return dense_views(num_frames, frames, stride, views)
+
+
+def random_dense(num_frames: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+    """A random clip at the exact stride (VideoMAE kinetics.py, class VideoMAE: pre-training).
+
+    The start is uniform over [0, num_frames - frames * stride]. In a shorter video the index
+    stops advancing at the last position from which a further step would still stay before the
+    last frame: the reference compares its one-based offset with `<`, which is kept.
+    """
+    start = int(rng.integers(0, max(num_frames - frames * stride, 0) + 1))
+    last_step = max((num_frames - 2 - start) // stride, 0)
+    return start + stride * np.minimum(np.arange(frames), last_step)
+
+
+def random_dense_linspace(
+    num_frames: int, frames: int, stride: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A random window of frames * stride frames, sampled at `frames` points (fine-tuning).
+
+    VideoMAE kinetics.py, VideoClsDataset in train mode. The points are linspace(start, end) with
+    both ends, so they are stride * frames / (frames - 1) apart and truncated to int.
+    """
+    window = frames * stride
+    if num_frames > window:
+        end = int(rng.integers(window, num_frames))
+        points = np.linspace(end - window, end, frames)
+        return np.minimum(points, end - 1).astype(np.int64)
+    points = np.linspace(0, num_frames, num_frames // stride)
+    points = np.concatenate([points, np.full(frames - len(points), num_frames)])
+    return np.minimum(points, num_frames - 1).astype(np.int64)
+
+
+def random_segments(num_frames: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame from each of `frames` segments of num_frames // frames frames (TSN).
+
+    VideoMAE ssv2.py, SSVideoClsDataset in train mode. A video of fewer than `frames` frames gives
+    all of them and repeats the last one; the reference repeats the first one `frames` times.
+    """
+    length = num_frames // frames
+    if length == 0:
+        return np.minimum(np.arange(frames), num_frames - 1)
+    return np.arange(frames) * length + rng.integers(0, length, frames)
+
+
+def dense_views(num_frames: int, frames: int, stride: int, views: int = 1) -> np.ndarray:
+    """`views` clips spread evenly over every stride-th frame of the whole video, [views, frames].
+
+    VideoMAE kinetics.py, VideoClsDataset in test mode (5 views). One view is the middle clip.
+    """
+    kept = np.arange(0, num_frames, stride)
+    kept = np.pad(kept, (0, max(frames - len(kept), 0)), mode="edge")
+    room = len(kept) - frames
+    if views == 1:
+        starts = [room // 2]
+    else:
+        step = room / (views - 1)
+        starts = [int(view * step) for view in range(views)]
+    return np.stack([kept[start : start + frames] for start in starts])
+
+
+def segment_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
+    """`views` interleaved samplings of `frames` segments, [views, frames].
+
+    VideoMAEv2 dataset/datasets.py, test mode: view j takes int(j * tick / views + tick * x) for
+    segments x of length tick = num_frames / frames; VideoMAE's ssv2.py is the case of 2 views.
+    One view takes the centres of the segments, as TSN does.
+    """
+    tick = num_frames / frames
+    offsets = [tick / 2] if views == 1 else [view * tick / views for view in range(views)]
+    return np.stack([(offset + tick * np.arange(frames)).astype(np.int64) for offset in offsets])

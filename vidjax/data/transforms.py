@@ -1,0 +1,398 @@
+"""What happens to decoded frames on the host: resize, crops, flip, RandAugment. All uint8.
+
+Shapes: T frames, S views or the crop's side, [T, H, W, 3] RGB in, [T, size, size, 3] out.
+Every box and every operation is drawn once per clip, so that motion stays motion.
+
+Two resize conventions exist in this field, and differ by up to 58 levels when shrinking 2.3x:
+    cv2_linear    OpenCV INTER_LINEAR, no antialias; centre crop at int(round((side - size) / 2)).
+                  The original VideoMAE and VideoMAEv2 evaluation.
+    pil_bilinear  Pillow BILINEAR, antialiased; centre crop at (side - size) // 2.
+                  Hugging Face image processors (and torchvision, within one level).
+
+Sources: MCG-NJU/VideoMAE kinetics.py, video_transforms.py, transforms.py, rand_augment.py;
+timm/data/auto_augment.py. Random erasing, mixup and normalisation follow in augment.py, on the
+device: the reference erases in normalised space, after crop and flip.
+"""
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from vidjax.data.sampling import check_sampling, view_indices
+from vidjax.data.video import read_frames
+from vidjax.errors import UserError
+
+_FILL = (128, 128, 128)  # of what RandAugment's geometric operations uncover
+_RANDAUGMENT_OPS = (
+    *("AutoContrast", "Equalize", "Invert", "Posterize", "Solarize", "SolarizeAdd"),
+    *("Color", "Contrast", "Brightness", "Sharpness"),
+    *("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a checkpoint wants its video: facts that training, evaluation and prediction share.
+
+    Attributes:
+        frames, stride, sampling: clips as in vidjax/data/sampling.py.
+        size: side of the square crop, in pixels.
+        short_side: what the frame's shorter side is resized to before evaluation crops.
+        resize: "cv2_linear" or "pil_bilinear", see the module.
+        mean, std: of RGB in [0, 1].
+        temporal_views, spatial_views: the published evaluation protocol.
+        view_average: "softmax" averages probabilities over the views, "logits" logits.
+
+    Raises:
+        UserError: if a value is not one of those, or the crop does not fit the short side.
+    """
+
+    frames: int = 16
+    stride: int = 4
+    sampling: str = "dense"
+    size: int = 224
+    short_side: int = 224
+    resize: str = "cv2_linear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    temporal_views: int = 5
+    spatial_views: int = 3
+    view_average: str = "softmax"
+
+    def __post_init__(self):
+        # JSON and config files hold lists.
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+        _check_choice("resize", self.resize, ("cv2_linear", "pil_bilinear"))
+        _check_choice("view_average", self.view_average, ("softmax", "logits"))
+        check_sampling(self.sampling)
+        if self.size > self.short_side:
+            raise UserError(
+                f"a crop of size {self.size} does not fit a short_side of {self.short_side}; "
+                f"set short_side to at least {self.size}"
+            )
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> "Preprocessing":
+        """The fields that `cfg` (the config's data block) has, and the defaults of the others."""
+        names = [field.name for field in dataclasses.fields(cls) if hasattr(cfg, field.name)]
+        return cls(**{name: getattr(cfg, name) for name in names})
+
+
+def check_training(cfg: Any) -> None:
+    """Raises UserError if cfg.augment or cfg.rand_augment cannot be understood."""
+    _check_choice("augment", cfg.augment, tuple(_CROPS))
+    if cfg.rand_augment:
+        _parse_policy(cfg.rand_augment)
+
+
+def train_clip(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
+    """One augmented clip [T, size, size, 3] of frames [T, H, W, 3], in the reference's order.
+
+    `cfg` is the config's data block: rand_augment, augment, flip, size, short_side, resize; see
+    check_training.
+    """
+    if cfg.rand_augment:
+        frames = rand_augment(frames, rng, cfg.rand_augment)
+    clip = _CROPS[cfg.augment](frames, rng, cfg)
+    if rng.random() < cfg.flip:
+        clip = clip[:, :, ::-1]
+    return np.ascontiguousarray(clip)
+
+
+def eval_views(
+    frames: np.ndarray, preprocessing: Preprocessing, spatial_views: int = 1
+) -> np.ndarray:
+    """Spatial crops [spatial_views, T, size, size, 3]: the centre one, or evenly along the side."""
+    frames = resize_short_side(frames, preprocessing.short_side, preprocessing.resize)
+    size = preprocessing.size
+    if spatial_views == 1:
+        return center_crop(frames, size, preprocessing.resize)[None]
+    return spatial_crops(frames, size, spatial_views)
+
+
+def prepare(
+    source: str | os.PathLike | np.ndarray,
+    preprocessing: Preprocessing,
+    views: tuple[int, int] = (1, 1),
+    *,
+    verdict: str | None = None,
+) -> np.ndarray:
+    """Clips uint8 [temporal * spatial, T, size, size, 3] of one video; temporal views vary slowest.
+
+    Args:
+        source: path of a video, or the whole video uint8 [N, H, W, 3] in RGB.
+        preprocessing: of the checkpoint.
+        views: (temporal, spatial); (1, 1) is the middle clip and the centre crop.
+        verdict: of vidjax.data.check about the file, if known.
+
+    Raises:
+        VideoError: if the video cannot be read.
+        UserError: if `source` is an array of another shape or dtype.
+    """
+    temporal, spatial = views
+    position = np.zeros((temporal, 0), np.int64)
+
+    def sample(num_frames: int) -> np.ndarray:
+        # Views overlap: decode and resize each frame once, then gather.
+        nonlocal position
+        facts = preprocessing
+        indices = view_indices(facts.sampling, num_frames, facts.frames, facts.stride, temporal)
+        unique, inverse = np.unique(indices, return_inverse=True)
+        position = inverse.reshape(indices.shape)
+        return unique
+
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 4 or source.shape[3] != 3 or not len(source):
+            raise UserError(
+                f"a video array must be uint8 [frames, height, width, 3] in RGB, got "
+                f"{source.dtype} {list(source.shape)}"
+            )
+        frames = source[sample(len(source))]
+    else:
+        frames, _ = read_frames(source, sample, verdict=verdict)
+    crops = eval_views(frames, preprocessing, spatial)  # [spatial, unique frames, ...]
+    clips = crops[:, position].swapaxes(0, 1)  # [temporal, spatial, T, ...]
+    return clips.reshape(-1, *clips.shape[2:])
+
+
+def resize(frames: np.ndarray, height: int, width: int, convention: str) -> np.ndarray:
+    """Frames [T, H, W, 3] (rows may be strided, as in a crop) -> [T, height, width, 3]."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    out = np.empty((len(frames), height, width, 3), np.uint8)
+    for frame, target in zip(frames, out, strict=True):
+        if convention == "cv2_linear":
+            cv2.resize(frame, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+        else:
+            image = Image.fromarray(np.ascontiguousarray(frame))
+            target[:] = image.resize((width, height), Image.Resampling.BILINEAR)
+    return out
+
+
+def resize_short_side(frames: np.ndarray, short_side: int, convention: str) -> np.ndarray:
+    """Scales the shorter side to `short_side` and the longer in proportion, truncated to int."""
+    height, width = frames.shape[1:3]
+    if height < width:
+        return resize(frames, short_side, int(short_side * width / height), convention)
+    return resize(frames, int(short_side * height / width), short_side, convention)
+
+
+def center_crop(frames: np.ndarray, size: int, convention: str) -> np.ndarray:
+    """The central [T, size, size, 3]; an odd margin is halved as the convention does."""
+    top, left = (_center(side, size, convention) for side in frames.shape[1:3])
+    return frames[:, top : top + size, left : left + size]
+
+
+def spatial_crops(frames: np.ndarray, size: int, views: int = 3) -> np.ndarray:
+    """Crops [views, T, size, size, 3] at int(k * step) along the longer side, centred on the other.
+
+    VideoMAE kinetics.py, test mode: step = (longer side - size) / (views - 1).
+    """
+    height, width = frames.shape[1:3]
+    step = (max(height, width) - size) / (views - 1)
+    across = _center(min(height, width), size, "cv2_linear")
+    crops = []
+    for view in range(views):
+        along = int(view * step)
+        top, left = (along, across) if height >= width else (across, along)
+        crops.append(frames[:, top : top + size, left : left + size])
+    return np.stack(crops)
+
+
+def multi_scale_crop(
+    height: int, width: int, size: int, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """A box (top, left, height, width) of VideoMAE's pre-training (GroupMultiScaleCrop of TSN).
+
+    Height and width are {1, .875, .75, .66} of the shorter side, at most one scale apart; within
+    2 pixels of `size` they become `size` (where it fits). The place is one of 13 on a grid.
+    """
+    base = min(height, width)
+    sides = [int(base * scale) for scale in (1, 0.875, 0.75, 0.66)]
+    sides = [size if abs(side - size) < 3 and size <= base else side for side in sides]
+    shapes = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    crop_height, crop_width = shapes[rng.integers(len(shapes))]
+    row, column = _GRID[rng.integers(len(_GRID))]
+    top = row * ((height - crop_height) // 4)
+    left = column * ((width - crop_width) // 4)
+    return top, left, crop_height, crop_width
+
+
+# The corners, the middles of the sides, the centre, and the four points between.
+_GRID = [(row, column) for row in range(5) for column in range(5) if row % 2 == column % 2]
+
+
+def random_resized_crop(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    area: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> tuple[int, int, int, int]:
+    """A box (top, left, height, width) of random area and log-uniform width / height.
+
+    After ten boxes that do not fit, the largest centred one within the ratio (Inception's crop,
+    VideoMAE video_transforms.py).
+    """
+    for _ in range(10):
+        target = rng.uniform(*area) * height * width
+        aspect = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1])))
+        crop_width = round(np.sqrt(target * aspect))
+        crop_height = round(np.sqrt(target / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(rng.integers(0, height - crop_height + 1))
+            left = int(rng.integers(0, width - crop_width + 1))
+            return top, left, crop_height, crop_width
+    crop_width = min(width, round(height * ratio[1]))
+    crop_height = min(height, round(width / ratio[0]))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def rand_augment(frames: np.ndarray, rng: np.random.Generator, policy: str) -> np.ndarray:
+    """RandAugment with the same operations and magnitudes on all frames [T, H, W, 3].
+
+    `policy` is timm's notation, e.g. "rand-m7-n4-mstd0.5-inc1": n draws with replacement from the
+    15 operations that grow stronger with the magnitude, each applied with probability 1/2, with
+    magnitude N(m, mstd) clipped to [0, 10] and a random direction. Uncovered pixels become 128.
+
+    Raises:
+        UserError: if the policy cannot be understood.
+    """
+    magnitude, num_ops, std = _parse_policy(policy)
+    for name in rng.choice(_RANDAUGMENT_OPS, num_ops):
+        apply, sign, noise = rng.random() < 0.5, rng.choice((-1, 1)), rng.normal()
+        if apply:
+            level = float(np.clip(magnitude + std * noise, 0, 10)) / 10
+            frames = randaugment_op(name, frames, level, sign)
+    return frames
+
+
+def randaugment_op(name: str, frames: np.ndarray, level: float, sign: int) -> np.ndarray:
+    """One operation on frames [T, H, W, 3] at a level in [0, 1]; `sign` is its direction.
+
+    Values are exactly Pillow's but for the geometric five, which OpenCV interpolates three times
+    as fast: the two bicubics differ by 0.5 levels in the mean of a real video, by 5 in 1% of it.
+    """
+    values, signed = np.arange(256), sign * level
+    height, width = frames.shape[1:3]
+    match name:
+        case "AutoContrast":
+            return _each(frames, ImageOps.autocontrast)
+        case "Equalize":
+            return _each(frames, ImageOps.equalize)
+        case "Color" | "Contrast" | "Brightness" | "Sharpness":
+            enhancer = getattr(ImageEnhance, name)
+            return _each(frames, lambda image: enhancer(image).enhance(1 + 0.9 * signed))
+        case "Invert":
+            return _look_up(frames, 255 - values)
+        case "Posterize":  # keeps 4 bits at level 0, none at level 1
+            return _look_up(frames, values & -(1 << 4 + int(4 * level)))
+        case "Solarize":
+            return _look_up(frames, np.where(values < 256 - int(256 * level), values, 255 - values))
+        case "SolarizeAdd":
+            added = np.minimum(values + int(110 * level), 255)
+            return _look_up(frames, np.where(values < 128, added, values))
+        case "Rotate":  # about the centre, counter-clockwise
+            angle = np.radians(30 * signed)
+            cos, sin = np.cos(angle), np.sin(angle)
+            x, y = width / 2, height / 2
+            return _affine(
+                frames, cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y
+            )
+        case "ShearX":
+            return _affine(frames, 1, 0.3 * signed, 0, 0, 1, 0)
+        case "ShearY":
+            return _affine(frames, 1, 0, 0, 0.3 * signed, 1, 0)
+        case "TranslateX":
+            return _affine(frames, 1, 0, 0.45 * signed * width, 0, 1, 0)
+        case "TranslateY":
+            return _affine(frames, 1, 0, 0, 0, 1, 0.45 * signed * height)
+    raise ValueError(f"{name} is no RandAugment operation")
+
+
+def _each(frames: np.ndarray, operation: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(operation(Image.fromarray(frame))) for frame in frames])
+
+
+def _look_up(frames: np.ndarray, table: np.ndarray) -> np.ndarray:
+    flat = frames.reshape(-1, *frames.shape[2:])  # OpenCV takes one image
+    return cv2.LUT(flat, table.astype(np.uint8)).reshape(frames.shape)
+
+
+def _affine(
+    frames: np.ndarray, a: float, b: float, c: float, d: float, e: float, f: float
+) -> np.ndarray:
+    """Output (x, y) is input (ax + by + c, dx + ey + f), as in Pillow: pixel centres at 1/2."""
+    height, width = frames.shape[1:3]
+    matrix = np.array([[a, b, c + (a + b - 1) / 2], [d, e, f + (d + e - 1) / 2]])
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return np.stack(
+        [
+            cv2.warpAffine(
+                frame,
+                matrix,
+                (width, height),
+                flags=flags,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=_FILL,
+            )
+            for frame in frames
+        ]
+    )
+
+
+@functools.cache
+def _parse_policy(policy: str) -> tuple[float, int, float]:
+    match = re.fullmatch(r"rand-m(\d+)-n(\d+)(?:-mstd(\d+(?:\.\d+)?))?-inc1", policy)
+    if not match:
+        raise UserError(
+            f"data.rand_augment is {policy!r}; expected '' for none or something like "
+            f"'rand-m7-n4-mstd0.5-inc1' (magnitude, operations, spread, increasing set)"
+        )
+    return float(match[1]), int(match[2]), float(match[3] or 0)
+
+
+def _multi_scale(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
+    box = multi_scale_crop(*frames.shape[1:3], cfg.size, rng)
+    return resize(_crop(frames, box), cfg.size, cfg.size, "pil_bilinear")
+
+
+def _random_resized(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
+    # The reference resizes normalised floats, without antialias and at the same sample points;
+    # on uint8 that costs a rounding of less than one level and saves the float copy.
+    box = random_resized_crop(*frames.shape[1:3], rng)
+    return resize(_crop(frames, box), cfg.size, cfg.size, "cv2_linear")
+
+
+def _centered(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
+    frames = resize_short_side(frames, cfg.short_side, cfg.resize)
+    return center_crop(frames, cfg.size, cfg.resize)
+
+
+_CROPS = {
+    "multi_scale_crop": _multi_scale,
+    "random_resized_crop": _random_resized,
+    "center_crop": _centered,
+}
+
+
+def _crop(frames: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    top, left, height, width = box
+    return frames[:, top : top + height, left : left + width]
+
+
+def _center(side: int, size: int, convention: str) -> int:
+    return round((side - size) / 2) if convention == "cv2_linear" else (side - size) // 2
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{name} is {value!r}; choose one of {', '.join(choices)}")

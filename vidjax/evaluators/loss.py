@@ -1,0 +1,41 @@
+"""The objective's loss on held-out clips, averaged over videos."""
+
+import dataclasses
+import functools
+from typing import ClassVar
+
+import jax
+import numpy as np
+
+from vidjax.errors import UserError
+from vidjax.evaluators import Context, gather
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """Averages every figure of predict["loss"] over one middle clip of each video."""
+
+    needs: ClassVar[str] = "loss"
+    context: Context
+    split: str = "val"
+
+    @functools.cached_property
+    def _losses(self):
+        return jax.jit(self.context.predict["loss"])
+
+    def run(self, params, step: int) -> dict[str, float]:
+        sums, total = {}, 0.0
+        for batch in self.context.batches(self.split, (1, 1)):
+            host = gather({"weight": batch["weight"], **self._losses(params, batch)})
+            weight = host.pop("weight")
+            total += weight.sum()
+            for key, value in host.items():
+                # A padding row may hold anything, NaN included.
+                row = np.where(weight > 0, value, 0.0).sum(dtype=np.float64)
+                sums[key] = sums.get(key, 0.0) + row
+        if not total:
+            raise UserError(f"no video of the {self.split} split could be read")
+        return {key: float(value / total) for key, value in sums.items()} | {"videos": float(total)}
+
+
+EVALUATOR = Loss

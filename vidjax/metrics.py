@@ -1,0 +1,111 @@
+"""What a run reports: metrics.jsonl, TensorBoard events, and the terminal."""
+
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+
+class MetricsWriter:
+    """Appends one JSON line per call to `workdir/metrics.jsonl`, and TensorBoard scalars.
+
+    A resumed run drops the lines of steps that it is about to do again.
+    """
+
+    def __init__(self, workdir: pathlib.Path, start_step: int):
+        import tensorboardX  # slow to import
+
+        self.path = workdir / "metrics.jsonl"
+        if self.path.exists():
+            # The last line may be cut off where the run was killed.
+            lines = [line for line in self.path.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= start_step]
+            self.path.write_text("".join(f"{line}\n" for line in kept))
+        self._file = self.path.open("a")
+        self._events = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=start_step + 1
+        )
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        values = {key: float(value) for key, value in values.items()}
+        # JSON has no NaN; null keeps the line readable by every parser.
+        safe = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._file.write(json.dumps({"step": step, **safe}) + "\n")
+        self._file.flush()
+        for key, value in values.items():
+            self._events.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+
+class Throughput:
+    """Clips per second, time left, and the share of time spent waiting for data."""
+
+    def __init__(self, clips_per_step: int):
+        self.clips_per_step = clips_per_step
+        self._waiting, self._start = 0.0, time.perf_counter()
+
+    def waited(self, seconds: float) -> None:
+        self._waiting += seconds
+
+    def lap(self, steps: int, left: int) -> dict[str, float]:
+        """Figures since the last lap, of `steps` steps, with `left` more to go."""
+        now = time.perf_counter()
+        seconds = max(now - self._start, 1e-9)
+        figures = {
+            "clips_per_second": steps * self.clips_per_step / seconds,
+            "waiting_for_data": self._waiting / seconds,
+            "seconds_left": left * seconds / steps,
+        }
+        self._start, self._waiting = now, 0.0
+        return figures
+
+
+class Progress:
+    """A progress bar on a terminal, a line per report elsewhere."""
+
+    def __init__(self, total: int, start: int, out: TextIO = sys.stderr):
+        self._total, self._bar, self._out = total, None, out
+        if out.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            self._bar = progress.Progress(
+                progress.TextColumn("step {task.completed}/{task.total}"),
+                progress.BarColumn(),
+                progress.TextColumn("{task.fields[text]}"),
+                progress.TimeRemainingColumn(),
+                console=Console(file=out),
+            )
+            self._task = self._bar.add_task("", total=total, completed=start, text="compiling")
+            self._bar.start()
+
+    def advance(self, step: int) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=step)
+
+    def report(self, step: int, values: Mapping[str, float]) -> None:
+        text = (
+            f"loss {values['loss']:.4f}  {values['clips_per_second']:.1f} clips/s"
+            f"  waiting for data {values['waiting_for_data']:.0%}"
+        )
+        if self._bar:
+            self._bar.update(self._task, text=text)
+        else:
+            left = time.strftime("%H:%M:%S", time.gmtime(values["seconds_left"]))
+            print(f"step {step}/{self._total}  {text}  {left} left", file=self._out, flush=True)
+
+    def message(self, text: str) -> None:
+        if self._bar:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=self._out, flush=True)
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()

@@ -1,0 +1,319 @@
+"""The blocks that all encoders share; numerics are fields, structure is code.
+
+Shapes: B clips, N tokens, D width, H heads, K head width (D / H), M MLP width, L layers.
+Numerics: LayerNorm statistics, attention logits and softmax are computed in float32 (float64 when
+the input is float64), everything else in `dtype`. LayerNorm takes two passes over the row: the
+one-pass variance E[x²] - E[x]² loses three digits on rows whose mean is ten times their spread.
+`eps` has no default: it is a fact of a checkpoint (1e-6, 1e-5 and 1e-12 all exist).
+Sharding: every parameter names its logical axes (`embed heads head_dim mlp`; scan adds `layers`);
+`vidjax.sharding` maps the names to mesh axes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Array = jax.Array
+Initializer = Callable[..., Array]
+
+
+def gelu(x: Array) -> Array:
+    """Exact GELU. Through erf, not erfc as in `jax.nn.gelu`: the same to rounding, and faster."""
+    return 0.5 * x * (1.0 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": gelu,
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+}
+
+# A kernel initializer for Linear layers and one for the query, key and value projections.
+# VideoMAE's pre-training code draws xavier-uniform values for its fused (3D, D) projection, whose
+# limit sqrt(6 / 4D) is narrower than that of three (D, D) ones; its fine-tuning code draws
+# N(0, 0.02) throughout (its truncation at ±100 sigma never binds).
+INITS: dict[str, tuple[Initializer, Initializer]] = {
+    "xavier_uniform": (
+        nn.initializers.xavier_uniform(),
+        nn.initializers.variance_scaling(0.5, "fan_avg", "uniform"),
+    ),
+    "normal": (nn.initializers.normal(0.02), nn.initializers.normal(0.02)),
+}
+
+
+def torch_uniform(fan_in: int) -> Initializer:
+    """PyTorch's default for convolutions and Linear layers: uniform within ±1/sqrt(fan_in)."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / fan_in**0.5
+
+    return init
+
+
+def at_least_float32(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def record(module: nn.Module, collection: str, name: str, value: Array) -> None:
+    """Stores `value` when the caller made `collection` mutable; costs nothing otherwise."""
+    module.sow(collection, name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+
+
+class LayerNorm(nn.Module):
+    """Normalises the last axis, then scales and shifts it."""
+
+    eps: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        ones = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
+        scale = self.param("scale", ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", zeros, x.shape[-1:], jnp.float32)
+        x = at_least_float32(x)
+        x = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(x).mean(-1, keepdims=True)
+        return (x * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(self.dtype)
+
+
+class Linear(nn.Module):
+    """A dense layer, possibly over several axes at once.
+
+    Attributes:
+        features: sizes of the new axes.
+        axes: logical names of the contracted (last) axes, then of the new ones.
+        use_bias: whether there is a bias, zeros at first.
+        kernel_init: sees the kernel as a matrix, so fans count all axes of a side together.
+    """
+
+    features: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    use_bias: bool = True
+    kernel_init: Initializer = INITS["xavier_uniform"][0]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        num_in = len(self.axes) - len(self.features)
+        shape = (*x.shape[-num_in:], *self.features)
+
+        def kernel_init(key, shape, dtype):
+            matrix = math.prod(shape[:num_in]), math.prod(shape[num_in:])
+            return self.kernel_init(key, matrix, dtype).reshape(shape)
+
+        boxed = nn.with_logical_partitioning(kernel_init, self.axes)
+        kernel = self.param("kernel", boxed, shape, jnp.float32)
+        contract = tuple(range(x.ndim - num_in, x.ndim)), tuple(range(num_in))
+        y = jax.lax.dot_general(
+            x.astype(self.dtype), kernel.astype(self.dtype), (contract, ((), ()))
+        )
+        if self.use_bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[num_in:])
+            y += self.param("bias", zeros, self.features, jnp.float32).astype(self.dtype)
+        return y
+
+
+def attention_weights(query: Array, key: Array) -> Array:
+    """softmax(q·k / sqrt(K)) of query [B, N, H, K] and key [B, M, H, K], as [B, H, N, M]."""
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    logits = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=dtype)
+    return jax.nn.softmax(logits, axis=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    Attributes:
+        num_heads: number of heads H; must divide the width.
+        qkv_bias: whether query, key and value have a bias.
+        init: key of INITS.
+    """
+
+    num_heads: int
+    qkv_bias: tuple[bool, bool, bool] = (True, True, True)
+    init: str = "xavier_uniform"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, head_mask: Array | None = None) -> Array:
+        """Maps x [B, N, D] to [B, N, D]; head_mask [H] scales each head's output (0 removes it)."""
+        width = x.shape[-1]
+        kernel_init, qkv_init = INITS[self.init]
+        query, key, value = (
+            Linear(
+                (self.num_heads, width // self.num_heads),
+                ("embed", "heads", "head_dim"),
+                use_bias=use_bias,
+                kernel_init=qkv_init,
+                dtype=self.dtype,
+                name=name,
+            )(x)  # [B, N, H, K]
+            for name, use_bias in zip(("query", "key", "value"), self.qkv_bias, strict=True)
+        )
+        weights = attention_weights(query, key)  # [B, H, N, N]
+        record(self, "attention", "weights", weights)
+        x = jnp.einsum("bhnm,bmhk->bnhk", weights.astype(self.dtype), value)
+        if head_mask is not None:
+            x = x * head_mask[:, None].astype(self.dtype)
+        axes = ("heads", "head_dim", "embed")
+        return Linear((width,), axes, kernel_init=kernel_init, dtype=self.dtype, name="out")(x)
+
+
+class Mlp(nn.Module):
+    """fc2(act(fc1(x))), from D to `mlp_dim` and back."""
+
+    mlp_dim: int
+    act: str
+    init: str = "xavier_uniform"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        options = dict(kernel_init=INITS[self.init][0], dtype=self.dtype)
+        width = x.shape[-1]
+        x = Linear((self.mlp_dim,), ("embed", "mlp"), name="fc1", **options)(x)
+        return Linear((width,), ("mlp", "embed"), name="fc2", **options)(ACTIVATIONS[self.act](x))
+
+
+def drop_path(module: nn.Module, x: Array, rate: Array | None) -> Array:
+    """Stochastic depth: zeroes whole clips of a branch [B, ...], scaling the others by 1/(1-rate).
+
+    As timm's DropPath, which VideoMAE uses (Scenic's ViViT does not rescale). `rate` is None
+    outside training.
+    """
+    if rate is None:
+        return x
+    shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+    kept = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, shape)
+    return x * (kept / (1.0 - rate)).astype(x.dtype)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x += attn(norm1(x)); x += mlp(norm2(x)).
+
+    Its output is recorded as `hidden_states/output`.
+    """
+
+    num_heads: int
+    mlp_dim: int
+    eps: float
+    act: str
+    qkv_bias: tuple[bool, bool, bool] = (True, True, True)
+    init: str = "xavier_uniform"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Array, *, drop_rate: Array | None = None, head_mask: Array | None = None
+    ) -> Array:
+        """Maps x [B, N, D] to [B, N, D]; drop_rate [] is this block's stochastic depth."""
+        attn = Attention(self.num_heads, self.qkv_bias, self.init, self.dtype, name="attn")
+        mlp = Mlp(self.mlp_dim, self.act, self.init, self.dtype, name="mlp")
+        y = attn(LayerNorm(self.eps, self.dtype, name="norm1")(x), head_mask=head_mask)
+        x = x + drop_path(self, y, drop_rate)
+        y = mlp(LayerNorm(self.eps, self.dtype, name="norm2")(x))
+        x = x + drop_path(self, y, drop_rate)
+        x = nn.with_logical_constraint(x, ("batch", "tokens", "embed_act"))
+        record(self, "hidden_states", "output", x)
+        return x
+
+
+# What the backward pass may keep instead of recomputing it.
+REMAT_POLICIES = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def scan_blocks(
+    block: nn.Module,
+    x: Array,
+    *,
+    depth: int,
+    drop_path: float = 0.0,
+    head_mask: Array | None = None,
+    remat: str = "none",
+    unroll: int = 1,
+) -> Array:
+    """Applies `depth` copies of `block` in turn; their parameters are stacked on a first axis L.
+
+    Args:
+        block: a module called as block(x, drop_rate=[], head_mask=[H]).
+        x: tokens [B, N, D].
+        depth: number of layers L.
+        drop_path: stochastic depth of the last layer; it grows linearly from 0. 0 outside training.
+        head_mask: [L, H] factors for the heads' outputs, or None.
+        remat: "none", "dots" (recompute all but the matrix products) or "full" (all but the
+            blocks' inputs) in the backward pass. Changes memory and speed, never values.
+        unroll: layers per step of the compiled loop.
+    """
+
+    def body(block, x, layer):
+        drop_rate, mask = layer
+        return block(x, drop_rate=drop_rate, head_mask=mask), None
+
+    if remat != "none":
+        body = nn.remat(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
+    rates = jnp.linspace(0.0, drop_path, depth) if drop_path else None
+    scan = nn.scan(
+        body,
+        variable_axes={"params": 0, "hidden_states": 0, "attention": 0},
+        split_rngs={"params": True, "dropout": True},
+        length=depth,
+        unroll=unroll,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+    return scan(block, x, (rates, head_mask))[0]
+
+
+def patchify(video: Array, patch_size: tuple[int, int, int]) -> Array:
+    """Cuts video [B, T, H, W, C] into patches [B, N, pt * ph * pw * C].
+
+    Patches are row-major over (t, h, w), and so are the values inside one, channels last.
+
+    Raises:
+        ValueError: the video does not divide into patches.
+    """
+    (batch, *size, channels), (t, h, w) = video.shape, patch_size
+    if size[0] % t or size[1] % h or size[2] % w:
+        raise ValueError(
+            f"video [B, T, H, W, C] = {video.shape} does not divide into {t}x{h}x{w} patches; "
+            f"choose frames, height and width that are multiples of them"
+        )
+    grid = grid_of(video.shape, patch_size)
+    x = video.reshape(batch, grid[0], t, grid[1], h, grid[2], w, channels)
+    return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, -1, t * h * w * channels)
+
+
+def grid_of(shape: Sequence[int], patch_size: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Tokens per axis (t, h, w) of a video of shape [B, T, H, W, C]."""
+    return tuple(n // p for n, p in zip(shape[1:4], patch_size, strict=True))
+
+
+class PatchEmbed(nn.Module):
+    """Projects tubelets to tokens: a strided 3-D convolution, written as one matrix product."""
+
+    width: int
+    patch_size: tuple[int, int, int]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, video: Array, *, keep: Array | None = None) -> Array:
+        """Maps video [B, T, H, W, C] to tokens [B, N, D], or to those of `keep` [B, K] only."""
+        shape = (*self.patch_size, video.shape[-1], self.width)
+        patches = patchify(video.astype(self.dtype), self.patch_size)  # [B, N, P]
+        init = torch_uniform(patches.shape[-1])
+        kernel_init = nn.with_logical_partitioning(init, (None, None, None, None, "embed"))
+        bias_init = nn.with_logical_partitioning(init, ("embed",))
+        kernel = self.param("kernel", kernel_init, shape, jnp.float32)
+        bias = self.param("bias", bias_init, (self.width,), jnp.float32)
+        if keep is not None:  # before the projection: 9 of 10 patches need none
+            patches = jnp.take_along_axis(patches, keep[:, :, None], axis=1)  # [B, K, P]
+        kernel = kernel.reshape(-1, self.width).astype(self.dtype)
+        return patches @ kernel + bias.astype(self.dtype)

@@ -1,0 +1,70 @@
+"""Position tables and their resampling to other grids."""
+
+import functools
+
+import numpy as np
+
+
+@functools.lru_cache(maxsize=16)
+def sincos_1d(num_positions: int, width: int) -> np.ndarray:
+    """Interleaved sine-cosine table [N, D] over the flattened token index, float32.
+
+    Channel j of position p is sin (even j) or cos (odd j) of p / 10000^(2 floor(j/2) / D). Computed
+    in float64 and rounded, as in MCG-NJU/VideoMAE modeling_finetune.py: a float32 computation is
+    off by 1e-4. It is one-dimensional, not separable over (t, h, w).
+    """
+    channel = np.arange(width)
+    angle = np.arange(num_positions)[:, None] / 10000.0 ** (2 * (channel // 2) / width)
+    return np.where(channel % 2, np.cos(angle), np.sin(angle)).astype(np.float32)
+
+
+def _linear(x: np.ndarray) -> np.ndarray:
+    return np.maximum(0.0, 1.0 - np.abs(x))
+
+
+def _cubic(x: np.ndarray, a: float = -0.75) -> np.ndarray:
+    """Cubic convolution kernel with PyTorch's and OpenCV's a = -0.75 (Keys' paper has -0.5)."""
+    x = np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+_KERNELS = {"linear": (_linear, 1), "cubic": (_cubic, 2)}
+
+
+def resample_matrix(old: int, new: int, kernel: str) -> np.ndarray:
+    """Matrix [new, old] of one axis of `torch.nn.functional.interpolate`, float64.
+
+    `kernel` is "linear" or "cubic", with align_corners=False and no antialiasing; samples beyond
+    the border repeat it. The identity when old == new.
+    """
+    weight, reach = _KERNELS[kernel]
+    centre = (np.arange(new) + 0.5) * old / new - 0.5
+    if kernel == "linear":  # PyTorch clamps the centre here, and the taps for "cubic"
+        centre = np.maximum(centre, 0.0)
+    first = np.floor(centre).astype(int)
+    matrix = np.zeros((new, old))
+    for tap in range(1 - reach, reach + 1):
+        column = np.clip(first + tap, 0, old - 1)
+        np.add.at(matrix, (np.arange(new), column), weight(centre - (first + tap)))
+    return matrix
+
+
+def resample_grid(
+    table: np.ndarray, old: tuple[int, int, int], new: tuple[int, int, int]
+) -> np.ndarray:
+    """Resamples a table [t*h*w, D] to another grid: bicubic in space, linear in time.
+
+    As OpenGVLab/VideoMAEv2 run_class_finetuning.py does when frames or size change. The table
+    itself when the grids are equal.
+    """
+    if old == new:
+        return table
+    time, rows, columns = (
+        resample_matrix(o, n, kernel)
+        for o, n, kernel in zip(old, new, ("linear", "cubic", "cubic"), strict=True)
+    )
+    grid = table.astype(np.float64).reshape(*old, -1)
+    grid = np.einsum("at,bh,cw,thwd->abcd", time, rows, columns, grid, optimize=True)
+    return grid.reshape(-1, table.shape[-1]).astype(table.dtype)

@@ -1,0 +1,123 @@
+"""Optimizer and learning-rate schedule from the `optim` block of a config.
+
+Reference for schedule, weight decay and layer decay: MCG-NJU/VideoMAE utils.py cosine_scheduler and
+optim_factory.py.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+
+from vidjax.errors import UserError
+
+Params = Any  # nested dicts of arrays
+Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
+
+
+def cosine_with_warmup(peak: float, final: float, total: int, warmup: int) -> Schedule:
+    """Linear from 0 to `peak` at step warmup - 1, then cosine towards `final` at step `total`.
+
+    The reference reaches the peak on the last step of the warm-up and repeats it on the next one;
+    `final` itself is never used.
+    """
+
+    def schedule(step):
+        rising = peak * step / max(warmup - 1, 1)
+        progress = (step - warmup) / max(total - warmup, 1)
+        falling = final + 0.5 * (peak - final) * (1.0 + jnp.cos(jnp.pi * progress))
+        return jnp.where(step < warmup, rising, falling)
+
+    return schedule
+
+
+def scaled_rates(cfg: Any, batch_size: int) -> tuple[float, float]:
+    """Peak and final learning rate for a batch of `batch_size` videos (linear scaling rule)."""
+    scale = batch_size / cfg.lr_batch_size if cfg.lr_batch_size else 1.0
+    return cfg.lr * scale, cfg.min_lr * scale
+
+
+def make_schedule(cfg: Any, *, batch_size: int, total: int, steps_per_epoch: int) -> Schedule:
+    """The schedule of `cfg` (the `optim` block) over `total` steps.
+
+    Raises:
+        UserError: the warm-up leaves no steps to train.
+    """
+    warmup = cfg.warmup_steps or round(cfg.warmup_epochs * steps_per_epoch)
+    if warmup >= total:
+        raise UserError(
+            f"the warm-up of {warmup} steps fills the whole run of {total}; lower "
+            f"config.optim.warmup_epochs or train longer"
+        )
+    return cosine_with_warmup(*scaled_rates(cfg, batch_size), total, warmup)
+
+
+def make_optimizer(cfg: Any, schedule: Schedule) -> optax.GradientTransformation:
+    """AdamW whose rate falls layer by layer towards the input where `cfg.layer_decay` < 1.
+
+    Weight decay goes to kernels only: not to biases, norms, tokens or positions.
+    """
+    clip = [optax.clip_by_global_norm(cfg.clip_norm)] if cfg.clip_norm else []
+    decay = [_scale_by_layer(cfg.layer_decay)] if cfg.layer_decay != 1.0 else []
+    return optax.chain(
+        *clip,
+        optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps),
+        optax.add_decayed_weights(cfg.weight_decay, _is_kernel),
+        *decay,
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _is_kernel(params: Params) -> Params:
+    return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
+
+
+def layer_factors(params: Params, decay: float) -> Params:
+    """Rate factors decay^(L + 1 - id), broadcastable to the parameters.
+
+    id is 0 for what makes the tokens, i + 1 for block i, L + 1 for what follows the blocks.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    depth = next(x.shape[0] for path, x in flat.items() if path.startswith("encoder/blocks/"))
+
+    def factor(path: str, x: jax.Array) -> jax.Array:
+        if path.startswith("encoder/blocks/"):
+            powers = decay ** (depth - jnp.arange(depth, dtype=jnp.float32))
+            return powers.reshape(depth, *[1] * (x.ndim - 1))
+        if path.startswith("encoder/") and not path.startswith("encoder/norm/"):
+            return jnp.float32(decay ** (depth + 1))
+        return jnp.float32(1.0)
+
+    return traverse_util.unflatten_dict({k: factor(k, x) for k, x in flat.items()}, sep="/")
+
+
+def _scale_by_layer(decay: float) -> optax.GradientTransformation:
+    def update(updates, state, params=None):
+        factors = layer_factors(updates, decay)
+        return jax.tree.map(lambda u, f: u * f, updates, factors), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def split_params(params: Params, freeze: Iterable[str]) -> tuple[Params, Params]:
+    """Splits nested params into (trained, frozen) ones; `freeze` are regexes of whole paths.
+
+    Frozen parameters get no gradients and no optimizer moments.
+    """
+    patterns = [re.compile(pattern) for pattern in freeze]
+    trained, frozen = {}, {}
+    for path, x in traverse_util.flatten_dict(params, sep="/").items():
+        part = frozen if any(p.fullmatch(path) for p in patterns) else trained
+        part[path] = x
+    return tuple(traverse_util.unflatten_dict(part, sep="/") for part in (trained, frozen))
+
+
+def join_params(trained: Params, frozen: Params) -> Params:
+    """Undoes `split_params`."""
+    flat = traverse_util.flatten_dict(trained, sep="/")
+    flat |= traverse_util.flatten_dict(frozen, sep="/")
+    return traverse_util.unflatten_dict(dict(sorted(flat.items())), sep="/")

@@ -1,0 +1,67 @@
+"""Class scores of videos: `python -m vidjax.predict --checkpoint=FOLDER --video=a.mp4 --top_k=5`."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags
+
+from vidjax import pretrained
+from vidjax.errors import UserError, run_main
+
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Folder of a converted checkpoint, or workdir of a run."
+)
+_VIDEO = flags.DEFINE_multi_string("video", [], "A video file; may be given several times.")
+_TOP_K = flags.DEFINE_integer("top_k", 5, "How many classes to print for each video.")
+
+
+def predict(
+    folder: str, videos: Sequence[str], top_k: int = 5
+) -> dict[str, list[tuple[str, float]]]:
+    """The most probable classes of each video, from one middle clip and its centre crop.
+
+    Args:
+        folder: a checkpoint with a classification head.
+        videos: paths.
+        top_k: classes per video; all of them when there are fewer.
+
+    Returns:
+        For each path, (class name, probability), most probable first. Classes without a name are
+        called by their index.
+
+    Raises:
+        UserError: no such head, an unreadable video, top_k below 1.
+    """
+    if top_k < 1:
+        raise UserError(f"--top_k must be at least 1, not {top_k}")
+    loaded = pretrained.load_model(folder)
+    if loaded.card.model["head"] != "classify":
+        raise UserError(
+            f"checkpoint {folder} has no class scores (its head is "
+            f"{loaded.card.model['head']!r}); fine-tune it, or use a fine-tuned checkpoint"
+        )
+    apply = jax.jit(loaded.model.apply)
+    out = {}
+    for path in videos:
+        logits = apply({"params": loaded.params}, loaded.preprocess(path))[0]
+        probabilities = np.asarray(jax.nn.softmax(logits))
+        best = np.argsort(-probabilities)[:top_k]
+        names = loaded.classes or [f"class {i}" for i in range(len(probabilities))]
+        out[path] = [(names[i], float(probabilities[i])) for i in best]
+    return out
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unexpected {argv[1:]}; videos are given by --video=FILE")
+    if not _CHECKPOINT.value or not _VIDEO.value:
+        raise UserError("say what to look at: --checkpoint=FOLDER --video=FILE")
+    for path, classes in predict(_CHECKPOINT.value, _VIDEO.value, _TOP_K.value).items():
+        print(path)
+        for name, probability in classes:
+            print(f"  {probability:6.1%}  {name}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,267 @@
+"""Self-contained model folders: weights, and a card that says how to build and feed the model.
+
+    folder/model.json     the card
+    folder/params/        the parameters (Orbax)
+
+The working directory of a training run is such a folder too, with its parameters in
+`checkpoints/<step>/default`; the newest step is read, and its moving average if it keeps one.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import linen as nn
+from flax import traverse_util
+
+from vidjax import models
+from vidjax.data.transforms import Preprocessing, eval_views, prepare
+from vidjax.errors import UserError
+
+CARD = "model.json"
+PARAMS = "params"
+_FORMAT = 1
+# Orbax encodes chunks and writes arrays in parallel. Small chunks, and no more bytes in flight than
+# the largest array has (which it needs), halve its peak memory.
+_CHUNK_BYTES = 8_000_000
+
+Params = Mapping[str, Any]
+Folder = str | os.PathLike
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What a folder says of its model.
+
+    Attributes:
+        model: keywords of `vidjax.models.build`, every size spelled out.
+        preprocessing: how the model wants its video.
+        classes: names of the classes in the order of the logits, or None.
+        provenance: where the weights come from.
+    """
+
+    model: dict[str, Any]
+    preprocessing: Preprocessing
+    classes: tuple[str, ...] | None = None
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model ready for use: `m.model.apply({"params": m.params}, m.preprocess("a.mp4"))`."""
+
+    model: nn.Module
+    params: Params
+    card: Card
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.card.classes
+
+    def preprocess(self, video: str | os.PathLike | np.ndarray) -> jax.Array:
+        """Prepares one video as the card says.
+
+        Args:
+            video: path of a video file; or uint8 [N, H, W, 3] in RGB, which is the clip itself if
+                N is the model's number of frames, and otherwise a whole video to sample from.
+
+        Returns:
+            The middle clip's centre crop, normalised: float32 [1, T, size, size, 3].
+
+        Raises:
+            UserError: an array of another shape or dtype.
+            VideoError: the file cannot be read as a video.
+        """
+        facts = self.card.preprocessing
+        is_clip = isinstance(video, np.ndarray) and video.shape[:1] == (facts.frames,)
+        clip = eval_views(video, facts) if is_clip else prepare(video, facts)
+        mean, std = np.float32(facts.mean), np.float32(facts.std)
+        return jnp.asarray((clip / np.float32(255) - mean) / std)
+
+
+def load_model(folder: Folder, dtype: Any = "float32") -> Pretrained:
+    """Loads a converted or trained model.
+
+    Args:
+        folder: written by `converters.convert` or by training; local, or gs:// and the like.
+        dtype: of the computation, such as "bfloat16"; the parameters stay float32.
+
+    Raises:
+        UserError: the folder is not one of ours, or is damaged.
+    """
+    card = read_card(folder)
+    model = models.build(**card.model | {"dtype": jnp.dtype(dtype).name})
+    return Pretrained(model, jax.device_put(load_params(folder)), card)
+
+
+def load_params(folder: Folder) -> dict[str, Any]:
+    """The parameters of a folder as nested dicts of numpy arrays, whatever machine wrote them.
+
+    Raises:
+        UserError: as `open_params`.
+    """
+    return traverse_util.unflatten_dict(dict(open_params(folder)), sep="/")
+
+
+def open_params(folder: Folder) -> "StoredParams":
+    """The parameters of a folder by "/"-joined name, read one by one when asked for.
+
+    Raises:
+        UserError: the folder is not one of ours, is damaged, or holds other parameters (names,
+            shapes, dtypes) than its card's model has.
+    """
+    model = models.build(**read_card(folder).model)
+    want = traverse_util.flatten_dict(models.abstract_params(model), sep="/")
+    path, root = _find_params(epath.Path(folder))
+    saved = _metadata(path)
+    for key in root:
+        saved = saved[key]
+    have = traverse_util.flatten_dict(saved, sep="/")
+    problems = [f"{name} is missing" for name in want if name not in have]
+    problems += [f"{name} is not in the model" for name in have if name not in want]
+    # Orbax would cast another dtype without a word.
+    problems += [
+        f"{name} is {_describe(have[name])}, expected {_describe(want[name])}"
+        for name in want
+        if name in have and _describe(have[name]) != _describe(want[name])
+    ]
+    if problems:
+        raise UserError(
+            f"the parameters in {path} are not those of the model in {folder}/{CARD}: "
+            + "; ".join(problems[:8])
+            + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        )
+    return StoredParams(path, root, want)
+
+
+class StoredParams(Mapping[str, np.ndarray]):
+    """See `open_params`."""
+
+    def __init__(
+        self, path: epath.Path, root: tuple[str, ...], specs: Mapping[str, jax.ShapeDtypeStruct]
+    ):
+        self._path, self._root, self._specs = path, root, specs
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        keys = (*self._root, *name.split("/"))
+        spec = self._specs[name]
+        # Always an explicit target: without one Orbax wants the devices of the writer.
+        restore = ocp.RestoreArgs(restore_type=np.ndarray, dtype=spec.dtype)
+        args = ocp.args.PyTreeRestore(
+            item=traverse_util.unflatten_dict({keys: spec}),
+            restore_args=traverse_util.unflatten_dict({keys: restore}),
+            partial_restore=True,
+        )
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                tree = checkpointer.restore(self._path, args=args)
+        except Exception as error:  # Orbax and tensorstore raise all sorts
+            raise UserError(_damaged(self._path, error)) from error
+        return traverse_util.flatten_dict(tree)[keys]
+
+    def spec(self, name: str) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of a parameter, without reading it."""
+        return self._specs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+
+def save_pretrained(folder: Folder, params: Params, card: Card) -> None:
+    """Writes a self-contained folder; the card comes last, so a cut-off write has none.
+
+    Args:
+        folder: created if need be; parameters in it are replaced.
+        params: nested dicts of numpy or jax arrays.
+        card: must describe a model with just these parameters.
+    """
+    folder = epath.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # On a CPU this is no copy for well-aligned arrays; Orbax would copy numpy arrays.
+    params = jax.device_put(params)
+    largest = max(leaf.nbytes for leaf in jax.tree.leaves(params))
+    handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=max(_CHUNK_BYTES, largest) * 1.01e-9)
+    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params)
+    with ocp.Checkpointer(handler) as checkpointer:
+        args = ocp.args.PyTreeSave(params, save_args=save_args)
+        checkpointer.save(_absolute(folder / PARAMS), args=args, force=True)
+    write_card(folder, card)
+
+
+def write_card(folder: Folder, card: Card) -> None:
+    """Writes `folder`/model.json."""
+    content = {"format": _FORMAT, **dataclasses.asdict(card)}
+    (epath.Path(folder) / CARD).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read_card(folder: Folder) -> Card:
+    """Reads `folder`/model.json.
+
+    Raises:
+        UserError: there is none, or it cannot be understood.
+    """
+    path = epath.Path(folder) / CARD
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is no vidjax model: it has no {CARD}; convert published weights with "
+            f"python -m converters.convert --from={folder} --to=FOLDER"
+        )
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != _FORMAT:
+            raise UserError(f"{path} has format {content['format']}, this vidjax reads {_FORMAT}")
+        classes = content["classes"]
+        return Card(
+            model=content["model"],
+            preprocessing=Preprocessing(**content["preprocessing"]),
+            classes=None if classes is None else tuple(classes),
+            provenance=content["provenance"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _find_params(folder: epath.Path) -> tuple[epath.Path, tuple[str, ...]]:
+    """The Orbax folder that holds the parameters, and where in its tree they are."""
+    if (folder / PARAMS).is_dir():
+        return _absolute(folder / PARAMS), ()
+    checkpoints = folder / "checkpoints"
+    steps = ocp.utils.checkpoint_steps(checkpoints) if checkpoints.is_dir() else []
+    if not steps:
+        raise UserError(f"{folder} holds no parameters: neither {PARAMS}/ nor checkpoints/<step>/")
+    path = _absolute(checkpoints / str(max(steps)) / "default")
+    return path, ("ema_params",) if _metadata(path).get("ema_params") else ("params",)
+
+
+def _metadata(path: epath.Path) -> dict[str, Any]:
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.metadata(path).item_metadata.tree
+    except Exception as error:  # Orbax and tensorstore raise all sorts
+        raise UserError(_damaged(path, error)) from error
+
+
+def _damaged(path: epath.Path, error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0]
+    return f"the parameters in {path} are damaged or incomplete ({type(error).__name__}: {text})"
+
+
+def _absolute(path: epath.Path) -> epath.Path:
+    """Orbax refuses relative paths; gs:// paths are absolute as they are."""
+    return path if "://" in str(path) else epath.Path(os.path.abspath(path))
+
+
+def _describe(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}"

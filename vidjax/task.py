@@ -1,0 +1,201 @@
+"""What a config stands for: its data, model, objective and evaluators. Shared by train and eval."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from vidjax import data, evaluators, models, objectives, sharding
+from vidjax.data import datasets, demo
+from vidjax.data.transforms import Preprocessing
+from vidjax.errors import UserError
+
+
+class Task:
+    """Reads a config; opens lists when they are first asked for.
+
+    Attributes:
+        config: as given.
+        mesh: of all devices.
+        model: the linen module.
+        objective: what it is trained for.
+
+    Raises:
+        UserError: for whatever in the config does not fit.
+    """
+
+    def __init__(self, config: ConfigDict):
+        self.config = config
+        self.mesh = sharding.make_mesh(config.mesh)
+        name = config.data.name
+        if name not in datasets.DATASETS and name != "custom":
+            raise UserError(
+                f"config.data.name must be one of {', '.join(datasets.DATASETS)}, or custom for "
+                f"your own data, not {name!r}"
+            )
+        self.dataset = datasets.DATASETS.get(name)
+        if config.data.flip and self.dataset and not self.dataset.flip:
+            raise UserError(
+                f"config.data.flip must be 0 for {name}: left and right tell its classes apart"
+            )
+        batch, parts = config.data.batch_size, sharding.batch_parts(self.mesh)
+        if batch < 1 or batch * config.data.repeats % (parts * config.grad_accum):
+            raise UserError(
+                f"config.data.batch_size = {batch} (x {config.data.repeats} repeats) must divide "
+                f"into {parts} devices x {config.grad_accum} parts (config.grad_accum)"
+            )
+        self.preprocessing = Preprocessing.from_config(config.data)
+        fields = config.model.to_dict()
+        if fields.get("head") == "classify":
+            fields.setdefault("num_classes", self.num_classes)
+        self.model = models.build(**fields)
+        objective = config.objective.to_dict()
+        self.objective = objectives.build(
+            objective.pop("name"), self.model, config.data.mean, config.data.std, **objective
+        )
+
+    @functools.cache  # noqa: B019 - a task lives as long as its run
+    def videos(self, split: str) -> datasets.VideoList:
+        """The videos of a split, "train" or "val"."""
+        if split not in ("train", "val"):
+            raise UserError(f"there is no split {split!r}; splits are 'train' and 'val'")
+        cfg = self.config.data
+        path = cfg[split]
+        if not path and cfg.name == "demo":
+            path = os.path.join(demo.make(_demo_folder()), f"{split}.csv")
+        if not path:
+            raise UserError(
+                f"no {split} videos: point --config.data.{split} at a list file of "
+                f"{cfg.name} (lines of `path label`; --config.data.root for relative paths), or "
+                f"append :demo to the config's name, which needs no data"
+            )
+        return datasets.read_list(
+            path,
+            cfg.root,
+            cfg.name,
+            classes=cfg.classes,
+            split="test" if split == "val" else split,
+            num_classes=self.config.model.get("num_classes"),
+            need_labels=self.config.model.head == "classify",
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Class names, where the training list or `config.data.classes` gives them."""
+        return self.videos("train").classes
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes: a fact of the dataset, or what the training list shows."""
+        if self.dataset:
+            return self.dataset.num_classes
+        return len(self.classes or ()) or 1 + max(video.label for video in self.videos("train"))
+
+    @property
+    def clips_per_step(self) -> int:
+        return self.config.data.batch_size * self.config.data.repeats
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training list, at least 1."""
+        return max(1, len(self.videos("train")) // self.config.data.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        steps = self.config.train_steps or round(self.config.train_epochs * self.steps_per_epoch)
+        if steps < 1:
+            raise UserError("set config.train_steps or config.train_epochs to train for some time")
+        return steps
+
+    def example_batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a batch of `size` clips."""
+        cfg = self.config.data
+        video = (size, cfg.frames, cfg.size, cfg.size, 3)
+        return {
+            "video": jax.ShapeDtypeStruct(video, "uint8"),
+            "label": jax.ShapeDtypeStruct((size,), "int32"),
+            "video_id": jax.ShapeDtypeStruct((size,), "int32"),
+            "weight": jax.ShapeDtypeStruct((size,), "float32"),
+        }
+
+    def train_batches(self, start_step: int, bad_videos: data.BadVideos):
+        """Endless batches from `start_step` on, of this host: see `data.train_loader`."""
+        return data.train_loader(
+            self.videos("train"),
+            self.config.data,
+            seed=self.config.seed,
+            start_step=start_step,
+            process=(jax.process_index(), jax.process_count()),
+            workers=self.config.data.workers,
+            bad_videos=bad_videos,
+        )
+
+    def evaluators(
+        self, workdir: pathlib.Path, bad_videos: data.BadVideos
+    ) -> dict[str, tuple[evaluators.Evaluator, int]]:
+        """The evaluators of `config.evals` and the steps between their runs."""
+
+        def batches(split: str, views: tuple[int, int]):
+            parts = sharding.batch_parts(self.mesh)
+            loader = data.eval_loader(
+                self.videos(split),
+                self.config.data,
+                batch_size=-(-self.config.data.batch_size // parts) * parts,
+                views=views,
+                process=(jax.process_index(), jax.process_count()),
+                workers=self.config.data.workers,
+                bad_videos=bad_videos,
+            )
+            return (sharding.put_batch(batch, self.mesh) for batch in loader)
+
+        context = evaluators.Context(
+            predict=self.objective.predict,
+            batches=batches,
+            num_videos=lambda split: len(self.videos(split)),
+            num_classes=getattr(self.model, "num_classes", 0),
+            workdir=workdir,
+        )
+        return evaluators.build(self.config.evals.to_dict(), context)
+
+    def describe_evaluation(self) -> list[str]:
+        """One line per evaluator: what is measured, how, on how many videos."""
+        pre = self.preprocessing
+        lines = []
+        for key, entry in self.config.evals.to_dict().items():
+            views = entry.get("views", (1, 1))
+            every = entry.get("every", 0)
+            lines.append(
+                f"{key}: {entry['name']} on {entry.get('split', 'val')}, {pre.frames} frames "
+                f"{pre.sampling} stride {pre.stride}, {views[0]}x{views[1]} views, short side "
+                f"{pre.short_side} ({pre.resize}), crop {pre.size}, "
+                + (f"every {every} steps" if every else "at the end")
+            )
+        return lines
+
+
+def _demo_folder() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("VIDJAX_DEMO_DATA") or "~/.cache/vidjax/demo").expanduser()
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """A config as JSON values."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def with_views(preprocessing: Preprocessing, evals: dict[str, Any]) -> Preprocessing:
+    """Preprocessing with the views of the first classification evaluator, for the card."""
+    for entry in evals.values():
+        if entry["name"] == "classification":
+            views = entry.get("views", (1, 1))
+            return dataclasses.replace(
+                preprocessing,
+                temporal_views=views[0],
+                spatial_views=views[1],
+                view_average=entry.get("average", "softmax"),
+            )
+    return preprocessing

@@ -1,0 +1,387 @@
+"""The train loop: `python -m vidjax.train --config=configs/videomae_k400.py:demo --workdir=...`.
+
+One step is jitted over a mesh of all devices and consumes its state. A run is a pure function of
+its config: the random key of a step is fold_in(seed, step), the data stream starts at any step, so
+a resumed run equals an uninterrupted one bit for bit.
+"""
+
+import collections
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from absl import flags
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+import vidjax
+from vidjax import checkpoint, configlib, metrics, models, optim, pretrained, sharding, task
+from vidjax.data import BadVideos
+from vidjax.errors import UserError, run_main
+
+_CONFIG = configlib.define_flag()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and pictures.")
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes from step to step, and all that a checkpoint holds.
+
+    Attributes:
+        step: int32 [], steps done.
+        params: the model's parameters, nested.
+        opt_state: the optimizer's, of the trained parameters only.
+        ema_params: moving average of params; empty without config.ema_decay.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    ema_params: Any
+
+
+def make_train_step(
+    objective,
+    optimizer,
+    *,
+    freeze=(),
+    seed: int = 0,
+    ema_decay: float = 0.0,
+    grad_accum: int = 1,
+    shardings: TrainState | None = None,
+):
+    """Returns train_step(state, batch) -> (state, figures), jitted, consuming `state`.
+
+    Args:
+        objective: see vidjax.objectives.
+        optimizer: an optax transformation for the trained parameters.
+        freeze: regexes of whole parameter paths that are not trained.
+        seed: with the step, the source of all randomness.
+        ema_decay: of the parameters' moving average; 0 for none.
+        grad_accum: parts that the batch is cut into and whose gradients are averaged.
+        shardings: of the state; None leaves them to jit.
+    """
+
+    def gradients(trained, frozen, ema_params, batch, rng):
+        def loss_fn(trained):
+            params = optim.join_params(trained, frozen)
+            return objective.loss(params, batch, rng=rng, ema_params=ema_params)
+
+        (loss, figures), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
+        return {"loss": loss, **figures}, grads
+
+    def accumulated(trained, frozen, ema_params, batch, rng):
+        # Interleaved parts, so that every device keeps its own clips.
+        parts = jax.tree.map(
+            lambda x: x.reshape(-1, grad_accum, *x.shape[1:]).swapaxes(0, 1), batch
+        )
+
+        def add(total, part_and_rng):
+            out = gradients(trained, frozen, ema_params, *part_and_rng)
+            return jax.tree.map(jnp.add, total, out), None
+
+        rngs = jax.random.split(rng, grad_accum)
+        first = jax.tree.map(lambda x: x[0], (parts, rngs))
+        shapes = jax.eval_shape(gradients, trained, frozen, ema_params, *first)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, (parts, rngs))
+        return jax.tree.map(lambda x: x / grad_accum, total)
+
+    def train_step(state, batch):
+        rng = jax.random.fold_in(jax.random.key(seed), state.step)
+        trained, frozen = optim.split_params(state.params, freeze)
+        compute = accumulated if grad_accum > 1 else gradients
+        figures, grads = compute(trained, frozen, state.ema_params, batch, rng)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        params = optim.join_params(optax.apply_updates(trained, updates), frozen)
+        ema_params = state.ema_params
+        if ema_decay:
+            ema_params = optax.incremental_update(params, ema_params, 1.0 - ema_decay)
+        figures |= {"grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, opt_state, ema_params), figures
+
+    out_shardings = None if shardings is None else (shardings, None)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=out_shardings)
+
+
+def abstract_state(work: task.Task, optimizer) -> tuple[Any, TrainState]:
+    """A function rng -> fresh TrainState, and that state's shapes with their shardings."""
+    config = work.config
+
+    def init(rng):
+        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), work.example_batch(1))
+        params = nn.meta.unbox(work.objective.init(rng, example))
+        trained, _ = optim.split_params(params, config.optim.freeze)
+        ema_params = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
+        return TrainState(jnp.int32(0), params, optimizer.init(trained), ema_params)
+
+    rng = jax.random.key(config.seed)
+    boxed = jax.eval_shape(work.objective.init, rng, work.example_batch(1))
+    of_params = sharding.param_shardings(boxed, work.mesh)
+    by_path = checkpoint.flatten(of_params)
+    abstract = jax.eval_shape(init, rng)
+
+    def place(path, leaf):
+        # Moments and averages lie as their parameter does, whose path theirs ends in.
+        parts = checkpoint.path_of(path).split("/")
+        tails = ("/".join(parts[i:]) for i in range(len(parts)))
+        found = next((by_path[tail] for tail in tails if tail in by_path), None)
+        return jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=found or sharding.replicated(work.mesh)
+        )
+
+    return init, jax.tree_util.tree_map_with_path(place, abstract)
+
+
+def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainState:
+    """Fresh parameters, or those of `config.init` where it has them; step 0."""
+    config = work.config
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    state = jax.jit(init, out_shardings=shardings)(jax.random.key(config.seed))
+    if not config.init:
+        say("start: random parameters")
+        return state
+    card = pretrained.read_card(config.init)
+    for key in ("eps", "patch_size"):
+        there, here = card.model.get(key), models.config_of(work.model).get(key)
+        if there != here:
+            say(f"note: {config.init} was made with {key} = {there}, this run has {here}")
+    params, fresh, left = checkpoint.merge_params(
+        state.params,
+        pretrained.load_params(config.init),
+        missing=config.init_missing,
+        unused=config.init_unused,
+        source=config.init,
+    )
+    params = jax.device_put(params, shardings.params)
+    say(f"start: parameters of {config.init}, step and optimizer new")
+    say(f"  fresh here: {_groups(fresh)}; not used: {_groups(left)}")
+    return state.replace(
+        params=params, ema_params=jax.tree.map(jnp.copy, params) if config.ema_decay else {}
+    )
+
+
+def _groups(paths: list[str]) -> str:
+    return ", ".join(sorted({"/".join(p.split("/")[:2]) for p in paths})) or "nothing"
+
+
+def estimate(work: task.Task, step_fn, abstract: TrainState) -> dict[str, float]:
+    """Sizes of a run without running it: parameters, bytes per device.
+
+    `peak_bytes` is what XLA plans for one train step: state, batch, and temporaries.
+    """
+
+    def bytes_on_device(x):
+        return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=jax.NamedSharding(work.mesh, sharding.BATCH)
+        ),
+        work.example_batch(work.clips_per_step),
+    )
+    memory = step_fn.lower(abstract, batch).compile().memory_analysis()
+    arguments, outputs = memory.argument_size_in_bytes, memory.output_size_in_bytes
+    return {
+        "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(abstract.params)),
+        "state_bytes": sum(map(bytes_on_device, jax.tree.leaves(abstract))),
+        "batch_bytes": sum(map(bytes_on_device, jax.tree.leaves(batch))),
+        "peak_bytes": arguments
+        + outputs
+        - memory.alias_size_in_bytes  # the state is updated in place
+        + memory.temp_size_in_bytes,
+    }
+
+
+def train(config: ConfigDict, workdir: str | pathlib.Path | None) -> TrainState | None:
+    """Trains what `config` says and returns the last state; None for an estimate.
+
+    `workdir` receives config.json, model.json, checkpoints/, metrics.jsonl, tensorboard/,
+    bad_videos.jsonl, pictures, and DONE at the end. A workdir with an unfinished run of the same
+    config is continued from its last checkpoint.
+
+    Raises:
+        UserError: for input that does not fit, and for a loss that is not finite.
+    """
+    work = task.Task(config)
+    total = work.total_steps
+    schedule = optim.make_schedule(
+        config.optim,
+        batch_size=config.data.batch_size,
+        total=total,
+        steps_per_epoch=work.steps_per_epoch,
+    )
+    optimizer = optim.make_optimizer(config.optim, schedule)
+    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
+        init, abstract = abstract_state(work, optimizer)
+        step_fn = make_train_step(
+            work.objective,
+            optimizer,
+            freeze=config.optim.freeze,
+            seed=config.seed,
+            ema_decay=config.ema_decay,
+            grad_accum=config.grad_accum,
+            shardings=jax.tree.map(lambda x: x.sharding, abstract),
+        )
+        if config.estimate:
+            for key, value in estimate(work, step_fn, abstract).items():
+                unit = f" = {value / 2**20:,.1f} MiB per device" if key.endswith("bytes") else ""
+                print(f"{key}: {value:,}{unit}")
+            return None
+        if not workdir:
+            raise UserError("say where the run is written: --workdir=FOLDER")
+        run = _Run(work, pathlib.Path(workdir), total, schedule)
+        try:
+            return run.loop(step_fn, init, abstract)
+        finally:
+            run.close()
+
+
+class _Run:
+    """One run in its workdir: what the loop writes and prints."""
+
+    def __init__(self, work: task.Task, workdir: pathlib.Path, total: int, schedule):
+        self.work, self.workdir, self.total, self.schedule = work, workdir, total, schedule
+        config = work.config
+        checkpoint.claim_workdir(workdir, task.plain(config))
+        card = pretrained.Card(
+            model=models.config_of(work.model),
+            preprocessing=task.with_views(work.preprocessing, config.evals.to_dict()),
+            classes=work.classes if hasattr(work.model, "num_classes") else None,
+            provenance={
+                "source": config.init or "random",
+                "format": "vidjax",
+                "vidjax": vidjax.__version__,
+            },
+        )
+        pretrained.write_card(workdir, card)
+        self.checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep)
+        self.start = self.checkpoints.latest_step() or 0
+        self.bad_videos = BadVideos(
+            workdir / "bad_videos.jsonl",
+            len(work.videos("train")),
+            config.data.max_bad_share,
+        )
+        self.writer = metrics.MetricsWriter(workdir, self.start)
+        self.progress = metrics.Progress(total, self.start)
+        self.say = self.progress.message
+
+    def loop(self, step_fn, init, abstract: TrainState) -> TrainState:
+        work, config = self.work, self.work.config
+        evaluators = work.evaluators(self.workdir, self.bad_videos)
+        self.announce(abstract)
+        if self.start:
+            self.say(f"start: continuing at step {self.start} of {self.workdir}")
+            state = self.checkpoints.restore(abstract)
+        else:
+            state = initial_state(work, init, abstract, self.say)
+        batches = work.train_batches(self.start, self.bad_videos)
+        clock = metrics.Throughput(work.clips_per_step)
+        # Steps are queued ahead of the device, but only a few: each holds a batch in its memory.
+        queued: collections.deque[dict[str, jax.Array]] = collections.deque()
+        last_report = self.start
+        for step in range(self.start + 1, self.total + 1):
+            waiting = time.perf_counter()
+            batch = sharding.put_batch(next(batches), work.mesh)
+            clock.waited(time.perf_counter() - waiting)
+            state, figures = step_fn(state, batch)
+            queued.append(figures)
+            if len(queued) > 2:
+                jax.block_until_ready(queued.popleft())
+            self.progress.advance(step)
+            if step % config.log_every == 0 or step == self.total:
+                self.report(step, jax.device_get(figures), clock, step - last_report)
+                last_report = step
+            if step % config.checkpoint.every == 0 or step == self.total:
+                self.checkpoints.save(step, state)
+            due = [k for k, (_, every) in evaluators.items() if every and step % every == 0]
+            if step < self.total and due:
+                self.evaluate({k: evaluators[k] for k in due}, state, step)
+        batches.close()
+        results = self.evaluate(evaluators, state, self.total)
+        self.checkpoints.wait()
+        self.finish(results)
+        return state
+
+    def report(self, step: int, figures, clock: metrics.Throughput, steps: int) -> None:
+        figures = {key: float(value) for key, value in figures.items()}
+        figures |= {"lr": float(self.schedule(step - 1))} | clock.lap(steps, self.total - step)
+        self.writer.write(step, figures)
+        self.progress.report(step, figures)
+        if not math.isfinite(figures["loss"]):
+            raise UserError(
+                f"the loss is {figures['loss']} at step {step}; the last good state is checkpoint "
+                f"{self.checkpoints.latest_step()} in {self.workdir}; lower config.optim.lr, or "
+                f"set config.optim.clip_norm"
+            )
+
+    def evaluate(self, evaluators, state: TrainState, step: int) -> dict[str, float]:
+        params = state.ema_params or state.params
+        results = {}
+        for key, (evaluator, _) in evaluators.items():
+            found = {f"{key}/{k}": v for k, v in evaluator.run(params, step).items()}
+            results |= found
+        if results:
+            self.writer.write(step, results)
+            self.say(f"step {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))
+        return results
+
+    def announce(self, abstract: TrainState) -> None:
+        """Prints, once, what the config came to."""
+        work, config = self.work, self.work.config
+        cfg, steps = config.data, work.steps_per_epoch
+        peak, final = optim.scaled_rates(config.optim, cfg.batch_size)
+        warmup = config.optim.warmup_steps or round(config.optim.warmup_epochs * steps)
+        count = sum(math.prod(x.shape) for x in jax.tree.leaves(abstract.params))
+        mesh = " ".join(f"{axis}={n}" for axis, n in work.mesh.shape.items())
+        self.say(
+            f"vidjax {vidjax.__version__}, jax {jax.__version__}, {jax.device_count()} x "
+            f"{jax.devices()[0].device_kind}, mesh {mesh}"
+        )
+        self.say(
+            f"model {config.model.name}, head {config.model.head}: {count:,} parameters, "
+            f"compute in {work.model.dtype}"
+        )
+        self.say(
+            f"data {cfg.name}: {len(work.videos('train'))} videos, batch {cfg.batch_size} "
+            f"videos x {cfg.repeats} clips in {config.grad_accum} part(s), {steps} steps per epoch"
+        )
+        self.say(
+            f"optimizer: {self.total} steps = {self.total / steps:g} epochs, warm-up {warmup}, "
+            f"peak rate {peak:.4g}, final {final:.4g}"
+            + (f" (scaled by {cfg.batch_size}/{n})" if (n := config.optim.lr_batch_size) else "")
+        )
+        for line in work.describe_evaluation():
+            self.say(f"evaluation {line}")
+
+    def finish(self, results: dict[str, float]) -> None:
+        (self.workdir / "DONE").write_text(json.dumps(results, indent=1) + "\n")
+        if self.bad_videos.count:
+            self.say(f"bad videos: {self.bad_videos.count}, listed in {self.bad_videos.path}")
+        self.say(f"checkpoint: {self.checkpoints.folder / str(self.total)}")
+        self.say(f"metrics: {self.writer.path}")
+        for picture in sorted(self.workdir.glob(f"*_{self.total}.png")):
+            self.say(f"picture: {picture}")
+
+    def close(self) -> None:
+        self.progress.close()
+        self.writer.close()
+        self.checkpoints.close()
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unexpected {argv[1:]}; overrides look like --config.optim.lr=1e-3")
+    if _CONFIG.value is None:
+        raise UserError("say what to train: --config=configs/videomae_k400.py:demo")
+    train(_CONFIG.value, _WORKDIR.value)
+
+
+if __name__ == "__main__":
+    run_main(main, configlib.parse_flags)
