@@ -79,9 +79,9 @@ def main() -> None:
             "hf_to_vidjax": (f"{folder}/hf", f"{folder}/vidjax"),
             "vidjax_to_hf": (f"{folder}/vidjax", f"{folder}/again", "hf"),
         }.items():
-            runs = [peak(*arguments)]
-            for repeat in range(2):
-                runs.append(peak(*[a + str(repeat) if i == 1 else a for i, a in enumerate(arguments)]))
+            source, target, *rest = arguments
+            # The first target is kept for the other direction; the others show the spread.
+            runs = [peak(source, target + suffix, *rest) for suffix in ("", "_2", "_3")]
             peaks = [run[0] - base for run in runs]
             results[key] = {
                 "peak_bytes_above_base": peaks,

@@ -101,7 +101,7 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     module = _module(family, source)
     conversion = module.describe(source, options)
     model = models.build(**conversion.model)
-    want = traverse_util.flatten_dict(models.abstract_params(model), sep="/")
+    want = pretrained.param_specs(model)
     params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
     ignored = ignored_names(source.tensors, conversion.ignore)
     dtypes = _dtypes(source.tensors, ignored)

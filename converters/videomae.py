@@ -614,8 +614,10 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
         want["id2label"] = {str(k): label for k, label in enumerate(labels)}
     config = json.loads(original) if original else {}
     stated = _HF_DEFAULTS | {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}} | config
-    if original and all(stated[key] == value for key, value in want.items()):
-        return original
+    if original:
+        want = {key: value for key, value in want.items() if stated[key] != value}
+        if not want:
+            return original
     if "id2label" in want:
         want["label2id"] = {label: int(k) for k, label in want["id2label"].items()}
     architecture = {

@@ -8,8 +8,10 @@ The working directory of a training run is such a folder too, with its parameter
 """
 
 import dataclasses
+import functools
 import json
 import os
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,9 +30,10 @@ from vidjax.errors import UserError
 CARD = "model.json"
 PARAMS = "params"
 _FORMAT = 1
-# Orbax encodes chunks and writes arrays in parallel. Small chunks, and no more bytes in flight than
-# the largest array has (which it needs), halve its peak memory.
-_CHUNK_BYTES = 8_000_000
+# Orbax holds every chunk that it encodes, and what a data file gets until it is full: with these
+# sizes a tenth of the parameters, with its defaults as much again as all of them.
+_CHUNK_BYTES = 2_000_000
+_FILE_BYTES = 8_000_000
 
 Params = Mapping[str, Any]
 Folder = str | os.PathLike
@@ -117,8 +120,7 @@ def open_params(folder: Folder) -> "StoredParams":
         UserError: the folder is not one of ours, is damaged, or holds other parameters (names,
             shapes, dtypes) than its card's model has.
     """
-    model = models.build(**read_card(folder).model)
-    want = traverse_util.flatten_dict(models.abstract_params(model), sep="/")
+    want = param_specs(models.build(**read_card(folder).model))
     path, root = _find_params(epath.Path(folder))
     saved = _metadata(path)
     for key in root:
@@ -139,6 +141,13 @@ def open_params(folder: Folder) -> "StoredParams":
             + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         )
     return StoredParams(path, root, want)
+
+
+@functools.lru_cache(maxsize=16)  # tracing a model takes half a second
+def param_specs(model: nn.Module) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every parameter of a model by "/"-joined name."""
+    specs = traverse_util.flatten_dict(models.abstract_params(model), sep="/")
+    return types.MappingProxyType(specs)
 
 
 class StoredParams(Mapping[str, np.ndarray]):
@@ -189,11 +198,12 @@ def save_pretrained(folder: Folder, params: Params, card: Card) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # On a CPU this is no copy for well-aligned arrays; Orbax would copy numpy arrays.
     params = jax.device_put(params)
-    largest = max(leaf.nbytes for leaf in jax.tree.leaves(params))
-    handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=max(_CHUNK_BYTES, largest) * 1.01e-9)
-    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params)
-    with ocp.Checkpointer(handler) as checkpointer:
-        args = ocp.args.PyTreeSave(params, save_args=save_args)
+    args = ocp.args.PyTreeSave(
+        params,
+        save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params),
+        ocdbt_target_data_file_size=_FILE_BYTES,
+    )
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         checkpointer.save(_absolute(folder / PARAMS), args=args, force=True)
     write_card(folder, card)
 

@@ -148,11 +148,11 @@ def test_centre_crop_rounds_as_the_convention(margin, cv2_start, pil_start):
 
 
 def test_spatial_crops_start_at_truncated_steps_along_the_long_side():
-    wide = transforms.spatial_crops(columns(8, 13), 8)
+    wide = transforms.spatial_crops(columns(8, 15), 8)
     assert wide.shape == (3, 1, 8, 8, 3)
-    assert wide[:, 0, 0, 0].tolist() == [[0, 0, 0], [0, 2, 0], [0, 5, 0]]  # steps of 2.5
-    tall = transforms.spatial_crops(columns(13, 8), 8)
-    assert tall[:, 0, 0, 0].tolist() == [[0, 0, 0], [2, 0, 0], [5, 0, 0]]
+    assert wide[:, 0, 0, 0].tolist() == [[0, 0, 0], [0, 3, 0], [0, 7, 0]]  # steps of 3.5
+    tall = transforms.spatial_crops(columns(15, 8), 8)
+    assert tall[:, 0, 0, 0].tolist() == [[0, 0, 0], [3, 0, 0], [7, 0, 0]]
     assert transforms.spatial_crops(columns(10, 13), 8)[:, 0, 0, 0, 0].tolist() == [1, 1, 1]
 
 

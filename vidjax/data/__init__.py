@@ -51,9 +51,12 @@ class BadVideos:
         self._num_videos, self._max_share = num_videos, max_share
         self._met: set[str] = set()
         self._listed: set[str] = set()
+        self._lock = threading.Lock()  # training and evaluation read at the same time
         if os.path.exists(self.path):
             with open(self.path) as file:
-                self._listed = {json.loads(line)["path"] for line in file if line.strip()}
+                for line in file:
+                    with contextlib.suppress(ValueError):  # cut short by a kill
+                        self._listed.add(json.loads(line)["path"])
 
     @property
     def count(self) -> int:
@@ -65,13 +68,14 @@ class BadVideos:
         Raises:
             UserError: if more than max_share * num_videos videos are bad.
         """
-        if video in self._met:
-            return
-        self._met.add(video)
-        if video not in self._listed:
-            self._listed.add(video)
-            with open(self.path, "a") as file:
-                file.write(json.dumps({"path": video, "reason": reason}) + "\n")
+        with self._lock:
+            if video in self._met:
+                return
+            self._met.add(video)
+            if video not in self._listed:
+                self._listed.add(video)
+                with open(self.path, "a") as file:
+                    file.write(json.dumps({"path": video, "reason": reason}) + "\n")
         if self.count > self._max_share * self._num_videos:
             raise UserError(
                 f"{self.count} of {self._num_videos} videos could not be used, more than the share "

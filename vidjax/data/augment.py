@@ -42,24 +42,25 @@ def random_erasing(rng: Array, video: Array, probability: float = 0.25) -> Array
         1 / 0.3; a clip for which ten boxes in a row do not fit stays whole, as in timm.
     """
     batch, _, height, width, _ = video.shape
-    keys = jax.random.split(rng, 6)
-    tries = (batch, _ERASING_TRIES)
-    area = jax.random.uniform(keys[0], tries, minval=0.02, maxval=1 / 3) * height * width
-    limit = np.log(1 / 0.3)
-    aspect = jnp.exp(jax.random.uniform(keys[1], tries, minval=-limit, maxval=limit))
-    heights = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
+    box_rng, noise_rng = jax.random.split(rng)
+    # One draw of all numbers: each further one costs compile time.
+    chance, area, aspect, place_y, place_x = jax.random.uniform(box_rng, (5, batch, _ERASING_TRIES))
+    area = (0.02 + (1 / 3 - 0.02) * area) * (height * width)
+    aspect = jnp.exp((2 * aspect - 1) * np.log(1 / 0.3))
+    heights = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)  # [B, tries]
     widths = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
+    tops = jnp.floor(place_y * (height - heights + 1)).astype(jnp.int32)
+    lefts = jnp.floor(place_x * (width - widths + 1)).astype(jnp.int32)
     fits = (heights < height) & (widths < width)
-    first = fits.argmax(axis=1)[:, None]  # [B, 1]
-    box_height = jnp.take_along_axis(heights, first, axis=1)
-    box_width = jnp.take_along_axis(widths, first, axis=1)
-    erase = jax.random.bernoulli(keys[2], probability, (batch, 1)) & fits.any(axis=1, keepdims=True)
-    top = jax.random.randint(keys[3], (batch, 1), 0, jnp.maximum(height - box_height, 0) + 1)
-    left = jax.random.randint(keys[4], (batch, 1), 0, jnp.maximum(width - box_width, 0) + 1)
+    first = fits.argmax(axis=1)[:, None]
+    box_height, box_width, top, left = (
+        jnp.take_along_axis(drawn, first, axis=1) for drawn in (heights, widths, tops, lefts)
+    )  # [B, 1]
+    erase = (chance[:, :1] < probability) & fits.any(axis=1, keepdims=True)
     rows = _between(jnp.arange(height), top, top + box_height)  # [B, H]
     columns = _between(jnp.arange(width), left, left + box_width)  # [B, W]
     box = erase[:, :, None] & rows[:, :, None] & columns[:, None, :]  # [B, H, W]
-    noise = jax.random.normal(keys[5], video.shape, video.dtype)
+    noise = jax.random.normal(noise_rng, video.shape, video.dtype)
     return jnp.where(box[:, None, :, :, None], noise, video)
 
 
@@ -95,21 +96,20 @@ def mix(
     """
     height, width = video.shape[2:4]
     targets = jax.nn.one_hot(label, num_classes) * (1 - smoothing) + smoothing / num_classes
-    if not (mixup or cutmix) or not probability:
+    if not (mixup or cutmix):
         return video, targets
-    keys = jax.random.split(rng, 5)
-    switch = switch if mixup and cutmix else float(bool(cutmix))
-    use_cutmix = jax.random.bernoulli(keys[0], switch)
+    draw_rng, weight_rng = jax.random.split(rng)
+    which, chance, y, x = jax.random.uniform(draw_rng, (4,))
+    use_cutmix = which < (switch if mixup and cutmix else float(bool(cutmix)))
     alpha = jnp.where(use_cutmix, cutmix, mixup)
-    weight = jax.random.beta(keys[1], alpha, alpha)
-    weight = jnp.where(jax.random.bernoulli(keys[2], probability), weight, 1.0)
+    weight = jax.random.beta(weight_rng, alpha, alpha)
+    weight = jnp.where(chance < probability, weight, 1.0)
 
     # The box may hang over the edge; timm cuts it there and corrects the weight.
     side = jnp.sqrt(1 - weight)
     half_height = (height * side).astype(jnp.int32) // 2
     half_width = (width * side).astype(jnp.int32) // 2
-    y = jax.random.randint(keys[3], (), 0, height)
-    x = jax.random.randint(keys[4], (), 0, width)
+    y, x = jnp.floor(y * height), jnp.floor(x * width)
     rows = _between(jnp.arange(height), y - half_height, y + half_height)
     columns = _between(jnp.arange(width), x - half_width, x + half_width)
     box = rows[:, None] & columns[None, :]  # [H, W]

@@ -3,7 +3,7 @@
     python -m vidjax.data.check train.csv [--root=...] [--workers=8] [--out=...]
 
 Each file is decoded once in order by PyAV, then opened afresh for random access as the loader would
-do it; the two must agree pixel for pixel. This happens in child processes that are killed and
+do it; the two must return the same frames. This happens in child processes that are killed and
 replaced when they hang. Verdicts:
 
     ok           random access returns the right frames
@@ -21,6 +21,8 @@ import json
 import math
 import multiprocessing
 import os
+import signal
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -80,7 +82,11 @@ def check(
     todo = [name for name in paths if name not in rows]
     workers = workers or os.cpu_count() or 1
     print(f"{path}: {len(paths)} videos, {len(todo)} to check, {workers} processes", flush=True)
-    with open(f"{out}.part", "a", encoding="utf-8") as part:
+    try:
+        part = open(f"{out}.part", "a", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose a place by --out") from None
+    with part:
         answers = killable_map(inspect, [paths[name] for name in todo], workers, timeout)
         for index, facts in _with_progress(answers, len(todo)):
             name = todo[index]
@@ -98,10 +104,13 @@ def inspect(path: str) -> dict[str, Any]:
 
     Meant for a child process: decord may hang or crash on a damaged file.
     """
+    video.require_file(path)
     checksums, times, shape = [], [], None
     for frame in video.decode_in_order(path):
-        picture = np.ascontiguousarray(video.upright_rgb(frame))
+        picture = video.upright_rgb(frame)
         shape = shape or picture.shape
+        if picture.shape != shape:
+            raise video.VideoError("the picture size changes within it")
         checksums.append(zlib.crc32(picture))
         times.append(frame.time)
     count = len(checksums)
@@ -131,7 +140,7 @@ def _verdict(path: str, checksums: list[int], monotonic: bool) -> tuple[str, str
     # A clip that stands still at its end is real; a long exact repeat is a broken download.
     if max(4, count // 20) < tail <= count // 2:
         return f"trim:{count - tail + 1}", f"the last {tail} frames are the same"
-    if video.container_of(path) not in ("MP4", "Matroska"):
+    if video.container_of(path) not in video.SEEKABLE:
         promised = len(video.packets_of(path))
         if promised != count:
             return f"trim:{count}", f"{promised} packets hold {count} frames"
@@ -149,14 +158,16 @@ def _verdict(path: str, checksums: list[int], monotonic: bool) -> tuple[str, str
         return "sequential", f"random access fails: {error}"
     if found != count:
         return f"trim:{count}", f"{found} packets hold {count} frames"
-    got = [zlib.crc32(np.ascontiguousarray(frame)) for frame in frames]
-    wrong = sum(g != checksums[i] for g, i in zip(got, indices, strict=True))
-    # Two decoders may differ in colours (10-bit video); then decord in order is the measure.
-    if wrong and reader:
-        own = [zlib.crc32(reader.next().asnumpy()) for _ in range(count)]
-        wrong = sum(g != own[i] for g, i in zip(got, indices, strict=True))
-    if wrong:
-        return "sequential", f"random access gives {wrong} wrong frames of {len(indices)}"
+    right = [zlib.crc32(f) == checksums[i] for f, i in zip(frames, indices, strict=True)]
+    if not all(right):
+        # Decoders of MPEG-4 may round differently, by less than a level on average.
+        reference, _ = video.read_frames(path, lambda n: indices, verdict=f"trim:{count}")
+        right = [
+            np.abs(f.astype(np.int16) - r).mean() < 1
+            for f, r in zip(frames, reference, strict=True)
+        ]
+    if wrong := right.count(False):  # other frames, or other colours (10-bit video)
+        return "sequential", f"random access gets {wrong} of {len(indices)} frames wrong"
     return "ok", ""
 
 
@@ -220,6 +231,7 @@ def killable_map(
 
 
 def _serve(task: Callable[[Any], Any], connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     video.quiet_worker()
     connection.send("ready")  # so that starting up does not count as hanging
     while True:
@@ -231,6 +243,8 @@ def _serve(task: Callable[[Any], Any], connection) -> None:
             answer = task(item)
         except video.VideoError as error:
             answer = error
+        except Exception as error:  # one strange file must not stop the check of 240,000
+            answer = video.VideoError(f"{type(error).__name__}: {error}".splitlines()[0])
         connection.send(answer)
 
 
@@ -345,7 +359,11 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError("usage: python -m vidjax.data.check LIST [--root=FOLDER] [--out=FILE]")
     names = ("root", "out", "classes", "split", "workers", "timeout")
-    check(argv[1], **{name: flags.FLAGS[name].value for name in names})
+    try:
+        check(argv[1], **{name: flags.FLAGS[name].value for name in names})
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

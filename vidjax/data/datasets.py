@@ -186,6 +186,8 @@ def _read_rows(
         return _manifest(path)
     if name.endswith(".json"):
         return _ssv2(path)
+    if name.lower().endswith(EXTENSIONS):
+        raise UserError(f"{path} is a video; give a list file with lines of `path label`")
     lines = _lines(path)
     class_index = os.path.join(folder, "classInd.txt")
     if re.fullmatch(r"(train|test)list\d+\.txt", name):
@@ -225,10 +227,13 @@ def _text(path: str, lines: list[tuple[int, str]]) -> list[_Row]:
     """path label, by tab, comma or space; the separator is the same in the whole file."""
     if not lines:
         return []
-    header = _header(lines[0][1])
+    first, header = lines[0][1], _header(lines[0][1])
     if header:
         lines = lines[1:]
-    separator = _separator(path, [line for _, line in lines[:100]])
+    if len(header) > 1:
+        separator = next(character for character in "\t, " if character in first)
+    else:
+        separator = _separator(path, [line for _, line in lines[:100]])
     rows = []
     for number, line in lines:
         where = f"line {number}"
@@ -239,7 +244,8 @@ def _text(path: str, lines: list[tuple[int, str]]) -> list[_Row]:
         if header and len(header) == len(fields):
             columns = dict(zip(header, fields, strict=True))
             video = next((columns[c] for c in _PATH_COLUMNS if c in columns), fields[0])
-            label = next((columns[c] for c in _LABEL_COLUMNS if c in columns), fields[-1])
+            other = fields[-1] if len(fields) == 2 else "-1"
+            label = next((columns[c] for c in _LABEL_COLUMNS if c in columns), other)
         else:
             # A number between the two is VideoMAE's start frame, or mmaction's frame count.
             video, *between, label = fields if len(fields) > 1 else ("", "")
@@ -253,21 +259,26 @@ def _text(path: str, lines: list[tuple[int, str]]) -> list[_Row]:
 def _header(line: str) -> list[str]:
     """The column names if the line is a header, else []."""
     words = [word.strip('" ').lower() for word in re.split(r"[,\t ]", line)]
-    return words if words[0] in _PATH_COLUMNS or words[-1] in _LABEL_COLUMNS else []
+    named = [word for word in words if word in _PATH_COLUMNS + _LABEL_COLUMNS]
+    return words if len(named) > 1 or words[0] in _PATH_COLUMNS else []
 
 
 def _separator(path: str, lines: list[str]) -> str | None:
-    """Tab, comma or space, the first that explains the first lines; None for bare paths."""
+    """Tab, comma or space, whichever explains most of the first lines; None for bare paths."""
     if all(line.strip('"').lower().endswith(EXTENSIONS) for line in lines):
         return None
-    for separator in ("\t", ",", " "):
-        split = [_fields(line, separator) for line in lines]
-        # One wrong line among the first must be named later, not spoil the detection.
-        good = sum(
-            len(f) > 1 and (_is_int(f[-1]) or f[0].lower().endswith(EXTENSIONS)) for f in split
+
+    def explained(separator: str) -> int:
+        split = (_fields(line, separator) for line in lines)
+        return sum(
+            len(fields) > 1
+            and (_is_int(fields[-1]) or any(f.lower().endswith(EXTENSIONS) for f in fields))
+            for fields in split
         )
-        if good > len(lines) / 2:
-            return separator
+
+    best = max("\t, ", key=explained)
+    if explained(best):
+        return best
     raise UserError(
         f"cannot tell the format of {path}, whose first line is {lines[0][:120]!r}; "
         "expected `path label`, separated by a space, comma or tab"
@@ -513,7 +524,7 @@ def _duplicates(path: str, rows: list[_Row], labels: list[int]) -> list[str]:
             repeated.append(row)
     if not repeated:
         return []
-    return [f"{path}: {len(repeated)} paths are listed twice, such as {repeated[0].path}"]
+    return [f"{path}: paths listed twice: {len(repeated)}, such as {repeated[0].path}"]
 
 
 def _check_exist(path: str, videos: Sequence[Video], base: str) -> None:

@@ -2,10 +2,11 @@
 
 decord is fast at random access and wrong without saying so on some files: streams with open GOPs,
 MP4s with edit lists (which stream-copy cutting makes), AVIs with B-frames. MPEG-TS hangs it beyond
-any signal. So decord gets the containers where it is mostly right, and exactly the files that
-`python -m vidjax.data.check` found right once there is a manifest; every other file is decoded in
-order by PyAV, which is what the check itself compares with. Where decord has no wheel (ARM, macOS),
-PyAV seeks. Both readers return the same frames: RGB, rotated as the file says.
+any signal. So decord gets the files that `python -m vidjax.data.check` found right, or without a
+manifest those that look right. PyAV reads the others: by seeking where decord has no wheel (ARM,
+macOS) or an unchecked file looks wrong, and in order from the first frame, which is what the check
+itself compares with, where the check or the container asks for it. Both readers return the same
+frames: RGB, rotated as the file says.
 
 A reader lives for one call, with one thread. A kept decord reader decodes its whole file into
 memory, and one shared between threads hangs; parallelism is processes (the loader's workers).
@@ -20,6 +21,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,9 +29,19 @@ from vidjax.errors import UserError
 
 Sample = Callable[[int], np.ndarray]
 
+SEEKABLE = ("MP4", "Matroska")  # what container_of calls MP4 and MOV, MKV and WebM
+
 # Unchecked AVIs often hold one packet more than frames (75 and 74 in HMDB51): the missing end is
 # then filled with the last frame. More than this is a damaged file.
 _MISSING_AT_END = 2
+
+
+class Packet(NamedTuple):
+    """Times in units of the stream (presentation, decoding), and whether decoding can start."""
+
+    pts: int | None
+    dts: int | None
+    is_keyframe: bool
 
 
 class VideoError(Exception):
@@ -57,10 +69,7 @@ def read_frames(
         VideoError: the file is missing, empty, not a video, damaged, or refused.
     """
     path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise VideoError("no such file" if not os.path.exists(path) else "not a file")
-    if os.path.getsize(path) == 0:
-        raise VideoError("empty file")
+    require_file(path)
     if verdict == "reject":
         raise VideoError("rejected by the check")
     if verdict is None:
@@ -99,6 +108,7 @@ def read_video(
     Raises:
         UserError: the file is missing or cannot be read as video; num_frames or stride is wrong.
     """
+    path = os.path.expanduser(path)
     for name, value in (("num_frames", num_frames), ("stride", stride)):
         if value is not None and value < 1:
             raise UserError(f"read_video: {name}={value} must be at least 1, or None")
@@ -114,12 +124,11 @@ def read_video(
         return np.minimum(start + np.arange(num_frames) * stride, n - 1)
 
     try:
-        if not os.path.exists(path):
-            raise VideoError("no such file")
-        in_order = container_of(os.fspath(path)) not in ("MP4", "Matroska")
-        return (_read_in_order if in_order else _read_pyav_seeking)(os.fspath(path), sample)[0]
+        require_file(path)
+        seekable = container_of(path) in SEEKABLE
+        return (_read_pyav_seeking if seekable else _read_in_order)(path, sample)[0]
     except VideoError as error:
-        raise UserError(f"{os.fspath(path)} cannot be read as video: {error}") from None
+        raise UserError(f"{path} cannot be read as video: {error}") from None
 
 
 @contextlib.contextmanager
@@ -162,18 +171,34 @@ def decord_installed() -> bool:
     return True
 
 
+def require_file(path: str) -> None:
+    """Raises VideoError unless there is a file with something in it."""
+    if not os.path.isfile(path):
+        raise VideoError("not a file" if os.path.exists(path) else "no such file")
+    if os.path.getsize(path) == 0:
+        raise VideoError("empty file")
+
+
 def _read_unchecked(path: str, sample: Sample) -> tuple[np.ndarray, int]:
     container = container_of(path)
     if container == "AVI":
         return _read_in_order(path, sample)
-    if container not in ("MP4", "Matroska"):
+    if container not in SEEKABLE:
         raise VideoError(
             f"{container or 'unknown'} container is not read unchecked; "
             "run python -m vidjax.data.check on the list and use its manifest"
         )
     # Reading the packets without decoding costs about 5 ms. It refuses broken files before decord
-    # prints about them, and shows edit lists: decord counts the frames that they hide.
-    return _read_random(path, sample, num_frames=len(packets_of(path)))
+    # prints about them, and shows what decord gets wrong: edit lists (it counts the frames that
+    # they hide) and open GOPs (frames after a keyframe in the file but shown before it).
+    packets = packets_of(path)
+    keyframe = -math.inf
+    for packet in packets:
+        if packet.pts is None or packet.pts < keyframe:
+            return _read_pyav_seeking(path, sample)
+        if packet.is_keyframe:
+            keyframe = packet.pts
+    return _read_random(path, sample, num_frames=len(packets))
 
 
 def container_of(path: str) -> str | None:
@@ -206,8 +231,9 @@ def _read_random(
     unique, inverse = _indices(sample, len(reader))
     try:
         return reader.get_batch(unique).asnumpy()[inverse], len(reader)
-    except (decord.DECORDError, RuntimeError, IndexError):  # the text is C++ source lines
-        raise VideoError("damaged: decord cannot decode these frames") from None
+    except (decord.DECORDError, RuntimeError, IndexError):
+        # The file is damaged, or rotated with a width that decord does not expect. PyAV can tell.
+        return _read_pyav_seeking(path, lambda n: np.minimum(unique[inverse], n - 1))
 
 
 def decord_reader(path: str):
@@ -264,7 +290,13 @@ def _read_in_order(
     if len(frames) < len(unique) and (decoded == 0 or n - decoded > _MISSING_AT_END):
         raise VideoError(f"only {decoded} of {n} frames can be decoded")
     frames += [upright_rgb(last)] * (len(unique) - len(frames))
-    return np.stack([frames[i] for i in inverse]), n
+    return _stack(frames)[inverse], n
+
+
+def _stack(frames: list[np.ndarray]) -> np.ndarray:
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoError("the picture size changes within it")
+    return np.stack(frames)
 
 
 def _read_pyav_seeking(path: str, sample: Sample) -> tuple[np.ndarray, int]:
@@ -278,6 +310,8 @@ def _read_pyav_seeking(path: str, sample: Sample) -> tuple[np.ndarray, int]:
         return _read_in_order(path, sample)
     order = sorted(times)
     keyframes = sorted((p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.is_keyframe)
+    if not keyframes:
+        return _read_in_order(path, sample)
     unique, inverse = _indices(sample, len(order))
     by_keyframe: dict[tuple[int, int], list[int]] = {}
     for index in unique.tolist():
@@ -294,7 +328,7 @@ def _read_pyav_seeking(path: str, sample: Sample) -> tuple[np.ndarray, int]:
                     break
     if len(frames) < len(unique):
         return _read_in_order(path, lambda n: unique[inverse])
-    return np.stack([frames[order[index]] for index in unique])[inverse], len(order)
+    return _stack([frames[order[index]] for index in unique])[inverse], len(order)
 
 
 def _decode_times(container, stream, keyframe: int, targets: list[int]) -> dict[int, np.ndarray]:
@@ -313,14 +347,19 @@ def _decode_times(container, stream, keyframe: int, targets: list[int]) -> dict[
     return frames
 
 
-def packets_of(path: str) -> list:
+def packets_of(path: str) -> list[Packet]:
     """The packets that become frames, without decoding; their number is the number of frames."""
     with _pyav_errors(), open_stream(path) as (container, stream):
-        # is_discard: before the start of an MP4's edit list, decoded but never shown.
-        return [p for p in container.demux(stream) if p.size and not p.is_discard]
+        return [
+            Packet(p.pts, p.dts, p.is_keyframe)
+            for p in container.demux(stream)
+            # is_discard: before the start of an MP4's edit list, decoded but never shown.
+            if p.size and not p.is_discard
+        ]
 
 
 def decode_in_order(path: str) -> Iterator:
+    """PyAV's frames from the first to the last; `upright_rgb` makes arrays of them."""
     with _pyav_errors(), open_stream(path) as (container, stream):
         yield from container.decode(stream)
 
@@ -351,4 +390,4 @@ def _pyav_errors() -> Iterator[None]:
 
 def upright_rgb(frame) -> np.ndarray:
     """uint8 [H, W, 3], turned upright as decord does."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))

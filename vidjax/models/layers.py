@@ -131,19 +131,19 @@ class Attention(nn.Module):
     Attributes:
         num_heads: number of heads H; must divide the width.
         qkv_bias: whether query, key and value have a bias.
-        init: key of INITS.
+        initializer: key of INITS.
     """
 
     num_heads: int
     qkv_bias: tuple[bool, bool, bool] = (True, True, True)
-    init: str = "xavier_uniform"
+    initializer: str = "xavier_uniform"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, *, head_mask: Array | None = None) -> Array:
         """Maps x [B, N, D] to [B, N, D]; head_mask [H] scales each head's output (0 removes it)."""
         width = x.shape[-1]
-        kernel_init, qkv_init = INITS[self.init]
+        kernel_init, qkv_init = INITS[self.initializer]
         query, key, value = (
             Linear(
                 (self.num_heads, width // self.num_heads),
@@ -169,12 +169,12 @@ class Mlp(nn.Module):
 
     mlp_dim: int
     act: str
-    init: str = "xavier_uniform"
+    initializer: str = "xavier_uniform"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        options = dict(kernel_init=INITS[self.init][0], dtype=self.dtype)
+        options = dict(kernel_init=INITS[self.initializer][0], dtype=self.dtype)
         width = x.shape[-1]
         x = Linear((self.mlp_dim,), ("embed", "mlp"), name="fc1", **options)(x)
         return Linear((width,), ("mlp", "embed"), name="fc2", **options)(ACTIVATIONS[self.act](x))
@@ -204,7 +204,7 @@ class Block(nn.Module):
     eps: float
     act: str
     qkv_bias: tuple[bool, bool, bool] = (True, True, True)
-    init: str = "xavier_uniform"
+    initializer: str = "xavier_uniform"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -212,8 +212,8 @@ class Block(nn.Module):
         self, x: Array, *, drop_rate: Array | None = None, head_mask: Array | None = None
     ) -> Array:
         """Maps x [B, N, D] to [B, N, D]; drop_rate [] is this block's stochastic depth."""
-        attn = Attention(self.num_heads, self.qkv_bias, self.init, self.dtype, name="attn")
-        mlp = Mlp(self.mlp_dim, self.act, self.init, self.dtype, name="mlp")
+        attn = Attention(self.num_heads, self.qkv_bias, self.initializer, self.dtype, name="attn")
+        mlp = Mlp(self.mlp_dim, self.act, self.initializer, self.dtype, name="mlp")
         y = attn(LayerNorm(self.eps, self.dtype, name="norm1")(x), head_mask=head_mask)
         x = x + drop_path(self, y, drop_rate)
         y = mlp(LayerNorm(self.eps, self.dtype, name="norm2")(x))
@@ -291,6 +291,14 @@ def patchify(video: Array, patch_size: tuple[int, int, int]) -> Array:
     return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, -1, t * h * w * channels)
 
 
+def take_tokens(x: Array, index: Array) -> Array:
+    """Rows `index` [B, K] of tokens x [B, N, D]: [B, K, D].
+
+    Whole rows are gathered; take_along_axis would fetch value by value, which is slow on CPUs.
+    """
+    return jax.vmap(lambda row, i: row[i])(x, index)
+
+
 def grid_of(shape: Sequence[int], patch_size: tuple[int, int, int]) -> tuple[int, int, int]:
     """Tokens per axis (t, h, w) of a video of shape [B, T, H, W, C]."""
     return tuple(n // p for n, p in zip(shape[1:4], patch_size, strict=True))
@@ -314,6 +322,6 @@ class PatchEmbed(nn.Module):
         kernel = self.param("kernel", kernel_init, shape, jnp.float32)
         bias = self.param("bias", bias_init, (self.width,), jnp.float32)
         if keep is not None:  # before the projection: 9 of 10 patches need none
-            patches = jnp.take_along_axis(patches, keep[:, :, None], axis=1)  # [B, K, P]
+            patches = take_tokens(patches, keep)  # [B, K, P]
         kernel = kernel.reshape(-1, self.width).astype(self.dtype)
         return patches @ kernel + bias.astype(self.dtype)

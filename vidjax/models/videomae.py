@@ -88,17 +88,17 @@ class EncoderFields(nn.Module):
         return jnp.asarray(positions.resample_grid(table, source, grid), self.dtype)
 
 
-def make_blocks(num_heads: int, mlp_dim: int, eps: float, init: str, dtype: str) -> Block:
+def make_blocks(num_heads: int, mlp_dim: int, eps: float, initializer: str, dtype: str) -> Block:
     """The block of the encoder and of the decoder, to be given to `scan_blocks`."""
     qkv_bias = (True, False, True)
-    return Block(num_heads, mlp_dim, eps, "gelu", qkv_bias, init, dtype, name="blocks")
+    return Block(num_heads, mlp_dim, eps, "gelu", qkv_bias, initializer, dtype, name="blocks")
 
 
 class Encoder(EncoderFields, kw_only=True):
-    """Patches, positions, blocks and, with `final_norm`, a LayerNorm. `init` is a key of INITS."""
+    """Patches, positions, blocks, and a LayerNorm if `final_norm`; `initializer` as of INITS."""
 
     final_norm: bool
-    init: str
+    initializer: str
 
     @nn.compact
     def __call__(
@@ -116,7 +116,7 @@ class Encoder(EncoderFields, kw_only=True):
         x = x + (table if keep is None else table[keep])
         record(self, "hidden_states", "embeddings", x)
         x = scan_blocks(
-            make_blocks(self.num_heads, self.mlp_dim, self.eps, self.init, self.dtype),
+            make_blocks(self.num_heads, self.mlp_dim, self.eps, self.initializer, self.dtype),
             x,
             depth=self.depth,
             drop_path=self.drop_path if train else 0.0,
@@ -127,10 +127,10 @@ class Encoder(EncoderFields, kw_only=True):
         return LayerNorm(self.eps, self.dtype, name="norm")(x) if self.final_norm else x
 
 
-def make_encoder(model: EncoderFields, *, final_norm: bool, init: str) -> Encoder:
+def make_encoder(model: EncoderFields, *, final_norm: bool, initializer: str) -> Encoder:
     names = [f.name for f in dataclasses.fields(EncoderFields) if f.name not in ("parent", "name")]
     fields = {name: getattr(model, name) for name in names}
-    return Encoder(**fields, final_norm=final_norm, init=init)
+    return Encoder(**fields, final_norm=final_norm, initializer=initializer)
 
 
 class Features(EncoderFields, kw_only=True):
@@ -139,7 +139,7 @@ class Features(EncoderFields, kw_only=True):
     final_norm: bool = True
 
     def setup(self) -> None:
-        self.encoder = make_encoder(self, final_norm=self.final_norm, init="xavier_uniform")
+        self.encoder = make_encoder(self, final_norm=self.final_norm, initializer="xavier_uniform")
 
     def __call__(
         self,
@@ -180,7 +180,7 @@ class Classifier(EncoderFields, kw_only=True):
 
     def setup(self) -> None:
         mean = self.pool == "mean"
-        self.encoder = make_encoder(self, final_norm=not mean, init="normal")
+        self.encoder = make_encoder(self, final_norm=not mean, initializer="normal")
         if mean:
             eps = self.eps if self.fc_norm_eps is None else self.fc_norm_eps
             self.fc_norm = LayerNorm(eps, self.dtype)
@@ -248,7 +248,7 @@ class Reconstructor(EncoderFields, kw_only=True):
     final_norm: bool = True
 
     def setup(self) -> None:
-        self.encoder = make_encoder(self, final_norm=self.final_norm, init="xavier_uniform")
+        self.encoder = make_encoder(self, final_norm=self.final_norm, initializer="xavier_uniform")
         self.encoder_to_decoder = Linear(
             (self.decoder_width,),
             ("embed", "embed_decoder"),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vidjax.data import augment
-from vidjax.models.layers import grid_of, patchify
+from vidjax.models.layers import grid_of, patchify, take_tokens
 
 Array = jax.Array
 
@@ -33,7 +33,7 @@ def pixel_targets(
         [B, P, t * h * w * 3], channel fastest.
     """
     patches = patchify(video, patch_size)
-    patches = jnp.take_along_axis(patches, tokens[:, :, None], axis=1)
+    patches = take_tokens(patches, tokens)
     if not norm_pix:
         return patches
     mean, std = patch_statistics(patches)
@@ -141,19 +141,20 @@ class MaskedAutoencoding:
         rows = jnp.arange(video.shape[0])[:, None]
 
         def paste(values):
-            canvas = jnp.full_like(patches, 0.5).at[rows, keep].set(patches[rows, keep])
+            canvas = jnp.full_like(patches, 0.5).at[rows, keep].set(take_tokens(patches, keep))
             canvas = canvas.at[rows, predict].set(values)
             return jnp.clip(unpatchify(canvas, video.shape, self.model.patch_size), 0.0, 1.0)
 
-        pictures = {"original": video, "masked": paste(0.5)}
+        # jit sorts the keys of what it returns: the numbers keep the rows in order.
+        pictures = {"1 original": video, "2 masked": paste(0.5)}
         pixels = pixels.astype(jnp.float32)
         if not self.norm_pix:
-            return pictures | {"as predicted": paste(pixels)}
-        mean, std = patch_statistics(patches[rows, predict])
+            return pictures | {"3 as predicted": paste(pixels)}
+        mean, std = patch_statistics(take_tokens(patches, predict))
         scaled = pixels.reshape(*predict.shape, -1, 3) * std + mean
         return pictures | {
-            "with true statistics": paste(scaled.reshape(pixels.shape)),
-            "as predicted": paste(0.5 + 0.15 * pixels),
+            "3 with true statistics": paste(scaled.reshape(pixels.shape)),
+            "4 as predicted": paste(0.5 + 0.15 * pixels),
         }
 
 

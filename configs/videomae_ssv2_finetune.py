@@ -1,0 +1,59 @@
+"""VideoMAE fine-tuning on Something-Something V2.
+
+    python -m vidjax.train --config=configs/videomae_ssv2_finetune.py:B --workdir=runs/ssv2_b \
+        --config.init=videomae_base_ssv2/ --config.data.train=ssv2/train.manifest.jsonl \
+        --config.data.val=ssv2/val.manifest.jsonl
+
+`config.init` is a converted checkpoint or the workdir of a pre-training run.
+Argument: variant S, B or B800 (from 800 epochs of pre-training); `demo`.
+Hardware: the reference used 64 V100 for B; the rates here follow the batch size.
+Published top-1/top-5 (16x2x3 views), for weights of the original code; not measured here:
+S 66.8/90.3, B800 69.6/92.0, B 70.8/92.4. Clips are never flipped: left and right are classes.
+Source: Tong et al. 2022 (arXiv:2203.12602), MCG-NJU/VideoMAE scripts/finetune and MODEL_ZOO.md.
+"""
+
+from vidjax import configlib
+
+# Rates are per 256 videos. batch_size does not count the repeats, and neither does the rate.
+RECIPES = {
+    "S": dict(variant="S", lr=1e-3, batch_size=384, repeats=2, epochs=40.0, layer_decay=0.7),
+    "B": dict(variant="B", lr=5e-4, batch_size=384, repeats=2, epochs=30.0),
+    "B800": dict(variant="B", lr=5e-4, batch_size=512, repeats=1, epochs=50.0),
+}
+
+
+def get_config(arg=None):
+    arg = configlib.parse_arg(arg, variant="B", demo=False)
+    recipe = configlib.choose("variant", arg.variant, RECIPES)
+    config = configlib.base()
+    config.train_epochs = recipe["epochs"]
+    config.model = dict(
+        name="videomae", variant=recipe["variant"], head="classify", eps=1e-6,
+        drop_path=0.1, head_dropout=0.0, remat="none", dtype="bfloat16",
+    )  # fmt: skip
+    config.objective = dict(
+        name="classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0, erase=0.25
+    )
+    # The head and its norm start fresh; the decoder and the last norm have no place here.
+    config.init_missing = ("fc_norm/.*", "head/.*")
+    config.init_unused = ("encoder/norm/.*", "encoder_to_decoder/.*", "mask_token", "decoder/.*")
+    config.data.update(
+        name="ssv2", frames=16, sampling="segment",
+        batch_size=recipe["batch_size"], repeats=recipe["repeats"],
+        augment="random_resized_crop", flip=0.0, rand_augment="rand-m7-n4-mstd0.5-inc1",
+    )  # fmt: skip
+    config.optim.update(
+        lr=recipe["lr"], min_lr=1e-6, lr_batch_size=256, warmup_epochs=5.0,
+        weight_decay=0.05, layer_decay=recipe.get("layer_decay", 0.75),
+    )  # fmt: skip
+    config.evals.val = dict(name="classification", every=2_000)
+    config.evals.test = dict(name="classification", views=(2, 3))
+    if arg.demo:
+        configlib.use_demo(config)
+        config.train_steps = 400
+        config.model.update(head_dropout=0.0, dtype="float32")
+        config.objective.update(mixup=0.0, cutmix=0.0, erase=0.0)
+        config.optim.lr, config.optim.min_lr = 1e-3, 0.0
+        config.evals.val.every = 100
+        config.evals.test.views = (3, 1)
+    return config

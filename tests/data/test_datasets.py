@@ -1,0 +1,257 @@
+"""Every list format, and one clear sentence for every mistake in a list."""
+
+import json
+
+import pytest
+
+from vidjax.data.datasets import DATASETS, Video, read_list
+from vidjax.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with empty files to list; `read_list` looks at names only."""
+    for name in ("a.mp4", "b.mp4", "c d.mp4", "e,f.mp4"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def write(folder, text: str | bytes, name: str = "list.csv"):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return folder / name
+
+
+def touch(folder, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def pairs(videos) -> list[tuple[str, int]]:
+    return [(video.path.rpartition("/")[2], video.label) for video in videos]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.mp4 0\nb.mp4 3\n", [("a.mp4", 0), ("b.mp4", 3)]),
+        ("a.mp4,0\nb.mp4,3\n", [("a.mp4", 0), ("b.mp4", 3)]),
+        ("a.mp4\t0\r\nb.mp4\t3\r\n", [("a.mp4", 0), ("b.mp4", 3)]),
+        ("path,label\na.mp4,0\n\nb.mp4,3\n", [("a.mp4", 0), ("b.mp4", 3)]),
+        ("label,path\n0,a.mp4\n3,b.mp4\n", [("a.mp4", 0), ("b.mp4", 3)]),
+        ("path label\na.mp4 0\n", [("a.mp4", 0)]),
+        ("path\nc d.mp4\n", [("c d.mp4", -1)]),
+        ("file,fps,sha\na.mp4,30,f0\n", [("a.mp4", -1)]),
+        ("\ufeffa.mp4 1", [("a.mp4", 1)]),
+        ("c d.mp4 2\na.mp4 0\n", [("c d.mp4", 2), ("a.mp4", 0)]),
+        ('"c d.mp4" 2\n', [("c d.mp4", 2)]),
+        ('c d.mp4,2\n"e,f.mp4",1\n', [("c d.mp4", 2), ("e,f.mp4", 1)]),
+        ("a.mp4\nc d.mp4\n", [("a.mp4", -1), ("c d.mp4", -1)]),
+        ("a.mp4 0 -1\nc d.mp4 0 -1\n", [("a.mp4", -1), ("c d.mp4", -1)]),
+        ("a.mp4 300 5\n", [("a.mp4", 5)]),
+        ("a.mp4,300,5\n", [("a.mp4", 5)]),
+    ],
+)
+def test_text_lists(folder, text, expected):
+    assert pairs(read_list(write(folder, text))) == expected
+
+
+def test_names_are_numbered_in_sorted_order_and_said_so(folder):
+    videos = read_list(write(folder, "a.mp4,surfing\nb.mp4,abseiling\n"))
+    assert pairs(videos) == [("a.mp4", 1), ("b.mp4", 0)]
+    assert videos.classes == ("abseiling", "surfing")
+    assert "2 class names are numbered in sorted order" in videos.notices[0]
+
+
+def test_classes_file_decides_the_order(folder):
+    path = write(folder, "a.mp4,surfing\nb.mp4,abseiling\n")
+    names = write(folder, "zumba\nsurfing\nabseiling\n", "names.txt")
+    videos = read_list(path, classes=names)
+    assert pairs(videos) == [("a.mp4", 1), ("b.mp4", 2)]
+    assert (videos.classes, videos.notices) == (("zumba", "surfing", "abseiling"), ())
+    names.rename(folder / "classes.txt")  # found by itself
+    assert read_list(path) == videos
+
+
+def test_kinetics_csv_flat_and_in_class_folders(tmp_path):
+    text = (
+        "label,youtube_id,time_start,time_end,split\n"
+        "surfing,abc-_1,5,15,train\n"
+        '"cooking, outside",xyz,104,114,train\n'
+    )
+    flat = ["abc-_1_000005_000015.mp4", "xyz_000104_000114.mp4"]
+    folders = {
+        "flat": flat,
+        "classes": [f"surfing/{flat[0]}", f"cooking, outside/{flat[1]}"],
+        "underscores": [f"surfing/{flat[0]}", f"cooking,_outside/{flat[1]}"],
+    }
+    for root, names in folders.items():
+        touch(tmp_path / root, *names)
+        videos = read_list(write(tmp_path, text), tmp_path / root)
+        assert [v.path for v in videos] == [str(tmp_path / root / name) for name in names]
+        assert [v.label for v in videos] == [1, 0]
+    test_list = write(tmp_path, "youtube_id,time_start,time_end,split\nxyz,104,114,test\n")
+    assert [v.label for v in read_list(test_list, tmp_path / "flat")] == [-1]
+
+
+def test_ssv2(tmp_path):
+    touch(tmp_path, "v/7.webm", "v/9.webm")
+    entries = [
+        {"id": "7", "label": "holding potato", "template": "Holding [something]"},
+        {"id": "9", "label": "x", "template": "Moving [something] and [something] closer"},
+    ]
+    path = write(tmp_path, json.dumps(entries), "train.json")
+    with pytest.raises(UserError, match=r"needs SSv2's labels\.json"):
+        read_list(path, tmp_path / "v")
+    labels = {"Moving something and something closer": "0", "Holding something": "1"}
+    write(tmp_path, json.dumps(labels), "labels.json")
+    videos = read_list(path, tmp_path / "v")
+    assert pairs(videos) == [("7.webm", 1), ("9.webm", 0)]
+    assert videos.classes == ("Moving something and something closer", "Holding something")
+    test_list = write(tmp_path, '[{"id": "9"}]', "test.json")
+    assert pairs(read_list(test_list, tmp_path / "v")) == [("9.webm", -1)]
+
+
+def test_ucf101_labels_count_from_1_in_the_files_and_from_0_here(tmp_path):
+    touch(tmp_path, "v/Archery/v_Archery_g01_c01.avi", "v/Basketball/v_Basketball_g02_c03.avi")
+    lines = "Archery/v_Archery_g01_c01.avi 1\r\nBasketball/v_Basketball_g02_c03.avi 2\r\n"
+    train = write(tmp_path, lines, "trainlist01.txt")
+    with pytest.raises(UserError, match=r"classInd\.txt"):
+        read_list(train, tmp_path / "v")
+    write(tmp_path, "1 Archery\r\n2 Basketball\r\n", "classInd.txt")
+    test = write(tmp_path, "Basketball/v_Basketball_g02_c03.avi\n", "testlist01.txt")
+    videos = read_list(train, tmp_path / "v")
+    assert [v.label for v in videos] == [0, 1]
+    assert videos.classes == ("Archery", "Basketball")
+    assert [v.label for v in read_list(test, tmp_path / "v")] == [1]
+    write(tmp_path, "Archery/v_Archery_g01_c01.avi 2\n", "trainlist01.txt")
+    with pytest.raises(UserError, match=r"trainlist01\.txt line 1"):
+        read_list(train, tmp_path / "v")
+
+
+def test_hmdb51(tmp_path):
+    touch(tmp_path, "v/wave/a b.avi", "v/wave/c.avi", "v/wave/d.avi", "v/run/e.avi")
+    write(tmp_path, "a b.avi 1 \nc.avi 2 \nd.avi 0 \n", "s/wave_test_split1.txt")
+    write(tmp_path, "e.avi 1 \n", "s/run_test_split1.txt")
+    write(tmp_path, "e.avi 2 \n", "s/run_test_split2.txt")
+    train = read_list(tmp_path / "s" / "*_test_split1.txt", tmp_path / "v")
+    assert [v.path for v in train] == [
+        str(tmp_path / "v" / p) for p in ("run/e.avi", "wave/a b.avi")
+    ]
+    assert ([v.label for v in train], train.classes) == ([0, 1], ("run", "wave"))
+    test = read_list(tmp_path / "s", tmp_path / "v", split="test")
+    assert pairs(test) == [("c.avi", 1)]
+    assert "split 1" in test.notices[0]
+    with pytest.raises(UserError, match="mixes splits 1, 2"):
+        read_list(tmp_path / "s" / "*_test_split*.txt", tmp_path / "v")
+    with pytest.raises(UserError, match="matches no file"):
+        read_list(tmp_path / "s" / "*_split3.txt", tmp_path / "v")
+
+
+def test_folder_per_class(tmp_path):
+    touch(tmp_path, "v/run/b.mp4", "v/run/a.mp4", "v/jump/c.MKV", "v/jump/notes.txt")
+    videos = read_list(tmp_path / "v")
+    assert pairs(videos) == [("c.MKV", 0), ("a.mp4", 1), ("b.mp4", 1)]
+    assert videos.classes == ("jump", "run")
+    with pytest.raises(UserError, match="holds no videos in class folders"):
+        read_list(tmp_path / "v" / "run")
+
+
+def test_manifest(folder):
+    lines = [
+        {"manifest": 1, "classes": ["x", "y"]},
+        {"path": "a.mp4", "label": 1, "frames": 30, "verdict": "trim:30", "reason": ""},
+        {"path": "b.mp4", "label": 0, "frames": None, "verdict": "reject", "reason": "empty"},
+    ]
+    path = write(folder, "\n".join(map(json.dumps, lines)), "list.manifest.jsonl")
+    videos = read_list(path)
+    assert videos.videos == (Video(str(folder / "a.mp4"), 1, 30, "trim:30"),)
+    assert videos.classes == ("x", "y")
+    assert "1 of 2 videos are left out" in videos.notices[0]
+    write(folder, '{"path": "a.mp4"}', "list.manifest.jsonl")
+    with pytest.raises(UserError, match=r"line 1: expected a JSON object"):
+        read_list(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("", {}, "lists no videos"),
+        ("a.mp4 0\nb.mp4\n", {}, r"list\.csv line 2: expected `path label`, got 'b.mp4'"),
+        ("a.mp4,0\nb.mp4 1\n", {}, r"line 2: expected `path,label`"),
+        ("a.mp4,0\na.mp4,x,1\n", {}, r"line 2: expected `path,label`"),
+        ("hello\nworld\n", {}, "cannot tell the format of .* 'hello'"),
+        ("a.mp4 0\nb.mp4 400\n", {"dataset": "k400"}, "line 2: label 400 .* 400 classes.*from 0"),
+        ("a.mp4 7\n", {"num_classes": 5}, "line 1: label 7 is out of range for 5 classes"),
+        ("a.mp4 0\nb.mp4 -2\n", {}, "line 2: label -2 is negative"),
+        ("a.mp4 0\nb.mp4 cat\n", {}, "line 2: label 'cat' is no number"),
+        ("a.mp4\n", {"need_labels": True}, "line 1: a.mp4 has no label"),
+        ("a.mp4 0 -1\n", {"need_labels": True}, "line 1: a.mp4 has no label"),
+        ("a.mp4 0\na.mp4 1\n", {}, "line 2: a.mp4 has label 1 but 0 in line 1"),
+        ("a.mp4 x\nb.mp4 y\n", {"dataset": "k400"}, "2 class names but .* is 400; put all names"),
+        ("a.mp4 0\n", {"dataset": "k40"}, "unknown dataset 'k40'; did you mean 'k400'"),
+        ("a.mp4 0\n", {"classes": "nowhere.txt"}, "classes file nowhere.txt does not exist"),
+        ("a.mp4 0\n", {"root": "nowhere"}, "root nowhere of .* is not a folder"),
+    ],
+)
+def test_mistakes_are_named_with_their_line(folder, text, arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_list(write(folder, text), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_class_suggests_the_near_name(folder):
+    names = write(folder, "surfing\nabseiling\n", "names.txt")
+    with pytest.raises(
+        UserError, match="line 1: class 'surfin' is unknown; did you mean 'surfing'"
+    ):
+        read_list(write(folder, "a.mp4,surfin\n"), classes=names)
+    write(folder, "surfing\nsurfing\n", "names.txt")
+    with pytest.raises(UserError, match="names 'surfing' twice"):
+        read_list(write(folder, "a.mp4,surfing\n"), classes=names)
+
+
+def test_lines_that_are_not_utf8_are_named(folder):
+    with pytest.raises(UserError, match="line 2 is not UTF-8"):
+        read_list(write(folder, b"a.mp4 0\ncaf\xe9.mp4 1\n"))
+
+
+def test_missing_lists(tmp_path):
+    with pytest.raises(UserError, match=r"list file .*nowhere\.csv does not exist"):
+        read_list(tmp_path / "nowhere.csv")
+    touch(tmp_path, "a.mp4")
+    with pytest.raises(UserError, match=r"a\.mp4 is a video; give a list file"):
+        read_list(tmp_path / "a.mp4")
+    with pytest.raises(UserError, match="is not JSON"):
+        read_list(write(tmp_path, "{", "train.json"))
+
+
+def test_repeated_paths_are_reported(folder):
+    videos = read_list(write(folder, "a.mp4 0\nb.mp4 0\na.mp4 0\n"))
+    assert len(videos) == 3
+    assert "paths listed twice: 1, such as a.mp4" in videos.notices[0]
+
+
+def test_a_wrong_root_is_an_error_and_single_missing_files_are_not(folder):
+    assert len(read_list(write(folder, "a.mp4 0\nb.mp4 0\nmissing.mp4 1\n"))) == 3
+    path = write(folder, "a.mp4 0\nx.mp4 0\ny.mp4 1\nz.mp4 0\n")
+    with pytest.raises(UserError, match=r"3 of 4 videos looked up .*x\.mp4.*y\.mp4.* set root"):
+        read_list(path)
+
+
+def test_of_a_large_list_a_sample_is_looked_up(folder, monkeypatch):
+    looked_up = []
+    monkeypatch.setattr("os.path.exists", lambda path: not looked_up.append(path))
+    path = write(folder, "".join(f"{i}.mp4 0\n" for i in range(50_000)))
+    assert len(read_list(path)) == 50_000
+    assert len(looked_up) <= 2_000
+
+
+def test_facts():
+    assert {name: d.num_classes for name, d in DATASETS.items()} == dict(
+        k400=400, k600=600, k700=700, k710=710, ssv2=174, ucf101=101, hmdb51=51, demo=8
+    )
+    assert [name for name, d in DATASETS.items() if not d.flip] == ["ssv2", "demo"]
+    ssv2 = DATASETS["ssv2"]
+    assert (ssv2.sampling, ssv2.stride) == ("segment", 2)

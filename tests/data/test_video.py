@@ -1,0 +1,249 @@
+"""Which frames come back, from which reader, and what bad files say."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from made_videos import FRAMES, number_of
+
+import vidjax
+from vidjax.data import video
+from vidjax.data.video import VideoError, read_frames, read_video
+from vidjax.errors import UserError
+
+ANY_ORDER = [7, 33, 2, 33, 39, 0, 20]
+
+needs_decord = pytest.mark.skipif(not video.decord_installed(), reason="decord is not installed")
+
+
+def numbers(frames: np.ndarray) -> list[int]:
+    return [number_of(frame) for frame in frames]
+
+
+def in_order(path: str) -> np.ndarray:
+    return np.stack([video.upright_rgb(frame) for frame in video.decode_in_order(path)])
+
+
+@pytest.mark.parametrize("kind", ["good", "mkv", "vp8", "odd size", "avi", "rotated"])
+@pytest.mark.parametrize("verdict", [None, "sequential"])
+def test_frames_are_the_asked_ones_in_any_order(clips, kind, verdict):
+    frames, n = read_frames(clips[kind], lambda n: np.array(ANY_ORDER), verdict=verdict)
+    assert n == FRAMES
+    assert frames.dtype == np.uint8
+    assert numbers(frames) == ANY_ORDER
+
+
+@needs_decord
+@pytest.mark.parametrize("kind", ["good", "mkv", "vp8", "rotated", "rotated, narrow"])
+def test_decord_and_pyav_return_the_same_pixels(clips, kind, monkeypatch):
+    def sample(n):
+        return np.array(ANY_ORDER)
+
+    with_decord, n = read_frames(clips[kind], sample, verdict="ok")
+    monkeypatch.setattr(video, "decord_installed", lambda: False)
+    seeking, n_seeking = read_frames(clips[kind], sample, verdict="ok")
+    in_sequence, n_sequence = read_frames(clips[kind], sample, verdict="sequential")
+    assert n == n_seeking == n_sequence == FRAMES
+    assert np.array_equal(with_decord, seeking)
+    assert np.array_equal(with_decord, in_sequence)
+
+
+@needs_decord
+def test_checked_files_are_read_by_decord(clips, monkeypatch):
+    monkeypatch.setattr(video, "open_stream", lambda path: pytest.fail("PyAV was used"))
+    frames, _ = read_frames(clips["good"], lambda n: np.arange(n), verdict="ok")
+    assert numbers(frames) == list(range(FRAMES))
+
+
+def test_seeking_decodes_from_the_keyframe_only(clips, monkeypatch):
+    monkeypatch.setattr(video, "_read_in_order", lambda *a: pytest.fail("fell back"))
+    converted, original = [], video.upright_rgb
+    monkeypatch.setattr(video, "upright_rgb", lambda f: converted.append(f.pts) or original(f))
+    frames, _ = video._read_pyav_seeking(clips["good"], lambda n: np.array([5, 30, 31]))
+    assert numbers(frames) == [5, 30, 31]
+    assert len(converted) == 3
+
+
+@pytest.mark.parametrize("kind", ["good", "mkv", "open gop", "edit list"])
+def test_seeking_is_right_for_every_single_frame(clips, kind):
+    reference = in_order(clips[kind])
+    for index in range(len(reference)):
+        frames, n = video._read_pyav_seeking(clips[kind], lambda n, i=index: np.array([i]))
+        assert n == len(reference)
+        assert np.array_equal(frames[0], reference[index])
+
+
+def test_an_unchecked_edit_list_does_not_fool_the_reader(clips):
+    """decord counts the hidden frames and returns others than asked."""
+    frames, n = read_frames(clips["edit list"], lambda n: np.arange(n))
+    assert n == FRAMES - 8
+    assert numbers(frames) == list(range(8, FRAMES))
+
+
+def test_an_unchecked_open_gop_does_not_fool_the_reader(clips):
+    """decord returns frames that are two away."""
+    indices = [9, 18, 19, 29, 39]
+    frames, _ = read_frames(clips["open gop"], lambda n: np.array(indices))
+    assert numbers(frames) == indices
+    if video.decord_installed():  # else this test proves nothing
+        frames, _ = read_frames(clips["open gop"], lambda n: np.array(indices), verdict="ok")
+        assert numbers(frames) != indices
+
+
+def test_rotation_turns_the_picture(clips):
+    frames, _ = read_frames(clips["rotated"], lambda n: np.array([0]))
+    stored, _ = read_frames(clips["good"], lambda n: np.array([0]))
+    assert stored.shape[1:3] == (48, 64)
+    assert frames.shape[1:3] == (96, 64)
+
+
+@needs_decord
+def test_what_decord_cannot_open_is_read_by_pyav(clips):
+    assert video.decord_reader(clips["av1"]) is None
+    frames, n = read_frames(clips["av1"], lambda n: np.array([11, 3]), verdict="ok")
+    assert n == 12
+    assert numbers(frames) == [11, 3]
+
+
+def test_trim_hides_the_end(clips):
+    frames, n = read_frames(clips["good"], lambda n: np.array([n - 1]), verdict="trim:25")
+    assert n == 25
+    assert numbers(frames) == [24]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("missing", "no such file"),
+        ("empty", "empty file"),
+        ("text", "unknown container"),
+        ("audio", "no video stream"),
+        ("truncated", "cannot be decoded"),
+        ("truncated, index first", "cannot be decoded"),
+        ("damaged", "cannot be decoded"),
+        ("ts", "MPEG-TS container is not read unchecked"),
+        ("ts as mp4", "MPEG-TS container is not read unchecked"),
+    ],
+)
+def test_bad_files_give_a_one_line_reason(clips, kind, reason):
+    with pytest.raises(VideoError, match=reason) as caught:
+        read_frames(clips[kind], lambda n: np.arange(n))
+    assert "\n" not in str(caught.value)
+    assert clips[kind] not in str(caught.value)
+
+
+def test_checked_verdicts_are_obeyed(clips):
+    with pytest.raises(VideoError, match="rejected"):
+        read_frames(clips["good"], lambda n: np.arange(n), verdict="reject")
+    frames, _ = read_frames(clips["ts"], lambda n: np.array([31, 4]), verdict="sequential")
+    assert numbers(frames) == [31, 4]
+    with pytest.raises(ValueError, match="trim:x"):
+        read_frames(clips["good"], lambda n: np.arange(n), verdict="trim:x")
+
+
+def test_a_change_of_size_is_a_bad_video(clips):
+    with pytest.raises(VideoError, match="size changes"):
+        read_frames(clips["size changes"], lambda n: np.arange(n), verdict="sequential")
+
+
+def test_too_many_missing_frames_are_an_error_and_few_are_filled(clips):
+    frames, _ = read_frames(clips["good"], lambda n: np.array([n - 1]), verdict="trim:41")
+    assert numbers(frames) == [FRAMES - 1]
+    with pytest.raises(VideoError, match="only 40 of 60 frames"):
+        read_frames(clips["good"], lambda n: np.array([n - 1]), verdict="trim:60")
+
+
+def test_samples_out_of_range_are_bugs_not_bad_videos(clips):
+    with pytest.raises(ValueError, match=r"indices \[T\] in \[0, 40\)"):
+        read_frames(clips["good"], lambda n: np.array([n]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"num_frames": 8, "stride": 4}, list(range(5, 34, 4))),
+        ({"num_frames": 4, "stride": None}, [5, 15, 25, 35]),
+        ({"num_frames": None, "stride": 15}, [0, 15, 30]),
+        ({"num_frames": 6, "stride": 10}, [0, 10, 20, 30, 39, 39]),
+    ],
+)
+def test_read_video_samples_as_documented(clips, arguments, expected):
+    assert numbers(read_video(clips["good"], **arguments)) == expected
+
+
+@pytest.mark.parametrize("kind", ["open gop", "ts", "avi"])
+def test_read_video_is_exact_where_random_access_is_not(clips, kind):
+    frames = vidjax.read_video(clips[kind], num_frames=None, stride=3)
+    assert numbers(frames) == list(range(0, FRAMES, 3))
+
+
+def test_read_video_explains_errors_to_its_user(clips):
+    with pytest.raises(UserError, match=r"missing\.mp4 cannot be read as video: no such file"):
+        read_video(clips["missing"])
+    with pytest.raises(UserError, match="stride=0"):
+        read_video(clips["good"], stride=0)
+    with pytest.raises(UserError, match="num_frames or stride"):
+        read_video(clips["good"], num_frames=None, stride=None)
+
+
+WORKER = """
+import multiprocessing, sys, time
+from vidjax.data import video
+
+def work(path):
+    with video.watchdog(path, seconds=0.3):
+        time.sleep(30 if path == "stuck.ts" else 0)
+
+def noise(path):
+    video.read_frames(path, lambda n: [0], verdict="ok")
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    task = globals()[sys.argv[1]]
+    child = context.Process(target=task, args=(sys.argv[2],))
+    child.start()
+    child.join()
+    print(child.exitcode)
+"""
+
+
+def run_worker(tmp_path, *arguments: str) -> subprocess.CompletedProcess:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    root = str(pathlib.Path(vidjax.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=dict(os.environ, PYTHONPATH=root),
+    )
+
+
+def test_watchdog_ends_a_stuck_worker_and_names_the_file(tmp_path):
+    result = run_worker(tmp_path, "work", "stuck.ts")
+    assert result.stdout.strip() == "70"
+    assert result.stderr.startswith("vidjax: stuck.ts did not decode in 0.3 s")
+    assert result.stderr.count("\n") == 1
+
+
+def test_watchdog_lets_others_pass(tmp_path):
+    result = run_worker(tmp_path, "work", "fine.mp4")
+    assert (result.stdout.strip(), result.stderr) == ("0", "")
+
+
+def test_watchdog_never_ends_a_main_process():
+    with video.watchdog("slow.mp4", seconds=0.01):
+        time.sleep(0.1)
+
+
+@needs_decord
+def test_decoder_noise_is_kept_from_the_console_of_workers(tmp_path, clips):
+    """decord's C++ code prints; Python's traceback of the same worker still comes through."""
+    result = run_worker(tmp_path, "noise", clips["truncated"])
+    assert "ERROR opening" not in result.stderr
+    assert "VideoError: cannot be decoded" in result.stderr

@@ -1,0 +1,191 @@
+"""Layers against short numpy references, on inputs where the nearest wrong numerics show."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from vidjax.models import layers
+
+RNG = np.random.default_rng(0)
+
+
+def params_of(module, *args):
+    """Random parameters, also where the initial ones are constant."""
+    params = nn.meta.unbox(module.init(jax.random.key(0), *args))["params"]
+    leaves, treedef = jax.tree.flatten(params)
+    rng = np.random.default_rng(1)
+    leaves = [jnp.asarray(rng.normal(0.2, 0.3, x.shape), jnp.float32) for x in leaves]
+    return jax.tree.unflatten(treedef, leaves)
+
+
+def relative_error(found, expected):
+    return float(np.abs(np.asarray(found) - expected).max() / np.abs(expected).max())
+
+
+def norm_reference(x, scale, bias, eps):
+    x = np.asarray(x, np.float64)
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * scale + bias
+
+
+def attention_reference(x, p, num_heads):
+    x, out = np.asarray(x, np.float64), 0
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), p)
+    for h in range(num_heads):
+        q, k, v = (
+            x @ p[n]["kernel"][:, h] + (p[n]["bias"][h] if "bias" in p[n] else 0)
+            for n in ("query", "key", "value")
+        )
+        logits = q @ k.T / math.sqrt(q.shape[-1])
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        out = out + weights @ v @ p["out"]["kernel"][h]
+    return out + p["out"]["bias"]
+
+
+@pytest.mark.parametrize("eps", [1e-6, 1e-12])
+def test_layer_norm_on_rows_of_low_variance(eps):
+    x = 1e-3 * RNG.normal(size=(4, 64)).astype(np.float32)  # variance is about eps
+    module = layers.LayerNorm(eps)
+    p = params_of(module, x)
+    expected = norm_reference(x, p["scale"], p["bias"], eps)
+    assert relative_error(module.apply({"params": p}, x), expected) < 1e-6
+    other = layers.LayerNorm({1e-6: 1e-12, 1e-12: 1e-6}[eps])
+    assert relative_error(other.apply({"params": p}, x), expected) > 1e-2
+
+
+def test_layer_norm_takes_two_passes():
+    x = (100 + RNG.normal(size=(4, 64))).astype(np.float32)
+    p = {"scale": jnp.ones(64), "bias": jnp.zeros(64)}
+    expected = norm_reference(x, 1, 0, 1e-6)
+    assert relative_error(layers.LayerNorm(1e-6).apply({"params": p}, x), expected) < 2e-5
+    fast = nn.LayerNorm(epsilon=1e-6, use_fast_variance=True).apply({"params": p}, x)
+    assert relative_error(fast, expected) > 2e-4
+
+
+def test_gelu_is_exact():
+    x = np.linspace(-6, 6, 1001, dtype=np.float32)
+    expected = [v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.astype(np.float64)]
+    assert np.abs(layers.ACTIVATIONS["gelu"](x) - expected).max() < 5e-7
+    assert np.abs(layers.ACTIVATIONS["gelu_tanh"](x) - expected).max() > 4e-4
+
+
+def test_attention_with_large_logits_and_no_key_bias():
+    x = 6 * RNG.normal(size=(2, 7, 24)).astype(np.float32)
+    module = layers.Attention(num_heads=3, qkv_bias=(True, False, True))
+    p = params_of(module, x)
+    assert "bias" not in p["key"]
+    assert p["query"]["kernel"].shape == (24, 3, 8)
+    expected = np.stack([attention_reference(row, p, 3) for row in x])
+    assert relative_error(module.apply({"params": p}, x), expected) < 2e-6
+
+
+def test_attention_keeps_softmax_in_float32():
+    x = RNG.normal(size=(1, 64, 32)).astype(np.float32)
+    module = layers.Attention(num_heads=4, dtype=jnp.bfloat16)
+    p = params_of(module, x)
+    _, out = module.apply({"params": p}, x, mutable=["attention"])
+    weights = out["attention"]["weights"]
+    assert weights.dtype == jnp.float32
+    np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-6)
+
+
+def test_head_mask_removes_one_head():
+    x = RNG.normal(size=(1, 5, 16)).astype(np.float32)
+    module = layers.Attention(num_heads=2)
+    p = params_of(module, x)
+    without = jax.tree.map(lambda a: a, p)
+    without["out"]["kernel"] = p["out"]["kernel"].at[1].set(0.0)
+    masked = module.apply({"params": p}, x, head_mask=jnp.array([1.0, 0.0]))
+    np.testing.assert_allclose(masked, module.apply({"params": without}, x), atol=1e-6)
+
+
+def test_patchify_orders_pixels_as_time_row_column_channel():
+    video = np.arange(2 * 4 * 6 * 3).reshape(1, 2, 4, 6, 3).astype(np.float32)
+    patches = np.asarray(layers.patchify(video, (2, 2, 3)))
+    assert patches.shape == (1, 4, 36)
+    np.testing.assert_array_equal(patches[0, 1], video[0, :, :2, 3:].ravel())
+    np.testing.assert_array_equal(patches[0, 2], video[0, :, 2:, :3].ravel())
+
+
+def test_patch_embed_is_a_strided_convolution():
+    video = RNG.normal(size=(2, 4, 6, 6, 3)).astype(np.float32)
+    module = layers.PatchEmbed(width=5, patch_size=(2, 3, 3))
+    p = params_of(module, video)
+    convolved = jax.lax.conv_general_dilated(
+        video, p["kernel"], (2, 3, 3), "VALID", dimension_numbers=("NTHWC", "THWIO", "NTHWC")
+    )
+    expected = np.asarray(convolved).reshape(2, -1, 5) + p["bias"]
+    assert relative_error(module.apply({"params": p}, video), expected) < 2e-6
+    keep = np.array([[3, 0], [1, 7]])
+    kept = module.apply({"params": p}, video, keep=keep)
+    np.testing.assert_allclose(kept, np.take_along_axis(expected, keep[:, :, None], 1), atol=1e-5)
+
+
+def test_clip_that_does_not_divide_into_patches():
+    with pytest.raises(ValueError, match="multiples"):
+        layers.patchify(jnp.zeros((1, 3, 4, 4, 3)), (2, 2, 2))
+
+
+def make_scan(**options):
+    class Tower(nn.Module):
+        train: bool = False
+
+        @nn.compact
+        def __call__(self, x, head_mask=None):
+            block = layers.Block(2, 16, 1e-6, "gelu", name="blocks")
+            drop_path = 0.5 if self.train else 0.0
+            return layers.scan_blocks(
+                block, x, depth=3, drop_path=drop_path, head_mask=head_mask, **options
+            )
+
+    return Tower
+
+
+def test_scan_equals_a_loop_over_blocks():
+    x = RNG.normal(size=(2, 5, 8)).astype(np.float32)
+    tower = make_scan()()
+    p = params_of(tower, x)
+    y = x
+    block = layers.Block(2, 16, 1e-6, "gelu")
+    for i in range(3):
+        y = block.apply({"params": jax.tree.map(lambda a, i=i: a[i], p["blocks"])}, y)
+    found, recorded = tower.apply({"params": p}, x, mutable=["hidden_states", "attention"])
+    np.testing.assert_allclose(found, y, atol=1e-5)
+    hidden = recorded["hidden_states"]["blocks"]["output"]
+    assert hidden.shape == (3, 2, 5, 8)
+    np.testing.assert_array_equal(hidden[-1], found)
+    assert recorded["attention"]["blocks"]["attn"]["weights"].shape == (3, 2, 2, 5, 5)
+    assert isinstance(tower.apply({"params": p}, x), jax.Array)  # nothing recorded unasked
+
+
+@pytest.mark.parametrize("options", [{"remat": "full"}, {"remat": "dots"}, {"unroll": 3}])
+def test_remat_and_unroll_change_nothing(options):
+    x = RNG.normal(size=(2, 5, 8)).astype(np.float32)
+    plain, other = make_scan()(), make_scan(**options)()
+    init = [nn.meta.unbox(m.init(jax.random.key(3), x)) for m in (plain, other)]
+    jax.tree.map(np.testing.assert_array_equal, *init)
+    grads = [jax.grad(lambda v, m=m: jnp.sum(m.apply(v, x) ** 2))(init[0]) for m in (plain, other)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *grads)
+
+
+def test_stochastic_depth_grows_with_depth_and_keeps_the_mean():
+    x = np.ones((512, 1, 8), np.float32)
+    tower = make_scan()(train=True)
+    p = params_of(tower, x)
+    # Each branch adds 1 to every value: norms give 0 * scale + bias, the outputs' biases are 1.
+    p = jax.tree.map(jnp.zeros_like, p)
+    p["blocks"]["attn"]["out"]["bias"] = jnp.ones((3, 8))
+    _, recorded = tower.apply(
+        {"params": p}, x, rngs={"dropout": jax.random.key(0)}, mutable=["hidden_states"]
+    )
+    outputs = np.asarray(recorded["hidden_states"]["blocks"]["output"])[:, :, 0, 0]
+    added = np.diff(np.concatenate([np.ones((1, 512)), outputs]), axis=0)
+    np.testing.assert_array_equal(added[0], 1.0)  # rate 0
+    np.testing.assert_allclose(np.unique(added[2]), [0.0, 2.0], atol=1e-6)  # rate 0.5, rescaled
+    assert abs((added[1] == 0).mean() - 0.25) < 0.06
+    assert abs(added[2].mean() - 1.0) < 0.2
