@@ -41,7 +41,7 @@ def base() -> ConfigDict:
             "repeats": 1,  # differently augmented clips per video and step
             "frames": 16,
             "stride": 4,
-            "sampling": "dense",  # or "segment"
+            "sampling": "dense",  # "dense_linspace" or "segment": see data.sampling
             "size": 224,
             "short_side": 224,  # of evaluation frames before their crop
             "resize": "cv2_linear",  # or "pil_bilinear"

@@ -12,7 +12,6 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from vidjax import checkpoint, configlib, models, pretrained, sharding, task
-from vidjax.data import BadVideos
 from vidjax.errors import UserError, run_main
 
 _CONFIG = configlib.define_flag()
@@ -36,11 +35,8 @@ def evaluate(config: ConfigDict, folder: str, output: str | pathlib.Path) -> dic
     output = pathlib.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     work = task.Task(config)
-    bad_videos = BadVideos(
-        output / "bad_videos.jsonl", len(work.videos("val")), config.data.max_bad_share
-    )
     with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
-        evaluators = work.evaluators(output, bad_videos)
+        evaluators = work.evaluators(output)
         if not evaluators:
             raise UserError("the config has no evaluators: set config.evals")
         params, _, _ = checkpoint.merge_params(

@@ -1,4 +1,4 @@
-"""Class scores of videos: `python -m vidjax.predict --checkpoint=FOLDER --video=a.mp4 --top_k=5`."""
+"""Class scores of videos: `python -m vidjax.predict --checkpoint=FOLDER --video=a.mp4`."""
 
 from collections.abc import Sequence
 

@@ -83,7 +83,8 @@ class Pretrained:
             VideoError: the file cannot be read as a video.
         """
         facts = self.card.preprocessing
-        is_clip = isinstance(video, np.ndarray) and video.shape[:1] == (facts.frames,)
+        is_array = isinstance(video, np.ndarray) and video.dtype == np.uint8 and video.ndim == 4
+        is_clip = is_array and len(video) == facts.frames
         clip = eval_views(video, facts) if is_clip else prepare(video, facts)
         mean, std = np.float32(facts.mean), np.float32(facts.std)
         return jnp.asarray((clip / np.float32(255) - mean) / std)

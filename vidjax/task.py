@@ -1,5 +1,6 @@
 """What a config stands for: its data, model, objective and evaluators. Shared by train and eval."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -39,10 +40,6 @@ class Task:
                 f"your own data, not {name!r}"
             )
         self.dataset = datasets.DATASETS.get(name)
-        if config.data.flip and self.dataset and not self.dataset.flip:
-            raise UserError(
-                f"config.data.flip must be 0 for {name}: left and right tell its classes apart"
-            )
         batch, parts = config.data.batch_size, sharding.batch_parts(self.mesh)
         if batch < 1 or batch * config.data.repeats % (parts * config.grad_accum):
             raise UserError(
@@ -59,6 +56,16 @@ class Task:
             objective.pop("name"), self.model, config.data.mean, config.data.std, **objective
         )
 
+    def has(self, split: str) -> bool:
+        """Whether the config says where the videos of a split are."""
+        return bool(self.config.data[split]) or self.config.data.name == "demo"
+
+    @property
+    def evals(self) -> dict[str, dict[str, Any]]:
+        """The entries of `config.evals` whose videos the config names."""
+        evals = self.config.evals.to_dict()
+        return {key: entry for key, entry in evals.items() if self.has(entry.get("split", "val"))}
+
     @functools.cache  # noqa: B019 - a task lives as long as its run
     def videos(self, split: str) -> datasets.VideoList:
         """The videos of a split, "train" or "val"."""
@@ -68,7 +75,7 @@ class Task:
         path = cfg[split]
         if not path and cfg.name == "demo":
             path = os.path.join(demo.make(_demo_folder()), f"{split}.csv")
-        if not path:
+        if not self.has(split):
             raise UserError(
                 f"no {split} videos: point --config.data.{split} at a list file of "
                 f"{cfg.name} (lines of `path label`; --config.data.root for relative paths), or "
@@ -123,21 +130,25 @@ class Task:
             "weight": jax.ShapeDtypeStruct((size,), "float32"),
         }
 
-    def train_batches(self, start_step: int, bad_videos: data.BadVideos):
+    @functools.cache  # noqa: B019
+    def bad_videos(self, split: str, workdir: pathlib.Path) -> data.BadVideos:
+        """Counts the unusable videos of a split, and lists them in workdir/bad_videos.jsonl."""
+        share = self.config.data.max_bad_share
+        return data.BadVideos(workdir / "bad_videos.jsonl", len(self.videos(split)), share)
+
+    def train_batches(self, start_step: int, workdir: pathlib.Path):
         """Endless batches from `start_step` on, of this host: see `data.train_loader`."""
         return data.train_loader(
             self.videos("train"),
             self.config.data,
             seed=self.config.seed,
+            bad_videos=self.bad_videos("train", workdir),
             start_step=start_step,
             process=(jax.process_index(), jax.process_count()),
             workers=self.config.data.workers,
-            bad_videos=bad_videos,
         )
 
-    def evaluators(
-        self, workdir: pathlib.Path, bad_videos: data.BadVideos
-    ) -> dict[str, tuple[evaluators.Evaluator, int]]:
+    def evaluators(self, workdir: pathlib.Path) -> dict[str, tuple[evaluators.Evaluator, int]]:
         """The evaluators of `config.evals` and the steps between their runs."""
 
         def batches(split: str, views: tuple[int, int]):
@@ -149,9 +160,11 @@ class Task:
                 views=views,
                 process=(jax.process_index(), jax.process_count()),
                 workers=self.config.data.workers,
-                bad_videos=bad_videos,
+                bad_videos=self.bad_videos(split, workdir),
             )
-            return (sharding.put_batch(batch, self.mesh) for batch in loader)
+            with contextlib.closing(loader):
+                for batch in loader:
+                    yield sharding.put_batch(batch, self.mesh)
 
         context = evaluators.Context(
             predict=self.objective.predict,
@@ -160,7 +173,7 @@ class Task:
             num_classes=getattr(self.model, "num_classes", 0),
             workdir=workdir,
         )
-        return evaluators.build(self.config.evals.to_dict(), context)
+        return evaluators.build(self.evals, context)
 
     def describe_evaluation(self) -> list[str]:
         """One line per evaluator: what is measured, how, on how many videos."""
@@ -169,8 +182,12 @@ class Task:
         for key, entry in self.config.evals.to_dict().items():
             views = entry.get("views", (1, 1))
             every = entry.get("every", 0)
+            split = entry.get("split", "val")
+            if not self.has(split):
+                lines.append(f"{key}: left out, as config.data.{split} names no list")
+                continue
             lines.append(
-                f"{key}: {entry['name']} on {entry.get('split', 'val')}, {pre.frames} frames "
+                f"{key}: {entry['name']} on {split}, {pre.frames} frames "
                 f"{pre.sampling} stride {pre.stride}, {views[0]}x{views[1]} views, short side "
                 f"{pre.short_side} ({pre.resize}), crop {pre.size}, "
                 + (f"every {every} steps" if every else "at the end")

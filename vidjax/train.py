@@ -22,7 +22,6 @@ from ml_collections import ConfigDict
 
 import vidjax
 from vidjax import checkpoint, configlib, metrics, models, optim, pretrained, sharding, task
-from vidjax.data import BadVideos
 from vidjax.errors import UserError, run_main
 
 _CONFIG = configlib.define_flag()
@@ -103,7 +102,7 @@ def make_train_step(
         ema_params = state.ema_params
         if ema_decay:
             ema_params = optax.incremental_update(params, ema_params, 1.0 - ema_decay)
-        figures |= {"grad_norm": optax.global_norm(grads)}
+        figures |= {"grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, ema_params), figures
 
     out_shardings = None if shardings is None else (shardings, None)
@@ -263,25 +262,20 @@ class _Run:
         pretrained.write_card(workdir, card)
         self.checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep)
         self.start = self.checkpoints.latest_step() or 0
-        self.bad_videos = BadVideos(
-            workdir / "bad_videos.jsonl",
-            len(work.videos("train")),
-            config.data.max_bad_share,
-        )
         self.writer = metrics.MetricsWriter(workdir, self.start)
         self.progress = metrics.Progress(total, self.start)
         self.say = self.progress.message
 
     def loop(self, step_fn, init, abstract: TrainState) -> TrainState:
         work, config = self.work, self.work.config
-        evaluators = work.evaluators(self.workdir, self.bad_videos)
+        evaluators = work.evaluators(self.workdir)
         self.announce(abstract)
         if self.start:
             self.say(f"start: continuing at step {self.start} of {self.workdir}")
             state = self.checkpoints.restore(abstract)
         else:
             state = initial_state(work, init, abstract, self.say)
-        batches = work.train_batches(self.start, self.bad_videos)
+        batches = work.train_batches(self.start, self.workdir)
         clock = metrics.Throughput(work.clips_per_step)
         # Steps are queued ahead of the device, but only a few: each holds a batch in its memory.
         queued: collections.deque[dict[str, jax.Array]] = collections.deque()
@@ -362,8 +356,10 @@ class _Run:
 
     def finish(self, results: dict[str, float]) -> None:
         (self.workdir / "DONE").write_text(json.dumps(results, indent=1) + "\n")
-        if self.bad_videos.count:
-            self.say(f"bad videos: {self.bad_videos.count}, listed in {self.bad_videos.path}")
+        for split in filter(self.work.has, ("train", "val")):
+            bad = self.work.bad_videos(split, self.workdir)
+            if bad.count:
+                self.say(f"bad videos of {split}: {bad.count}, listed in {bad.path}")
         self.say(f"checkpoint: {self.checkpoints.folder / str(self.total)}")
         self.say(f"metrics: {self.writer.path}")
         for picture in sorted(self.workdir.glob(f"*_{self.total}.png")):

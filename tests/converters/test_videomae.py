@@ -473,17 +473,16 @@ def to_vidjax(source, target, **options):
 
 
 @pytest.mark.parametrize(
-    ("head", "mean_pooling"),
+    ("head", "mean_pooling", "bias"),
     [
-        (None, True),
-        (None, False),
-        ("classify", True),
-        ("classify", False),
-        ("reconstruct", False),
-        ("reconstruct", True),
+        (None, True, "q_bias"),
+        (None, False, "q_bias"),
+        ("classify", True, "q_bias"),
+        ("classify", False, "query.bias"),
+        ("reconstruct", False, "q_bias"),
+        ("reconstruct", True, "query.bias"),
     ],
 )
-@pytest.mark.parametrize("bias", ["q_bias", "query.bias"])
 def test_hf_round_trip(tmp_path, head, mean_pooling, bias):
     tensors = hf_tensors(head, mean_pooling, bias)
     source = write_hf(tmp_path / "hf", tensors, hf_config(head, mean_pooling))

@@ -32,7 +32,7 @@ CLASSES = (
 _FPS = 12
 _SHAPES = 3  # in one period of the sheet
 _PERIOD = 0.75  # of the sheet, as a share of the picture at scale 1
-_SCALES = 0.6, 1.5
+_SCALES = 0.7, 1.5
 
 
 def make(
@@ -128,13 +128,13 @@ def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndar
     rng = np.random.default_rng(key)
     background = _background(rng, size)
     # Classes come in pairs, one the other played backwards. In a frame the sheet moves by about
-    # 1/20 of the picture, 8 degrees, or 9%.
+    # 1/20 of the picture, 8 degrees, or 8%.
     time = np.arange(frames, dtype=np.float32)[:, None, None]  # [T, 1, 1]
     time = time * rng.uniform(0.8, 1.25) * (1 if label % 2 else -1)
     slide_x, slide_y, turn, swell = (time * (label // 2 == kind) for kind in range(4))
     angle = 2 * np.pi * (rng.random() + turn / 45)
     low, high = _SCALES
-    scale = low * (high / low) ** ((rng.random() + swell / 11) % 1)
+    scale = low * (high / low) ** ((rng.random() + swell / 10) % 1)
     y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size - 0.5
     u, v = _rotate((x - slide_x / 20) / scale, (y - slide_y / 20) / scale, angle)  # [T, H, W]
     u, v = u / _PERIOD, v / _PERIOD
@@ -145,7 +145,7 @@ def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndar
         along, across = _rotate(du, dv, np.float32(rng.uniform(0, 2 * np.pi)))
         alpha = _shape(rng.integers(3), rng.uniform(0.5, 0.75), along, across, size * _PERIOD)
         colour = rng.uniform(0.5, 1, 3).astype(np.float32)
-        shaded = 180 * (1 + along)[..., None] * (colour / colour.max())  # nowhere flat either
+        shaded = (215 + 95 * along)[..., None] * (colour / colour.max())  # nowhere flat either
         video += alpha[..., None] * (shaded - video)
     return np.clip(np.rint(video), 0, 255).astype(np.uint8)
 

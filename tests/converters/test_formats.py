@@ -1,0 +1,312 @@
+"""Weight files: exact reading, nothing executed, everything unreadable refused with a reason."""
+
+import collections
+import io
+import json
+import os
+import pickle
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from converters import formats
+from vidjax.errors import UserError
+
+# torch.save's zip files are made here by hand, with the reference's own pickle calls: classes of
+# these names are pickled as if they came from torch.
+
+
+class _Fake:
+    """A class or function of a module that is not there, for pickling by name."""
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+
+class _TorchPickler(pickle._Pickler):
+    """Writes fakes as globals and storages as persistent ids, as torch.save does."""
+
+    def save(self, obj, save_persistent_id=True):
+        if isinstance(obj, _Fake):
+            self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
+        else:
+            super().save(obj, save_persistent_id)
+
+    def persistent_id(self, obj):
+        return obj.pid if isinstance(obj, _Storage) else None
+
+    def save_call(self, obj):
+        self.save(obj.function)
+        self.save(obj.arguments)
+        self.write(pickle.REDUCE)
+
+
+class _Storage:
+    def __init__(self, kind, key, size):
+        self.pid = ("storage", _Fake("torch", kind), key, "cpu", size)
+
+
+class _Call:
+    """Pickled as a call of a function by name."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+
+_TorchPickler.dispatch = {**pickle._Pickler.dispatch, _Call: _TorchPickler.save_call}
+
+
+def tensor(key, shape, strides, offset=0, size=24, kind="FloatStorage"):
+    storage = _Storage(kind, key, size)
+    rebuild = _Fake("torch._utils", "_rebuild_tensor_v2")
+    return _Call(rebuild, storage, offset, shape, strides, False, collections.OrderedDict())
+
+
+def write_zip(path, content, storages, **members):
+    stream = io.BytesIO()
+    _TorchPickler(stream, protocol=2).dump(content)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("name/data.pkl", stream.getvalue())
+        for key, array in storages.items():
+            archive.writestr(f"name/data/{key}", array.tobytes())
+        for name, value in members.items():
+            archive.writestr(f"name/{name}", value)
+    return path
+
+
+VALUES = np.arange(24, dtype=np.float32)
+
+
+def test_views_strides_and_parameters(tmp_path):
+    content = {
+        "whole": tensor("0", (4, 6), (6, 1)),
+        "transposed": tensor("0", (6, 4), (1, 6)),
+        "view": tensor("0", (3, 3), (6, 2), offset=6),
+        "expanded": tensor("0", (2, 4), (0, 6)),
+        "scalar": tensor("0", (), (), offset=5),
+        "empty": tensor("0", (0, 3), (3, 1)),
+        "parameter": _Call(
+            _Fake("torch._utils", "_rebuild_parameter"), tensor("0", (24,), (1,)), True, None
+        ),
+    }
+    tensors = formats.read(write_zip(tmp_path / "a.pth", content, {"0": VALUES}))
+    grid = VALUES.reshape(4, 6)
+    expected = {
+        "whole": grid,
+        "transposed": grid.T,
+        "view": grid[1:, ::2],
+        "expanded": np.broadcast_to(grid[:, 0], (2, 4)),
+        "scalar": VALUES[5],
+        "empty": np.zeros((0, 3)),
+        "parameter": VALUES,
+    }
+    assert set(tensors) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(tensors[name], value, err_msg=name)
+        assert tensors[name].dtype == np.float32
+
+
+DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.int64, np.uint8, np.bool_]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_written_files_are_read_back_byte_for_byte(tmp_path, suffix):
+    tensors = {np.dtype(d).name: np.arange(6).reshape(2, 3).astype(d) for d in DTYPES}
+    tensors["transposed"] = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    tensors["scalar"] = np.array(3, np.float32)
+    tensors["nan"] = np.array([np.nan, -0.0, np.inf, 1e-45], np.float32)
+    path = tmp_path / f"a{suffix}"
+    write = formats.write_torch if suffix == ".pth" else formats.write_safetensors
+    write(path, tensors)
+    again = formats.read(path)
+    assert set(again) == set(tensors)
+    for name, value in tensors.items():
+        assert again[name].dtype == value.dtype
+        assert again[name].shape == value.shape
+        assert again[name].tobytes() == value.tobytes()
+
+
+def test_safetensors_are_marked_for_transformers(tmp_path):
+    formats.write_safetensors(tmp_path / "a.safetensors", {"a": VALUES})
+    data = (tmp_path / "a.safetensors").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert header["__metadata__"] == {"format": "pt"}
+
+
+@pytest.mark.parametrize("wrapper", ["model", "module", None])
+def test_wrappers(tmp_path, wrapper):
+    state = {"a": tensor("0", (24,), (1,))}
+    content = {wrapper: state, "epoch": 3, "optimizer": {"state": {}}} if wrapper else state
+    tensors = formats.read(write_zip(tmp_path / "a.pth", content, {"0": VALUES}))
+    assert list(tensors) == ["a"]
+
+
+class _Evil:
+    """Runs a command when unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+class _EvilState:
+    """Runs a command through a setter of its state."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        # eval as the callable, a nested call as its argument
+        return eval, (f"__import__('os').system('touch {self.marker}')",)
+
+
+@pytest.mark.parametrize("evil", [_Evil, _EvilState])
+def test_nothing_in_a_pickle_is_executed(tmp_path, evil):
+    marker = tmp_path / "executed"
+    content = {
+        "model": {"a": tensor("0", (24,), (1,))},
+        "args": evil(marker),
+        "list": [evil(marker)],
+    }
+    path = write_zip(tmp_path / "a.pth", content, {"0": VALUES})
+    with zipfile.ZipFile(path) as archive:  # the file is a weapon: plain pickle would fire it
+        assert b"system" in archive.read("name/data.pkl")
+    tensors = formats.read(path)
+    np.testing.assert_array_equal(tensors["a"], VALUES)
+    assert not marker.exists()
+
+
+def test_the_evil_pickle_does_work_where_pickle_is_trusted(tmp_path):
+    """Else the test above proves nothing."""
+    pickle.loads(pickle.dumps(_Evil(tmp_path / "executed")))
+    assert (tmp_path / "executed").exists()
+
+
+def test_evil_in_place_of_the_weights_is_refused_by_name(tmp_path):
+    marker = tmp_path / "executed"
+    path = write_zip(tmp_path / "a.pth", _Evil(marker), {})
+    with pytest.raises(UserError, match=r"holds .*system, not a state_dict"):
+        formats.read(path)
+    path = write_zip(tmp_path / "b.pth", {"w": _Evil(marker)}, {})
+    with pytest.raises(UserError, match=r"1 entries are no tensors, the first 'w' .*system"):
+        formats.read(path)
+    assert not marker.exists()
+
+
+def test_foreign_objects_beside_the_tensors_are_no_obstacle(tmp_path):
+    namespace = _Call(_Fake("argparse", "Namespace"))
+    scaler = _Call(_Fake("deepspeed.runtime", "LossScaler"), 1.0)
+    content = {
+        "model": collections.OrderedDict(a=tensor("0", (24,), (1,))),
+        "args": namespace,
+        "scaler": [scaler, {"x": _Fake("numpy", "ndarray")}],
+    }
+    assert list(formats.read(write_zip(tmp_path / "a.pth", content, {"0": VALUES}))) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "offset"),
+    [((25,), (1,), 0), ((4, 6), (7, 1), 0), ((24,), (1,), 1), ((2,), (-1,), 3), ((2,), (1,), -1)],
+)
+def test_tensors_outside_their_storage_are_refused(tmp_path, shape, strides, offset):
+    content = {"a": tensor("0", shape, strides, offset)}
+    tensors = formats.read(write_zip(tmp_path / "a.pth", content, {"0": VALUES}))
+    with pytest.raises(UserError, match="tensor a lies outside its storage"):
+        tensors["a"]
+
+
+def test_storage_that_is_too_short_missing_or_unknown(tmp_path):
+    content = {"a": tensor("0", (24,), (1,)), "b": tensor("1", (24,), (1,))}
+    tensors = formats.read(write_zip(tmp_path / "a.pth", content, {"0": VALUES[:5]}))
+    with pytest.raises(UserError, match="storage 0 has 20 bytes, not 96"):
+        tensors["a"]
+    with pytest.raises(UserError, match="lacks data/1"):
+        tensors["b"]
+    content = {"a": tensor("0", (24,), (1,), kind="QInt8Storage")}
+    with pytest.raises(UserError, match="QInt8Storage are not supported"):
+        formats.read(write_zip(tmp_path / "b.pth", content, {"0": VALUES}))
+
+
+def test_compressed_members_are_refused(tmp_path):
+    path = write_zip(tmp_path / "a.pth", {"a": tensor("0", (24,), (1,))}, {})
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("name/data/0", VALUES.tobytes())
+    with pytest.raises(UserError, match="data/0 is compressed"):
+        formats.read(path)["a"]
+
+
+def test_big_endian_is_refused(tmp_path):
+    content = {"a": tensor("0", (24,), (1,))}
+    path = write_zip(tmp_path / "a.pth", content, {"0": VALUES}, byteorder="big")
+    with pytest.raises(UserError, match="big-endian"):
+        formats.read(path)
+
+
+def test_flipped_bits_are_noticed(tmp_path):
+    path = tmp_path / "a.pth"
+    formats.write_torch(path, {"a": VALUES})
+    data = bytearray(path.read_bytes())
+    at = data.index(VALUES.tobytes())
+    data[at + 7] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"is damaged: Bad CRC-32"):
+        formats.read(path)["a"]
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.bin", "a.safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.98])
+def test_truncated_files_are_refused(tmp_path, name, share):
+    path = tmp_path / name
+    tensors = {"a": np.ones(1000, np.float32)}
+    write = formats.write_safetensors if name.endswith("rs") else formats.write_torch
+    write(path, tensors)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(UserError, match=str(path)):
+        formats.read(path)
+
+
+def test_old_and_foreign_files_are_refused_with_the_way_out(tmp_path):
+    (tmp_path / "old.pth").write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2))
+    with pytest.raises(UserError, match=r"older than PyTorch 1.6 .*torch.save\(torch.load"):
+        formats.read(tmp_path / "old.pth")
+    with zipfile.ZipFile(tmp_path / "zip.pth", "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    with pytest.raises(UserError, match=r"none of torch.save"):
+        formats.read(tmp_path / "zip.pth")
+    (tmp_path / "a.onnx").write_bytes(b"x")
+    with pytest.raises(UserError, match="unknown kind of weight file"):
+        formats.read(tmp_path / "a.onnx")
+    garbage = zipfile.ZipFile(tmp_path / "garbage.pth", "w")
+    with garbage as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02garbage")
+    with pytest.raises(UserError, match=r"garbage\.pth cannot be read safely"):
+        formats.read(tmp_path / "garbage.pth")
+
+
+def test_open_source_says_what_is_missing(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        formats.open_source(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"no weights in .*expected one of model\.safetensors"):
+        formats.open_source(tmp_path)
+    formats.write_torch(tmp_path / "vit_s.pth", {"a": VALUES})
+    with pytest.raises(UserError, match=r"name one file, such as .*vit_s\.pth"):
+        formats.open_source(tmp_path)
+    formats.write_safetensors(tmp_path / "model.safetensors", {"a": VALUES})
+    (tmp_path / "config.json").write_text("{nope")
+    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+        formats.open_source(tmp_path)
+
+
+def test_index_without_a_map(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UserError, match="has no weight_map"):
+        formats.open_source(tmp_path)
+    index = {"weight_map": {"a": "../../etc/passwd"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="which is not beside it"):
+        formats.open_source(tmp_path)

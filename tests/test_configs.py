@@ -1,0 +1,114 @@
+"""Every config builds, is locked, has its published figures, and traces its train step."""
+
+import glob
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vidjax import configlib, optim, task, train
+from vidjax.data import datasets
+from vidjax.errors import UserError
+
+CONFIGS = sorted(glob.glob("configs/*.py"))
+
+
+def with_list(config, tmp_path, monkeypatch):
+    """Points a config at a list of paths that need not exist."""
+    videos = tuple(datasets.Video(f"{i}.mp4", i % 8) for i in range(64))
+    monkeypatch.setattr(
+        datasets, "read_list", lambda *args, **kwargs: datasets.VideoList(videos, None)
+    )
+    config.data.train = config.data.val = "list.csv"
+    return config
+
+
+@pytest.mark.parametrize("arg", ["", ":demo"])
+@pytest.mark.parametrize("path", CONFIGS)
+def test_config_traces_its_step(path, arg, tmp_path, monkeypatch):
+    config = with_list(configlib.load(path + arg), tmp_path, monkeypatch)
+    assert config.is_locked
+    assert task.plain(config) == json.loads(json.dumps(config.to_dict()))
+    config.train_steps = 10
+    work = task.Task(config)
+    optimizer = optim.make_optimizer(config.optim, lambda step: 1e-3)
+    _, abstract = train.abstract_state(work, optimizer)
+    step = train.make_train_step(work.objective, optimizer, seed=config.seed)
+    batch = work.example_batch(16)
+    state, figures = jax.eval_shape(step, abstract, batch)
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (abstract, state))
+    assert shapes[0] == shapes[1]
+    assert figures["loss"].shape == () and figures["loss"].dtype == jnp.float32
+    assert work.evaluators(tmp_path)  # they exist, and the objective predicts what they need
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "peak", "final", "decay", "epochs"),
+    [
+        ("videomae_k400.py:S", 1024, 6e-4, 4e-5, 1.0, 1600),
+        ("videomae_k400.py:B,epochs=800", 2048, 1.2e-3, 8e-5, 1.0, 800),
+        ("videomae_k400.py:L", 512, 3e-4, 2e-5, 1.0, 1600),
+        ("videomae_ssv2.py:B", 2048, 1.2e-3, 8e-5, 1.0, 2400),
+        ("videomae_ucf101.py", 192, 2.25e-4, 7.5e-6, 1.0, 3200),
+        ("videomae_k400_finetune.py:S", 384, 7.5e-4, 1.5e-6, 0.75, 150),
+        ("videomae_k400_finetune.py:B800", 512, 2e-3, 2e-6, 0.75, 100),
+        ("videomae_k400_finetune.py:L", 128, 1e-3, 5e-7, 0.75, 35),
+        ("videomae_k400_finetune.py:H", 512, 2e-3, 2e-5, 0.75, 50),
+        ("videomae_ssv2_finetune.py:S", 384, 1.5e-3, 1.5e-6, 0.7, 40),
+        ("videomae_ssv2_finetune.py:B", 384, 7.5e-4, 1.5e-6, 0.75, 30),
+        ("videomae_ucf101_finetune.py", 128, 2.5e-4, 5e-6, 0.7, 100),
+    ],
+)
+def test_published_recipes(name, batch, peak, final, decay, epochs):
+    config = configlib.load(f"configs/{name}")
+    assert config.data.batch_size == batch and config.train_epochs == epochs
+    assert optim.scaled_rates(config.optim, batch) == pytest.approx((peak, final))
+    assert config.optim.layer_decay == decay
+    assert config.optim.b2 == (0.999 if "finetune" in name else 0.95)
+
+
+def test_ssv2_is_never_flipped(tmp_path, monkeypatch):
+    assert configlib.load("configs/videomae_ssv2_finetune.py").data.flip == 0
+    config = with_list(configlib.load("configs/videomae_ssv2_finetune.py"), tmp_path, monkeypatch)
+    config.data.flip = 0.5
+    work = task.Task(config)
+    with pytest.raises(UserError, match="mirror"):
+        work.train_batches(0, tmp_path)
+
+
+def test_parse_arg():
+    def parse(arg):
+        return vars(configlib.parse_arg(arg, variant="B", frames=16, demo=False))
+
+    assert parse(None) == {"variant": "B", "frames": 16, "demo": False}
+    assert parse("L,frames=32,demo") == {"variant": "L", "frames": 32, "demo": True}
+    with pytest.raises(UserError, match="did you mean 'frames'"):
+        parse("L,frame=32")
+    with pytest.raises(UserError, match="must be a int"):
+        parse("frames=many")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "say what to train"),
+        (("--config=configs/videomae_k440.py",), "did you mean 'configs/videomae_k400.py'"),
+        (("--config=configs/videomae_k400.py", "--config.optim.lrr=1"), "'optim.lr'"),
+        (("--config=configs/videomae_k400.py", "--config.optim.lr=fast"), "could not convert"),
+        (("--config=configs/videomae_k400.py:XXL",), "no recipe for variant 'XXL'"),
+        (("--config=configs/videomae_k400.py",), "--config.data.train"),
+        (("--config=configs/videomae_k400.py:demo",), "--workdir"),
+        (("--config=configs/videomae_k400.py", "--config.data.train=no.csv"), "no.csv"),
+        (("--config=configs/videomae_k400.py:demo", "stray"), "stray"),
+    ],
+)
+def test_command_line_answers_in_one_sentence(arguments, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "vidjax.train", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and message in done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1

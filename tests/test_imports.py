@@ -1,0 +1,85 @@
+"""Who may import whom, read from the source; and what a plain import may cost."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = sorted([*ROOT.glob("vidjax/**/*.py"), *ROOT.glob("converters/*.py")])
+FILES += sorted([*ROOT.glob("configs/*.py"), *ROOT.glob("experiments/*.py")])
+
+# Module (or package) -> what it may import of ours, besides errors and itself.
+ALLOWED = {
+    "vidjax.errors": set(),
+    "vidjax.configlib": set(),
+    "vidjax.optim": set(),
+    "vidjax.sharding": set(),
+    "vidjax.checkpoint": set(),
+    "vidjax.metrics": set(),
+    "vidjax.models": set(),
+    "vidjax.data": set(),
+    "vidjax.pretrained": {"vidjax.models", "vidjax.data"},
+    "vidjax.objectives": {"vidjax.data.augment", "vidjax.models.layers"},
+    "vidjax.evaluators": {"vidjax.data"},
+    "converters": {"vidjax.models", "vidjax.pretrained", "vidjax.data", "vidjax"},
+    "configs": {"vidjax.configlib", "vidjax"},
+    "experiments": {"vidjax.configlib", "vidjax"},
+}
+
+
+def module_of(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: pathlib.Path, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    module = module_of(path)
+    home = next((key for key in ALLOWED if module == key or module.startswith(f"{key}.")), None)
+    if home is None:
+        assert module in {"vidjax", "vidjax.train", "vidjax.eval", "vidjax.predict", "vidjax.task"}
+        return
+    for name in imports(path):
+        if not name.startswith(("vidjax", "converters", "configs", "experiments")):
+            continue
+        allowed = ALLOWED[home] | {home, "vidjax.errors"}
+        exact = {"vidjax"} & allowed
+        prefixes = tuple(allowed - {"vidjax"})
+        assert name.startswith(prefixes) or name in {f"{x}.__version__" for x in exact}, name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_imports_torch_or_tensorflow(path):
+    roots = {name.partition(".")[0] for name in imports(path)}
+    assert not roots & {"torch", "tensorflow", "transformers"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_augment_imports_jax_among_the_data_modules(path):
+    if module_of(path).startswith("vidjax.data") and path.stem != "augment":
+        assert not any(n.split(".")[0] in {"jax", "flax"} for n in imports(path, True))
+
+
+def test_no_file_is_named_for_nothing():
+    assert not {"utils", "common", "misc", "helpers"} & {path.stem for path in FILES}
+
+
+def test_importing_vidjax_is_cheap():
+    code = (
+        "import sys, vidjax; print([m for m in ('jax','torch','decord','cv2') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

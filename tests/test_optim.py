@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidjax import configlib, optim
+from vidjax.errors import UserError
+
+PARAMS = {
+    "encoder": {
+        "patch_embed": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
+        "blocks": {"attn": {"query": {"kernel": jnp.ones((12, 3, 1, 3))}}},
+    },
+    "fc_norm": {"scale": jnp.ones(3)},
+    "head": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)},
+}
+
+
+def test_schedule_is_the_references():
+    # MCG-NJU/VideoMAE utils.py cosine_scheduler(1.2e-3, 1e-5, epochs=4, niter_per_ep=5, warmup=2).
+    warmup = np.linspace(0, 1.2e-3, 10)
+    i = np.arange(10)
+    cosine = 1e-5 + 0.5 * (1.2e-3 - 1e-5) * (1 + np.cos(np.pi * i / 10))
+    schedule = optim.cosine_with_warmup(1.2e-3, 1e-5, total=20, warmup=10)
+    found = [float(schedule(step)) for step in range(20)]
+    np.testing.assert_allclose(found, np.concatenate([warmup, cosine]), rtol=1e-5, atol=1e-9)
+
+
+def test_rates_follow_the_batch():
+    cfg = configlib.base().optim
+    cfg.update(lr=1.5e-4, min_lr=1e-5, lr_batch_size=256)
+    np.testing.assert_allclose(optim.scaled_rates(cfg, 2048), (1.2e-3, 8e-5))
+    cfg.lr_batch_size = 0
+    assert optim.scaled_rates(cfg, 2048) == (1.5e-4, 1e-5)
+
+
+def test_warmup_longer_than_the_run():
+    cfg = configlib.base().optim
+    cfg.warmup_epochs = 5.0
+    with pytest.raises(UserError, match="warm-up of 50 steps"):
+        optim.make_schedule(cfg, batch_size=8, total=40, steps_per_epoch=10)
+
+
+def test_layer_factors_are_the_references():
+    factors = optim.layer_factors(PARAMS, 0.75)
+    # Twelve layers: ids 0 (patches), 1..12 (blocks), 13 (norm and head).
+    np.testing.assert_allclose(factors["encoder"]["patch_embed"]["kernel"], 0.75**13, rtol=1e-6)
+    blocks = factors["encoder"]["blocks"]["attn"]["query"]["kernel"]
+    assert blocks.shape == (12, 1, 1, 1)
+    np.testing.assert_allclose(blocks.ravel(), [0.75 ** (13 - i) for i in range(1, 13)], rtol=1e-6)
+    assert float(factors["head"]["kernel"]) == 1.0 == float(factors["fc_norm"]["scale"])
+
+
+def test_first_step_of_the_optimizer():
+    cfg = configlib.base().optim
+    cfg.update(weight_decay=0.1, layer_decay=0.5, eps=0.0)
+    optimizer = optim.make_optimizer(cfg, lambda step: 0.01)
+    grads = jax.tree.map(lambda x: 3.0 * x, PARAMS)
+    updates, _ = optimizer.update(grads, optimizer.init(PARAMS), PARAMS)
+    # Adam's first step is the sign of the gradient; decay goes to kernels only, and both are
+    # scaled by the layer's factor.
+    np.testing.assert_allclose(updates["head"]["kernel"], -0.01 * (1 + 0.1), rtol=1e-5)
+    np.testing.assert_allclose(updates["head"]["bias"], -0.01, rtol=1e-5)
+    np.testing.assert_allclose(updates["fc_norm"]["scale"], -0.01, rtol=1e-5)
+    embed = updates["encoder"]["patch_embed"]
+    np.testing.assert_allclose(embed["kernel"], -0.01 * 1.1 * 0.5**13, rtol=1e-5)
+    np.testing.assert_allclose(embed["bias"], -0.01 * 0.5**13, rtol=1e-5)
+
+
+def test_split_and_join():
+    trained, frozen = optim.split_params(PARAMS, ("encoder/.*",))
+    assert set(trained) == {"fc_norm", "head"} and set(frozen) == {"encoder"}
+    joined = optim.join_params(trained, frozen)
+    assert jax.tree.structure(joined) == jax.tree.structure(PARAMS)

@@ -1,0 +1,208 @@
+"""Self-contained folders: written, loaded anywhere, and refused when damaged."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import vidjax
+from vidjax import models, pretrained
+from vidjax.data.transforms import Preprocessing
+from vidjax.errors import UserError
+
+FIELDS = {
+    "width": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_dim": 24,
+    "eps": 1e-6,
+    "patch_size": (2, 4, 4),
+    "num_classes": 3,
+}
+FACTS = Preprocessing(frames=4, stride=2, size=8, short_side=10, mean=(0.5, 0.4, 0.3))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.build("videomae", head="classify", **FIELDS)
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    specs, tree = jax.tree.flatten(models.abstract_params(model))
+    rng = np.random.default_rng(0)
+    return tree.unflatten([rng.standard_normal(s.shape).astype(s.dtype) for s in specs])
+
+
+@pytest.fixture(scope="module")
+def card(model):
+    return pretrained.Card(models.config_of(model), FACTS, ("a", "b", "c"), {"source": "test"})
+
+
+@pytest.fixture
+def folder(tmp_path, params, card):
+    pretrained.save_pretrained(tmp_path / "m", params, card)
+    return tmp_path / "m"
+
+
+def assert_same(ours, theirs):
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_round_trip(folder, params, card, model):
+    assert pretrained.read_card(folder) == card
+    assert_same(pretrained.load_params(folder), params)
+    loaded = vidjax.load_model(folder)
+    assert loaded.model == model
+    assert loaded.classes == ("a", "b", "c")
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(loaded.params))
+
+
+def test_bfloat16_is_the_computation_only(folder, params):
+    loaded = pretrained.load_model(folder, jnp.bfloat16)
+    assert loaded.model.dtype == "bfloat16"
+    assert {leaf.dtype for leaf in jax.tree.leaves(loaded.params)} == {np.dtype(np.float32)}
+    video = np.zeros((4, 8, 8, 3), np.uint8)
+    logits = loaded.model.apply({"params": loaded.params}, loaded.preprocess(video))
+    assert logits.dtype == jnp.bfloat16
+
+
+def test_relative_paths_and_saving_twice(folder, params, card, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    other = jax.tree.map(lambda x: x + 1, params)
+    pretrained.save_pretrained("m", other, card)
+    assert_same(pretrained.load_params("m"), other)
+
+
+def test_parameters_written_by_a_mesh_are_read_on_one_device(tmp_path, params, card):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def shard(x):
+        spec = PartitionSpec("data") if x.ndim and x.shape[0] % 8 == 0 else PartitionSpec()
+        return jax.device_put(x, NamedSharding(mesh, spec))
+
+    pretrained.save_pretrained(tmp_path / "m", jax.tree.map(shard, params), card)
+    assert_same(pretrained.load_params(tmp_path / "m"), params)
+    # And in a process that has one device, unlike the eight of this one.
+    code = (
+        "import jax, sys; from vidjax import pretrained\n"
+        "assert jax.device_count() == 1\n"
+        "print(float(abs(pretrained.load_params(sys.argv[1])['head']['kernel']).sum()))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    out = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "m"],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert float(out.stdout) == float(abs(params["head"]["kernel"]).sum())
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_workdir_of_a_run(tmp_path, params, card, ema):
+    pretrained.write_card(tmp_path, card)
+    averaged = jax.tree.map(lambda x: x * 2, params)
+    with ocp.CheckpointManager(tmp_path / "checkpoints") as manager:
+        for step in (5, 10):
+            state = {
+                "step": np.int32(step),
+                "params": jax.tree.map(lambda x, step=step: jnp.asarray(x + step), params),
+                "opt_state": [{"mu": params}, {}],
+                "ema_params": averaged if ema else {},
+            }
+            manager.save(step, args=ocp.args.StandardSave(state))
+        manager.wait_until_finished()
+    (tmp_path / "checkpoints" / "20.orbax-checkpoint-tmp").mkdir()  # a save that was cut off
+    expected = averaged if ema else jax.tree.map(lambda x: x + 10, params)
+    assert_same(pretrained.load_params(tmp_path), expected)
+    assert vidjax.load_model(tmp_path).classes == ("a", "b", "c")
+
+
+def change_card(folder, **changes):
+    content = json.loads((folder / "model.json").read_text())
+    content["model"] |= changes
+    (folder / "model.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_classes": 4}, r"head/bias is float32\[3\], expected float32\[4\]"),
+        ({"pool": "first"}, r"encoder/norm/scale is missing.*fc_norm/scale is not in the model"),
+        ({"width": 20}, r"and \d+ more"),
+        ({"wdith": 20}, r"unknown field.*did you mean 'width'"),
+    ],
+)
+def test_parameters_of_another_model_are_refused(folder, changes, message):
+    change_card(folder, **changes)
+    with pytest.raises(UserError, match=message):
+        pretrained.load_model(folder)
+
+
+def test_other_dtypes_are_refused_not_cast(tmp_path, params, card):
+    half = jax.tree.map(lambda x: x.astype(np.float16), params)
+    pretrained.save_pretrained(tmp_path, half, card)
+    with pytest.raises(UserError, match=r"is float16\[.*expected float32\["):
+        pretrained.load_params(tmp_path)
+
+
+def test_foreign_and_damaged_folders(folder, tmp_path):
+    with pytest.raises(UserError, match=r"no vidjax model: it has no model\.json; convert"):
+        pretrained.load_model(tmp_path / "nothing")
+
+    for name, content, message in (
+        ("json", "{", "is damaged: JSONDecodeError"),
+        ("keys", '{"format": 1}', "is damaged: KeyError"),
+        ("format", '{"format": 99}', "has format 99, this vidjax reads 1"),
+        ("list", "[]", "is damaged: TypeError"),
+    ):
+        shutil.copytree(folder, tmp_path / name)
+        (tmp_path / name / "model.json").write_text(content)
+        with pytest.raises(UserError, match=message):
+            pretrained.load_model(tmp_path / name)
+
+    shutil.copytree(folder, tmp_path / "empty")
+    shutil.rmtree(tmp_path / "empty" / "params")
+    with pytest.raises(UserError, match=r"holds no parameters: neither params/ nor checkpoints"):
+        pretrained.load_model(tmp_path / "empty")
+
+    shutil.copytree(folder, tmp_path / "metadata")
+    (tmp_path / "metadata" / "params" / "_METADATA").unlink()
+    with pytest.raises(UserError, match="damaged or incomplete"):
+        pretrained.load_model(tmp_path / "metadata")
+
+    shutil.copytree(folder, tmp_path / "data")
+    for path in (tmp_path / "data" / "params").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match="damaged or incomplete"):
+        pretrained.load_model(tmp_path / "data")
+
+
+def test_preprocess(folder):
+    loaded = pretrained.load_model(folder)
+    rng = np.random.default_rng(0)
+    clip = rng.integers(0, 256, (4, 10, 10, 3), dtype=np.uint8)
+    out = loaded.preprocess(clip)
+    assert out.shape == (1, 4, 8, 8, 3)
+    assert out.dtype == jnp.float32
+    middle = (clip[:, 1:9, 1:9] / 255 - FACTS.mean) / FACTS.std
+    np.testing.assert_allclose(out[0], middle, atol=1e-6)
+    # A whole video is sampled: the middle clip at stride 2.
+    video = np.repeat(np.arange(20, dtype=np.uint8), 300).reshape(20, 10, 10, 3)
+    frames = loaded.preprocess(video)[0, :, 0, 0, 0] * FACTS.std[0] + FACTS.mean[0]
+    np.testing.assert_allclose(np.diff(frames * 255), 2, atol=1e-3)
+    with pytest.raises(UserError, match="must be uint8"):
+        loaded.preprocess(video.astype(np.float32))
+    with pytest.raises(UserError, match="must be uint8"):
+        loaded.preprocess(clip.astype(np.float32))

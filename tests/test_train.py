@@ -1,0 +1,222 @@
+"""The loop on real encoded clips: it learns, resumes exactly, shards, and answers wrong input."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidjax import configlib, optim, sharding, task, train
+from vidjax.errors import UserError
+
+
+LISTS = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def lists(demo_folder):
+    LISTS.update({split: str(demo_folder / f"{split}.csv") for split in ("train", "val")})
+
+
+def small(name="videomae_k400", **overrides):
+    """A demo config so small that a step takes milliseconds."""
+    config = configlib.load(f"configs/{name}.py:demo")
+    config.data.update(batch_size=16, frames=4, size=32, short_side=32, workers=0)
+    config.data.update(LISTS)
+    config.model.update(width=32, depth=2, num_heads=2, mlp_dim=64, patch_size=(2, 8, 8))
+    if config.model.head == "reconstruct":
+        config.model.update(decoder_width=24, decoder_depth=1, decoder_num_heads=2)
+        config.model.update(decoder_mlp_dim=48)
+    config.update(train_steps=4, log_every=2)
+    config.optim.warmup_epochs = 0.0
+    config.optim.warmup_steps = 1
+    config.checkpoint.every = 100
+    for key, value in overrides.items():
+        config.update_from_flattened_dict({key.replace("__", "."): value})
+    return config
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("name", ["videomae_k400", "videomae_k400_finetune"])
+def test_resuming_is_exact(name, tmp_path):
+    extra = {"ema_decay": 0.9, "grad_accum": 2}
+    whole = train.train(small(name, **extra), tmp_path / "whole")
+    halves = small(name, **extra)
+    halves.checkpoint.every = 2
+    run = train._Run.report
+
+    def stop_at_3(self, step, *args):
+        run(self, step, *args)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train._Run, "report", stop_at_3)
+        train.train(halves, tmp_path / "halves")
+    resumed = train.train(halves, tmp_path / "halves")
+    assert int(resumed.step) == 4
+    assert_same(whole, resumed)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "halves/metrics.jsonl").open()]
+    assert steps == sorted(set(steps) | {4})[:1] + [4] * (len(steps) - 1)
+
+
+def test_a_run_leaves_what_it_promises(tmp_path):
+    workdir = tmp_path / "run"
+    train.train(small(), workdir)
+    names = {path.name for path in workdir.iterdir()}
+    assert names >= {"config.json", "model.json", "checkpoints", "metrics.jsonl", "tensorboard"}
+    assert names >= {"DONE", "reconstruction_4.png"}
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    assert {"loss", "grad_norm", "lr", "clips_per_second", "waiting_for_data"} <= set(lines[0])
+    assert {"val/loss", "val/mean_patch_loss"} <= set(lines[-1])
+
+
+def test_losses_agree_on_any_mesh(tmp_path):
+    def losses(**mesh):
+        config = small("videomae_k400")
+        config.mesh.update(mesh)
+        config.log_every = 1
+        workdir = tmp_path / "-".join(map(str, mesh.values()))
+        train.train(config, workdir)
+        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+        return [line["loss"] for line in lines if "loss" in line]
+
+    first = losses(data=8, fsdp=1, tensor=1)
+    assert len(first) == 4
+    np.testing.assert_allclose(losses(data=2, fsdp=2, tensor=2), first, rtol=1e-5)
+
+
+def test_fsdp_splits_parameters_and_moments():
+    config = small()
+    config.mesh.update(data=1, fsdp=8, tensor=1)
+    work = task.Task(config)
+    optimizer = optim.make_optimizer(config.optim, lambda step: 1e-3)
+    _, abstract = train.abstract_state(work, optimizer)
+    kernel = abstract.params["encoder"]["blocks"]["mlp"]["fc1"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (2, 4, 64)
+    moments = [x for x in jax.tree.leaves(abstract.opt_state) if x.shape == kernel.shape]
+    assert len(moments) == 2
+    assert all(x.sharding.shard_shape(x.shape) == (2, 4, 64) for x in moments)
+
+
+def test_grad_accumulation_averages():
+    class Square:
+        def loss(self, params, batch, *, rng, ema_params=None):
+            return jnp.mean((batch["x"] * params["w"]) ** 2), {}
+
+    cfg = configlib.base().optim
+    optimizer = optim.make_optimizer(cfg, lambda step: 0.1)
+    batch = {"x": jnp.arange(8.0)}
+    results = []
+    for parts in (1, 4):
+        params = {"w": jnp.float32(2.0)}
+        state = train.TrainState(jnp.int32(0), params, optimizer.init(params), {})
+        step = train.make_train_step(Square(), optimizer, grad_accum=parts)
+        results.append(jax.device_get(step(state, batch)))
+    np.testing.assert_allclose(results[0][1]["loss"], results[1][1]["loss"], rtol=1e-6)
+    np.testing.assert_allclose(results[0][1]["grad_norm"], results[1][1]["grad_norm"], rtol=1e-6)
+    np.testing.assert_allclose(results[0][0].params["w"], results[1][0].params["w"], rtol=1e-6)
+
+
+def test_frozen_parameters_stay_and_have_no_moments(tmp_path):
+    config = small("videomae_k400_finetune", optim__freeze=("encoder/.*",))
+    work = task.Task(config)
+    before = jax.jit(work.objective.init)(
+        jax.random.key(config.seed),
+        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), work.example_batch(1)),
+    )
+    state = train.train(config, tmp_path / "run")
+    moments = {x.shape for x in jax.tree.leaves(state.opt_state)}
+    assert (2, 32, 64) not in moments and (32, 8) in moments
+    fc1 = before["encoder"]["blocks"]["mlp"]["fc1"]["kernel"].unbox()
+    np.testing.assert_array_equal(state.params["encoder"]["blocks"]["mlp"]["fc1"]["kernel"], fc1)
+
+
+def test_ema_follows(tmp_path):
+    state = train.train(small(ema_decay=0.5), tmp_path / "run")
+    assert jax.tree.structure(state.ema_params) == jax.tree.structure(state.params)
+    params, ema = state.params["mask_token"], state.ema_params["mask_token"]
+    assert 0 < np.abs(params - ema).max() < np.abs(params).max()
+
+
+def test_fine_tuning_takes_over_the_encoder(tmp_path, capsys):
+    pretrained = train.train(small(), tmp_path / "pretrained")
+    config = small("videomae_k400_finetune", init=str(tmp_path / "pretrained"))
+    config.update(train_steps=2)
+    config.optim.lr = 0.0
+    state = train.train(config, tmp_path / "tuned")
+    assert_same(
+        state.params["encoder"]["blocks"], jax.device_get(pretrained.params["encoder"]["blocks"])
+    )
+    said = capsys.readouterr().err
+    assert "fresh here: fc_norm/bias, fc_norm/scale, head/bias, head/kernel" in said
+
+
+def test_checkpoint_of_another_architecture(tmp_path):
+    train.train(small(train_steps=2), tmp_path / "pretrained")
+    config = small("videomae_k400_finetune", init=str(tmp_path / "pretrained"))
+    config.model.width = 48
+    with pytest.raises(UserError, match=r"encoder/.* is float32.*there.*here"):
+        train.train(config, tmp_path / "tuned")
+
+
+def test_workdir_of_another_config(tmp_path):
+    train.train(small(train_steps=2), tmp_path / "run")
+    config = small(train_steps=2)
+    config.optim.lr = 0.5
+    with pytest.raises(UserError, match=r"optim.lr = 0.002 there, 0.5 now"):
+        train.train(config, tmp_path / "run")
+
+
+def test_loss_that_is_not_finite(tmp_path):
+    config = small()
+    config.optim.lr = 1e30
+    with pytest.raises(UserError, match="lower config.optim.lr"):
+        train.train(config, tmp_path / "run")
+
+
+def test_estimate(tmp_path, capsys):
+    assert train.train(small(estimate=True), None) is None
+    said = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    work = task.Task(small())
+    _, abstract = train.abstract_state(
+        work, optim.make_optimizer(work.config.optim, lambda step: 1.0)
+    )
+    count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(abstract.params))
+    assert said["parameters"] == f"{count:,}"
+    # Parameters and two moments, float32, whole on each device, and two int32 counters.
+    size = int(said["state_bytes"].split(" = ")[0].replace(",", ""))
+    assert size == 3 * 4 * count + 3 * 4
+    assert "MiB per device" in said["peak_bytes"]
+
+
+def test_batch_that_does_not_divide():
+    config = small()
+    config.data.batch_size = 12
+    with pytest.raises(UserError, match="must divide into 8 devices"):
+        task.Task(config)
+
+
+def test_mesh_that_does_not_fit():
+    config = small()
+    config.mesh.update(data=3)
+    with pytest.raises(UserError, match="does not make 8 devices"):
+        task.Task(config)
+
+
+def test_sharded_init_equals_unsharded():
+    states = []
+    for mesh in ({"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}):
+        config = small()
+        config.mesh.update(mesh)
+        work = task.Task(config)
+        optimizer = optim.make_optimizer(config.optim, lambda step: 1e-3)
+        with jax.set_mesh(work.mesh), sharding.nn.logical_axis_rules(sharding.RULES):
+            init, abstract = train.abstract_state(work, optimizer)
+            state = train.initial_state(work, init, abstract, print)
+        states.append(jax.device_get(state.params))
+    assert_same(*states)
