@@ -55,11 +55,5 @@ def get_config(arg=None):
     config.evals.val = dict(name="classification", every=2_000)
     config.evals.test = dict(name="classification", views=(5, 3))
     if arg.demo:
-        configlib.use_demo(config)
-        config.train_steps = 400
-        config.model.update(head_dropout=0.0, dtype="float32")
-        config.objective.update(mixup=0.0, cutmix=0.0, erase=0.0)
-        config.optim.lr, config.optim.min_lr = 1e-3, 0.0
-        config.evals.val.every = 100
-        config.evals.test.views = (3, 1)
+        configlib.use_demo(config, steps=500, lr=1e-3)
     return config

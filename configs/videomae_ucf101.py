@@ -32,10 +32,5 @@ def get_config(arg=None):
     config.evals.val = dict(name="loss", every=5_000)
     config.evals.pictures = dict(name="reconstruction", every=5_000)
     if arg.demo:
-        configlib.use_demo(config)
-        config.train_steps = 300
-        config.model.update(decoder_width=64, decoder_depth=2, decoder_num_heads=2)
-        config.model.update(decoder_mlp_dim=256, dtype="float32")
-        config.objective.mask_ratio = 0.75
-        config.optim.lr, config.optim.min_lr = 2e-3, 0.0
+        configlib.use_demo(config, steps=300, lr=2e-3)
     return config

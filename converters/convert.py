@@ -13,6 +13,7 @@ byte for byte, before the target appears.
 import contextlib
 import dataclasses
 import datetime
+import gc
 import importlib
 import math
 import os
@@ -121,7 +122,8 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
         },
     )
     pretrained.save_pretrained(folder, traverse_util.unflatten_dict(params, sep="/"), card)
-    params.clear()  # the check reads the folder, and shall not need the memory twice
+    params.clear()  # the check reads the folder, and shall not need the memory twice;
+    gc.collect()  # Orbax leaves what it saved in reference cycles
     _copy_originals(source, folder)
     _verify(source.tensors, pretrained.open_params(folder), conversion.rules, ignored)
 
@@ -163,13 +165,15 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
     path = folder / plan.weights
     write = formats.write_torch if path.suffix == ".pth" else formats.write_safetensors
     write(path, tensors)
+    num_tensors = len(tensors)
+    del tensors  # it holds the parameters, which the check reads again
     for name, content in plan.files.items():
         (folder / name).write_bytes(content)
     _verify(formats.read(path), params, plan.rules, {})
 
     count = sum(math.prod(params.spec(name).shape) for name in params)
     return [
-        f"{source}: {len(tensors)} tensors, {count:,} parameters as {_summary(dtypes)}, "
+        f"{source}: {num_tensors} tensors, {count:,} parameters as {_summary(dtypes)}, "
         "all bytes reproduced",
         f"sha256 {formats.sha256(path)} {path.name}",
         *(f"note: {note}" for note in notes),
@@ -257,21 +261,24 @@ def _resolve(name: str) -> tuple[Path, str | None]:
 
     repo, file = "/".join(parts[:2]), "/".join(parts[2:])
     try:
-        for weights in ([file],) if file else (["*.safetensors", "*.index.json"], ["*.bin"]):
+        for weights in [file] if file else ["model*.safetensors*", "pytorch_model*.bin*"]:
             folder = Path(
                 huggingface_hub.snapshot_download(
-                    repo, revision=revision or None, allow_patterns=[*_JSON_FILES, *weights]
+                    repo, revision=revision or None, allow_patterns=[*_JSON_FILES, weights]
                 )
             )
-            if any(folder.glob(pattern) for pattern in weights):
-                break
+            if any(folder.glob(weights)):
+                origin = f"{repo}@{folder.name}" + (f"/{file}" if file else "")
+                return folder / file if file else folder, origin
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"{name} is neither a path here nor available from the Hugging Face hub or its local "
-            f"cache ({type(error).__name__}); check the name, or download it and unset "
-            "HF_HUB_OFFLINE if that is set"
+            f"cache ({type(error).__name__}); check the name, and HF_HUB_OFFLINE if that is set"
         ) from error
-    return folder / file if file else folder, f"{repo}@{folder.name}" + (f"/{file}" if file else "")
+    raise UserError(
+        f"{name} is on the hub, or in its local cache, without {file or 'the usual weight files'}; "
+        f"name a file as {repo}/path/to/file.pth, and check HF_HUB_OFFLINE if that is set"
+    )
 
 
 def _copy_originals(source: formats.Source, folder: Path) -> None:

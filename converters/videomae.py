@@ -332,7 +332,7 @@ def describe(source: Source, options: Options) -> Conversion:
     notes: list[str] = []
     facts = (_hf_facts if format == "hf" else _original_facts)(source.config, model, notes)
 
-    heads = _num_heads("heads", model["width"], options.heads, facts.heads, _HEADS)
+    heads = _num_heads("heads", model["width"], options.heads, facts.heads, _HEADS, notes)
     model |= {"num_heads": heads, "eps": facts.eps}
     if model["head"] == "classify" and model["pool"] == "mean":
         model["fc_norm_eps"] = facts.head_eps
@@ -343,6 +343,7 @@ def describe(source: Source, options: Options) -> Conversion:
             options.decoder_heads,
             facts.decoder_heads,
             _DECODER_HEADS,
+            notes,
         )
         model["decoder_norm_eps"] = facts.head_eps
     if format == "hf" and model["width"] == 384 and heads == 16:
@@ -351,8 +352,6 @@ def describe(source: Source, options: Options) -> Conversion:
             "error of the published files, which costs most of the accuracy): if this is that "
             "model, convert it with --heads=6"
         )
-    if not (options.heads or facts.heads):
-        notes.append(f"{heads} heads are assumed, as in the published model of this width")
     return Conversion(
         format=format,
         model=model,
@@ -402,7 +401,12 @@ def _read_shapes(format: str, tensors: Mapping[str, np.ndarray], naming: Naming)
 
 
 def _num_heads(
-    flag: str, width: int, given: int | None, stated: int | None, published: Mapping[int, int]
+    flag: str,
+    width: int,
+    given: int | None,
+    stated: int | None,
+    published: Mapping[int, int],
+    notes: list[str],
 ) -> int:
     heads = given or stated or published.get(width)
     if not heads:
@@ -412,6 +416,8 @@ def _num_heads(
         )
     if width % heads:
         raise UserError(f"--{flag}={heads} does not divide the width {width}; correct it")
+    if not (given or stated):
+        notes.append(f"{heads} heads are assumed, as in the published model of width {width}")
     return heads
 
 

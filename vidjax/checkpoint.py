@@ -26,7 +26,9 @@ class Checkpoints:
             max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
         )
         self.folder = workdir / "checkpoints"
-        self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(
+            self.folder.absolute(), options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()

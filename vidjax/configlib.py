@@ -87,21 +87,40 @@ def base() -> ConfigDict:
     return config
 
 
-def use_demo(config: ConfigDict) -> ConfigDict:
-    """Turns a recipe into one that runs on a laptop in minutes, on clips that it makes itself.
+def use_demo(config: ConfigDict, *, steps: int, lr: float) -> None:
+    """Turns a recipe into one that a laptop runs in minutes, on clips that it makes itself.
 
-    The data is `vidjax.data.demo`: eight motions that no single frame tells apart. Only sizes and
-    durations change; the code that runs is the recipe's own.
+    The data is `vidjax.data.demo`: eight motions that no single frame tells apart. Sizes, rates and
+    durations change, and augmentation goes; the code that runs is the recipe's own.
     """
-    config.data.update(name="demo", train="", val="", root="", classes="", batch_size=32)
-    config.data.update(repeats=1, frames=8, stride=1, sampling="dense", size=64, short_side=64)
-    config.data.update(augment="center_crop", flip=0.0, rand_augment="")
-    config.model.update(variant="Ti", width=128, depth=4, num_heads=4, mlp_dim=512)
-    config.model.update(patch_size=(2, 8, 8), drop_path=0.0)
-    config.optim.update(lr_batch_size=0, warmup_epochs=1.0, layer_decay=1.0)
-    config.train_epochs = 0.0
-    config.log_every = 20
-    return config
+    config.train_steps, config.train_epochs, config.log_every = steps, 0.0, 20
+    config.data.update(
+        {
+            **{"name": "demo", "train": "", "val": "", "root": "", "classes": ""},
+            **{"batch_size": 32, "repeats": 1, "frames": 8, "stride": 2, "sampling": "dense"},
+            **{"size": 32, "short_side": 32, "augment": "center_crop", "flip": 0.0},
+            "rand_augment": "",
+        }
+    )
+    config.model.update(
+        {
+            **{"variant": "Ti", "width": 128, "depth": 4, "num_heads": 4, "mlp_dim": 512},
+            **{"patch_size": (2, 8, 8), "drop_path": 0.0, "dtype": "float32"},
+        }
+    )
+    if config.model.head == "reconstruct":
+        config.model.update({"decoder_width": 64, "decoder_depth": 2, "decoder_num_heads": 2})
+        config.model.decoder_mlp_dim = 256
+        config.objective.mask_ratio = 0.75
+    else:
+        config.model.head_dropout = 0.0
+        config.objective.update({"mixup": 0.0, "cutmix": 0.0, "erase": 0.0})
+    config.optim.update(
+        {"lr": lr, "min_lr": 0.0, "lr_batch_size": 0, "warmup_epochs": 1.0, "layer_decay": 1.0}
+    )
+    for entry in config.evals.values():
+        if entry.get("every"):
+            entry.every = 100
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:

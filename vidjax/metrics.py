@@ -6,7 +6,6 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
 
 
 class MetricsWriter:
@@ -69,7 +68,8 @@ class Throughput:
 class Progress:
     """A progress bar on a terminal, a line per report elsewhere."""
 
-    def __init__(self, total: int, start: int, out: TextIO = sys.stderr):
+    def __init__(self, total: int, start: int):
+        out = sys.stderr
         self._total, self._bar, self._out = total, None, out
         if out.isatty():
             from rich import progress

@@ -33,6 +33,7 @@ _FPS = 12
 _SHAPES = 3  # in one period of the sheet
 _PERIOD = 0.75  # of the sheet, as a share of the picture at scale 1
 _SCALES = 0.7, 1.5
+_LIGHT = 80  # difference between the top and the bottom of a picture, in levels
 
 
 def make(
@@ -145,16 +146,20 @@ def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndar
         along, across = _rotate(du, dv, np.float32(rng.uniform(0, 2 * np.pi)))
         alpha = _shape(rng.integers(3), rng.uniform(0.5, 0.75), along, across, size * _PERIOD)
         colour = rng.uniform(0.5, 1, 3).astype(np.float32)
-        shaded = (215 + 95 * along)[..., None] * (colour / colour.max())  # nowhere flat either
+        shaded = (225 + 20 * along - _LIGHT * y)[..., None] * (colour / colour.max())
         video += alpha[..., None] * (shaded - video)
     return np.clip(np.rint(video), 0, 255).astype(np.uint8)
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Three long waves per colour, [H, W, 3], darker than the shapes, nowhere flat."""
+    """Light from above and three long waves per colour, [H, W, 3]; darker than the shapes.
+
+    Nowhere flat, so that every patch has a pattern; the light is what all clips have in common, as
+    in real videos, and the first thing that a masked autoencoder learns.
+    """
     y, x = np.mgrid[:size, :size][..., None] / size
-    picture = rng.uniform(50, 90, 3)
-    for amplitude, periods in ((25, 0.5), (10, 1.0), (9, 2.0)):
+    picture = rng.uniform(70, 100, 3) + _LIGHT * (0.5 - y)
+    for amplitude, periods in ((12, 0.5), (6, 1.0), (5, 2.0)):
         turn, phase = rng.uniform(0, 2 * np.pi, (2, 3))
         wave = np.cos(turn) * x + np.sin(turn) * y
         picture = picture + amplitude * np.sin(2 * np.pi * periods * wave + phase)

@@ -1,0 +1,114 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidjax import evaluators
+from vidjax.errors import UserError
+from vidjax.evaluators.classification import top_k
+from vidjax.evaluators.reconstruction import figure
+
+
+def context(batches, num_videos, tmp_path, **predict):
+    return evaluators.Context(
+        predict=predict,
+        batches=lambda split, views: iter(batches),
+        num_videos=lambda split: num_videos,
+        num_classes=3,
+        workdir=tmp_path,
+    )
+
+
+def batch(logits, video_id, label, weight):
+    return {
+        "logits": jnp.asarray(logits, jnp.float32),
+        "video_id": jnp.asarray(video_id),
+        "label": jnp.asarray(label),
+        "weight": jnp.asarray(weight, jnp.float32),
+    }
+
+
+def logits_of(params, batch):
+    return batch["logits"]
+
+
+def run(entry, batches, num_videos, tmp_path, **predict):
+    predict = predict or {"logits": logits_of}
+    built = evaluators.build({"x": entry}, context(batches, num_videos, tmp_path, **predict))
+    return built["x"][0].run(None, 0)
+
+
+# Two views of three videos; the last batch is padded with a confident wrong answer.
+VIEWS = [
+    batch([[9, 0, 0], [0, 1, 0], [0, 0, 1]], [0, 0, 1], [1, 1, 2], [1, 1, 1]),
+    batch([[0, 0, 1], [2, 1, 0], [1, 2, 0]], [1, 2, 2], [2, 0, 0], [1, 1, 1]),
+    batch([[99, 0, 0], [99, 0, 0], [99, 0, 0]], [0, 1, 2], [1, 2, 0], [0, 0, 0]),
+]
+
+
+def test_padding_does_not_count_and_ties_are_wrong(tmp_path):
+    found = run({"name": "classification", "views": (2, 1)}, VIEWS, 3, tmp_path)
+    # Video 0 is wrong, video 1 right, and video 2 ties between classes 0 and 1.
+    assert found == {"top1": pytest.approx(1 / 3), "top5": 1.0, "videos": 3, "unreadable": 0}
+
+
+@pytest.mark.parametrize(("average", "top1"), [("softmax", 1.0), ("logits", 0.0)])
+def test_views_are_averaged_as_asked(average, top1, tmp_path):
+    # One loud wrong view against two that are right: probabilities outvote it, logits do not.
+    views = [batch([[9, 0, 0], [0, 2.9, 0], [0, 2.9, 0]], [0] * 3, [1] * 3, [1] * 3)]
+    entry = {"name": "classification", "views": (3, 1), "average": average}
+    assert run(entry, views, 1, tmp_path)["top1"] == top1
+
+
+def test_partial_or_double_counts_are_a_bug():
+    scores, labels = np.eye(3), np.arange(3)
+    with pytest.raises(RuntimeError, match="1 of 3 videos"):
+        top_k(scores, labels, np.array([2, 2, 1]), 2)
+    with pytest.raises(RuntimeError, match="1 of 3 videos"):
+        top_k(scores, labels, np.array([2, 4, 2]), 2)
+
+
+def test_unreadable_videos_are_left_out_and_counted():
+    found = top_k(np.eye(3), np.array([0, 0, 2]), np.array([1, 0, 1]), 1)
+    assert found == {"top1": 1.0, "top5": 1.0, "videos": 2.0, "unreadable": 1.0}
+    with pytest.raises(UserError, match="no video"):
+        top_k(np.eye(2), np.array([0, 1]), np.array([0, 0]), 1)
+
+
+def test_constant_scores_are_not_right():
+    assert top_k(np.zeros((4, 9)), np.zeros(4, int), np.ones(4, int), 1)["top5"] == 0.0
+
+
+def test_loss_ignores_padding(tmp_path):
+    batches = [
+        {"weight": jnp.array([1.0, 1.0]), "value": jnp.array([1.0, 2.0])},
+        {"weight": jnp.array([1.0, 0.0]), "value": jnp.array([6.0, np.nan])},
+    ]
+
+    def losses(params, batch):
+        return {"loss": batch["value"]}
+
+    found = run({"name": "loss"}, batches, 3, tmp_path, loss=losses)
+    assert found == {"loss": 3.0, "videos": 3.0}
+
+
+def test_figure_has_a_row_per_name_and_clip():
+    rows = {f"{i} x": np.full((3, 8, 16, 16, 3), i / 4, np.float32) for i in range(3)}
+    image = figure(rows, clips=2, columns=4, scale=2)
+    assert image.width == 4 * (32 + 4) + 4
+    pixels = np.asarray(image)
+    middle = [4 + 14 + 16 + row * (32 + 14) for row in range(3)]
+    assert [pixels[y, 20, 0] for y in middle] == [0, 64, 128]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"name": "clasification"}, "must be one of"),
+        ({"name": "classification", "view": (1, 1)}, "unknown keys"),
+        ({"name": "classification", "average": "mean"}, "'softmax' or 'logits'"),
+        ({"name": "reconstruction"}, "predicts 'reconstruction'"),
+    ],
+)
+def test_wrong_entries_are_answered(entry, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(entry, [], 1, tmp_path)
