@@ -20,7 +20,7 @@ def run_main(
 ) -> None:
     """Runs `main(argv)` under absl; a UserError is printed as one line and exits with code 2."""
 
-    logging.set_verbosity(logging.WARNING)  # libraries talk through absl; ours prints
+    logging.set_verbosity(logging.ERROR)  # libraries chat through absl; ours prints
 
     def guarded(call, argv):
         try:
