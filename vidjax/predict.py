@@ -36,7 +36,7 @@ def predict(
     if top_k < 1:
         raise UserError(f"--top_k must be at least 1, not {top_k}")
     loaded = pretrained.load_model(folder)
-    if loaded.card.model["head"] != "classify":
+    if not loaded.card.model.get("num_classes"):
         raise UserError(
             f"checkpoint {folder} has no class scores (its head is "
             f"{loaded.card.model['head']!r}); fine-tune it, or use a fine-tuned checkpoint"

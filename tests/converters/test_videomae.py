@@ -676,3 +676,19 @@ def test_cls_token_is_not_videomae(tmp_path):
     source = write_hf(tmp_path / "hf", tensors, hf_config(None))
     with pytest.raises(UserError, match="holds no weights of videomae"):
         to_vidjax(source, tmp_path / "v")
+
+
+def test_hub_repository_of_v2_without_a_head(tmp_path):
+    """OpenGVLab/VideoMAEv2-*: original names under `model.`, and a config.json with its arguments."""
+    case = "videomaev2_finetune"
+    tensors = {f"model.{n}": t for n, t in tensors_of(case).items() if not n.startswith("head.")}
+    config = {"model_config": {"num_heads": 3, "num_frames": 8, "img_size": 28, "num_classes": 0}}
+    to_vidjax(write_hf(tmp_path / "hf", tensors, config), tmp_path / "v")
+    loaded = pretrained.load_model(tmp_path / "v")
+    assert (loaded.card.preprocessing.frames, loaded.model.num_heads) == (8, 3)
+    with np.load(GOLDENS / case / "inputs.npz") as inputs:
+        video = inputs["pixel_values"].transpose(0, 2, 3, 4, 1)
+    features = loaded.model.apply({"params": loaded.params}, video)
+    assert errors({"features": np.asarray(features)}, golden(case))["features"] < TOL
+    convert(str(tmp_path / "v"), tmp_path / "out", "original", say=lambda line: None)
+    same_tensors(formats.read(tmp_path / "out" / "checkpoint.pth"), tensors)

@@ -164,7 +164,7 @@ class Classifier(EncoderFields, kw_only=True):
     """The encoder, a pooled and normalised feature, a linear head.
 
     Attributes:
-        num_classes: number of classes C.
+        num_classes: number of classes C; 0 has no head, the output is what it would see [B, D].
         pool: "mean" normalises the mean over tokens (every released model); "first" takes token 0
             of the normalised tokens (the reference's use_mean_pooling=False).
         fc_norm_eps: epsilon of the norm after pooling; None: as `eps`.
@@ -187,7 +187,8 @@ class Classifier(EncoderFields, kw_only=True):
         self.dropout = nn.Dropout(self.head_dropout)
         init = nn.initializers.normal(0.02 * self.head_scale)
         axes = ("embed", "classes")
-        self.head = Linear((self.num_classes,), axes, kernel_init=init, dtype=self.dtype)
+        if self.num_classes:
+            self.head = Linear((self.num_classes,), axes, kernel_init=init, dtype=self.dtype)
 
     def embed(self, video: Array, *, train: bool = False, head_mask: Array | None = None) -> Array:
         """What the head sees of normalised video [B, T, H, W, 3]: [B, D]."""
@@ -201,7 +202,8 @@ class Classifier(EncoderFields, kw_only=True):
     ) -> Array:
         """Class scores [B, C] of normalised video [B, T, H, W, 3]; head_mask [L, H]."""
         features = self.embed(video, train=train, head_mask=head_mask)
-        return self.head(self.dropout(features, deterministic=not train))
+        features = self.dropout(features, deterministic=not train)
+        return self.head(features) if self.num_classes else features
 
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of the smallest inputs with which the parameters can be initialised."""
