@@ -20,9 +20,10 @@ def get_config(arg=None):
     batch_size = configlib.choose("variant", arg.variant, BATCH_SIZE)
     config = configlib.base()
     config.train_epochs = arg.epochs
-    config.model = dict(
+    config.model.update(
         name="videomae", variant=arg.variant, head="reconstruct", eps=1e-6,
-        drop_path=0.0, remat="none", dtype="bfloat16",
+        decoder_norm_eps=configlib.unset(float), pos_grid=configlib.unset(tuple),
+        drop_path=0.0, dtype="bfloat16",
     )  # fmt: skip
     # decoder_mask_ratio=0.5 is VideoMAE V2's dual masking.
     config.objective = dict(

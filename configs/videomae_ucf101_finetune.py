@@ -19,9 +19,10 @@ def get_config(arg=None):
     arg = configlib.parse_arg(arg, demo=False)
     config = configlib.base()
     config.train_epochs = 100.0
-    config.model = dict(
+    config.model.update(
         name="videomae", variant="B", head="classify", eps=1e-6,
-        drop_path=0.2, head_dropout=0.5, remat="none", dtype="bfloat16",
+        fc_norm_eps=configlib.unset(float), pos_grid=configlib.unset(tuple),
+        drop_path=0.2, head_dropout=0.5, dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(
         name="classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0, erase=0.25

@@ -19,7 +19,9 @@ jax.config.update(
     "jax_compilation_cache_dir",
     os.environ.get("JAX_COMPILATION_CACHE_DIR") or f"{tempfile.gettempdir()}/vidjax_test_cache",
 )
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+# Everything goes there: saving on eight devices compiles hundreds of small slices.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +32,28 @@ def demo_folder(tmp_path_factory) -> pathlib.Path:
     return pathlib.Path(
         demo.make(tmp_path_factory.mktemp("demo") / "set", num_train=32, num_val=16)
     )
+
+
+@pytest.fixture(scope="session")
+def small(demo_folder):
+    """small(name, evals=False, **overrides): a demo config whose steps take milliseconds."""
+    from vidjax import configlib
+
+    def make(name="videomae_k400", *, evals=False, **overrides):
+        config = configlib.load(f"configs/{name}.py:demo")
+        config.data.update(batch_size=16, frames=4, size=32, short_side=32, workers=0)
+        config.data.update({s: str(demo_folder / f"{s}.csv") for s in ("train", "val")})
+        config.model.update(width=32, depth=2, num_heads=2, mlp_dim=64, patch_size=(2, 8, 8))
+        if config.model.head == "reconstruct":
+            config.model.update(decoder_width=24, decoder_depth=1, decoder_num_heads=2)
+            config.model.update(decoder_mlp_dim=48)
+        config.update(train_steps=4, log_every=2)
+        config.optim.update(warmup_epochs=0.0, warmup_steps=1)
+        config.checkpoint.every = 100
+        if not evals:  # each is one more program to compile
+            config.evals = {}
+        for key, value in overrides.items():
+            config.update_from_flattened_dict({key.replace("__", "."): value})
+        return config
+
+    return make

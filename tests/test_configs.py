@@ -13,6 +13,7 @@ from vidjax import configlib, optim, task, train
 from vidjax.data import datasets
 from vidjax.errors import UserError
 
+DEMO = "--config=configs/videomae_k400.py:demo"
 CONFIGS = sorted(glob.glob("configs/*.py"))
 
 
@@ -91,6 +92,38 @@ def test_parse_arg():
         parse("frames=many")
 
 
+def test_sizes_can_be_set_that_no_config_names():
+    config = configlib.load("configs/videomae_k400_finetune.py:S")
+    config.model.num_heads = 16  # as Hugging Face's small says
+    assert config.model.fc_norm_eps is None
+    config.model.fc_norm_eps = 1e-5
+    assert task.Task(config).model.num_heads == 16
+
+
+def test_estimate_needs_no_data(capsys):
+    config = configlib.load("configs/videomae_k400.py:S")
+    config.update(estimate=True)
+    config.data.update(batch_size=8, frames=2, size=32)
+    train.train(config, None)
+    assert "parameters: 24,029,376" in capsys.readouterr().out
+
+
+def test_validation_labels_are_the_training_lists(tmp_path):
+    for name, classes in (("train", ("apple", "bear", "cat")), ("val", ("cat", "apple"))):
+        (tmp_path / f"{name}.csv").write_text("".join(f"{c}.mp4,{c}\n" for c in classes))
+    for name in ("apple", "bear", "cat"):
+        (tmp_path / f"{name}.mp4").touch()
+    config = configlib.load("configs/videomae_k400_finetune.py:demo")
+    config.data.update(name="custom", train=str(tmp_path / "train.csv"))
+    config.data.val = str(tmp_path / "val.csv")
+    work = task.Task(config)
+    assert work.num_classes == 3
+    assert [video.label for video in work.videos("val")] == [2, 0]
+    (tmp_path / "val.csv").write_text("cat.mp4,dog\n")
+    with pytest.raises(UserError, match="'dog' is unknown"):
+        task.Task(config).videos("val")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -100,9 +133,18 @@ def test_parse_arg():
         (("--config=configs/videomae_k400.py", "--config.optim.lr=fast"), "could not convert"),
         (("--config=configs/videomae_k400.py:XXL",), "no recipe for variant 'XXL'"),
         (("--config=configs/videomae_k400.py",), "--config.data.train"),
-        (("--config=configs/videomae_k400.py:demo",), "--workdir"),
+        ((DEMO,), "--workdir"),
         (("--config=configs/videomae_k400.py", "--config.data.train=no.csv"), "no.csv"),
-        (("--config=configs/videomae_k400.py:demo", "stray"), "stray"),
+        ((DEMO, "stray"), "stray"),
+        (("--config", "configs/no.py"), "there is no config file configs/no.py"),
+        (("--config", "configs/videomae_k400.py", "--config.optim.lrr=1"), "'optim.lr'"),
+        (
+            ("--config=configs/videomae_k400.py:demo", "--config.model.remat=dot"),
+            "none, dots, full",
+        ),
+        (("--config=configs/videomae_k400.py:demo", "--config.model.dtype=bf16"), "bfloat16"),
+        (("--config=configs/videomae_k400.py:demo", "--config.grad_accum=0"), "at least 1"),
+        (("--config=configs/videomae_k400.py:demo", "--config.mesh.fsdp=0"), "does not make"),
     ],
 )
 def test_command_line_answers_in_one_sentence(arguments, message):

@@ -38,7 +38,9 @@ def test_warmup_longer_than_the_run():
     cfg = configlib.base().optim
     cfg.warmup_epochs = 5.0
     with pytest.raises(UserError, match="warm-up of 50 steps"):
-        optim.make_schedule(cfg, batch_size=8, total=40, steps_per_epoch=10)
+        optim.make_schedule(
+            cfg, batch_size=8, total=40, warmup=optim.warmup_steps(cfg, steps_per_epoch=10)
+        )
 
 
 def test_layer_factors_are_the_references():
@@ -72,3 +74,12 @@ def test_split_and_join():
     assert set(trained) == {"fc_norm", "head"} and set(frozen) == {"encoder"}
     joined = optim.join_params(trained, frozen)
     assert jax.tree.structure(joined) == jax.tree.structure(PARAMS)
+
+
+def test_layer_decay_beside_frozen_blocks():
+    trained, _ = optim.split_params(PARAMS, ("encoder/.*",))
+    factors = optim.layer_factors(trained, 0.75)
+    assert all(float(f) == 1.0 for f in jax.tree.leaves(factors))
+    trained, _ = optim.split_params(PARAMS, ("encoder/blocks/.*",))
+    with pytest.raises(UserError, match="freeze it too"):
+        optim.layer_factors(trained, 0.75)

@@ -10,40 +10,13 @@ import pytest
 from vidjax import configlib, optim, sharding, task, train
 from vidjax.errors import UserError
 
-LISTS = {}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def lists(demo_folder):
-    LISTS.update({split: str(demo_folder / f"{split}.csv") for split in ("train", "val")})
-
-
-def small(name="videomae_k400", *, evals=False, **overrides):
-    """A demo config so small that a step takes milliseconds."""
-    config = configlib.load(f"configs/{name}.py:demo")
-    config.data.update(batch_size=16, frames=4, size=32, short_side=32, workers=0)
-    config.data.update(LISTS)
-    config.model.update(width=32, depth=2, num_heads=2, mlp_dim=64, patch_size=(2, 8, 8))
-    if config.model.head == "reconstruct":
-        config.model.update(decoder_width=24, decoder_depth=1, decoder_num_heads=2)
-        config.model.update(decoder_mlp_dim=48)
-    config.update(train_steps=4, log_every=2)
-    config.optim.warmup_epochs = 0.0
-    config.optim.warmup_steps = 1
-    config.checkpoint.every = 100
-    if not evals:  # each is one more program to compile
-        config.evals = {}
-    for key, value in overrides.items():
-        config.update_from_flattened_dict({key.replace("__", "."): value})
-    return config
-
 
 def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.mark.parametrize("name", ["videomae_k400", "videomae_k400_finetune"])
-def test_resuming_is_exact(name, tmp_path):
+def test_resuming_is_exact(small, name, tmp_path):
     extra = {"ema_decay": 0.9, "grad_accum": 2}
     whole = train.train(small(name, **extra), tmp_path / "whole")
     halves = small(name, **extra)
@@ -65,7 +38,7 @@ def test_resuming_is_exact(name, tmp_path):
     assert steps == sorted(set(steps) | {4})[:1] + [4] * (len(steps) - 1)
 
 
-def test_a_run_leaves_what_it_promises(tmp_path):
+def test_a_run_leaves_what_it_promises(small, tmp_path):
     workdir = tmp_path / "run"
     train.train(small(evals=True), workdir)
     names = {path.name for path in workdir.iterdir()}
@@ -76,7 +49,7 @@ def test_a_run_leaves_what_it_promises(tmp_path):
     assert {"val/loss", "val/mean_patch_loss"} <= set(lines[-1])
 
 
-def test_losses_agree_on_any_mesh(tmp_path):
+def test_losses_agree_on_any_mesh(small, tmp_path):
     def losses(**mesh):
         config = small("videomae_k400")
         config.mesh.update(mesh)
@@ -91,7 +64,7 @@ def test_losses_agree_on_any_mesh(tmp_path):
     np.testing.assert_allclose(losses(data=2, fsdp=2, tensor=2), first, rtol=1e-5)
 
 
-def test_fsdp_splits_parameters_and_moments():
+def test_fsdp_splits_parameters_and_moments(small):
     config = small()
     config.mesh.update(data=1, fsdp=8, tensor=1)
     work = task.Task(config)
@@ -123,7 +96,7 @@ def test_grad_accumulation_averages():
     np.testing.assert_allclose(results[0][0].params["w"], results[1][0].params["w"], rtol=1e-6)
 
 
-def test_frozen_parameters_stay_and_have_no_moments(tmp_path):
+def test_frozen_parameters_stay_and_have_no_moments(small, tmp_path):
     config = small("videomae_k400_finetune", optim__freeze=("encoder/.*",))
     work = task.Task(config)
     before = jax.jit(work.objective.init)(
@@ -137,14 +110,14 @@ def test_frozen_parameters_stay_and_have_no_moments(tmp_path):
     np.testing.assert_array_equal(state.params["encoder"]["blocks"]["mlp"]["fc1"]["kernel"], fc1)
 
 
-def test_ema_follows(tmp_path):
+def test_ema_follows(small, tmp_path):
     state = train.train(small(ema_decay=0.5), tmp_path / "run")
     assert jax.tree.structure(state.ema_params) == jax.tree.structure(state.params)
     params, ema = state.params["mask_token"], state.ema_params["mask_token"]
     assert 0 < np.abs(params - ema).max() < np.abs(params).max()
 
 
-def test_fine_tuning_takes_over_the_encoder(tmp_path, capsys):
+def test_fine_tuning_takes_over_the_encoder(small, tmp_path, capsys):
     pretrained = train.train(small(), tmp_path / "pretrained")
     config = small("videomae_k400_finetune", init=str(tmp_path / "pretrained"))
     config.update(train_steps=2)
@@ -157,7 +130,7 @@ def test_fine_tuning_takes_over_the_encoder(tmp_path, capsys):
     assert "fresh here: fc_norm/bias, fc_norm/scale, head/bias, head/kernel" in said
 
 
-def test_checkpoint_of_another_architecture(tmp_path):
+def test_checkpoint_of_another_architecture(small, tmp_path):
     train.train(small(train_steps=2), tmp_path / "pretrained")
     config = small("videomae_k400_finetune", init=str(tmp_path / "pretrained"))
     config.model.width = 48
@@ -165,7 +138,7 @@ def test_checkpoint_of_another_architecture(tmp_path):
         train.train(config, tmp_path / "tuned")
 
 
-def test_workdir_of_another_config(tmp_path):
+def test_workdir_of_another_config(small, tmp_path):
     train.train(small(train_steps=2), tmp_path / "run")
     config = small(train_steps=2)
     config.optim.lr = 0.5
@@ -173,14 +146,25 @@ def test_workdir_of_another_config(tmp_path):
         train.train(config, tmp_path / "run")
 
 
-def test_loss_that_is_not_finite(tmp_path):
+def test_workdir_with_something_else(small, tmp_path):
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        train.train(small(), tmp_path)
+    (tmp_path / "config.json").write_text('{"architectures": ["VideoMAE"]}')
+    with pytest.raises(UserError, match="is not the config of a run"):
+        train.train(small(), tmp_path)
+    with pytest.raises(UserError, match="folder of this machine"):
+        train.train(small(), "gs://bucket/run")
+
+
+def test_loss_that_is_not_finite(small, tmp_path):
     config = small()
     config.optim.lr = 1e30
-    with pytest.raises(UserError, match=r"lower config\.optim\.lr"):
+    with pytest.raises(UserError, match=r"a lower config\.optim\.lr"):
         train.train(config, tmp_path / "run")
 
 
-def test_estimate(tmp_path, capsys):
+def test_estimate(small, tmp_path, capsys):
     assert train.train(small(estimate=True), None) is None
     said = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     work = task.Task(small())
@@ -195,21 +179,21 @@ def test_estimate(tmp_path, capsys):
     assert "MiB per device" in said["peak_bytes"]
 
 
-def test_batch_that_does_not_divide():
+def test_batch_that_does_not_divide(small):
     config = small()
     config.data.batch_size = 12
     with pytest.raises(UserError, match="must divide into 8 devices"):
         task.Task(config)
 
 
-def test_mesh_that_does_not_fit():
+def test_mesh_that_does_not_fit(small):
     config = small()
     config.mesh.update(data=3)
     with pytest.raises(UserError, match="does not make 8 devices"):
         task.Task(config)
 
 
-def test_sharded_init_equals_unsharded():
+def test_sharded_init_equals_unsharded(small):
     states = []
     for mesh in ({"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}):
         config = small()

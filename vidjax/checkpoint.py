@@ -135,40 +135,53 @@ def merge_params(
     problems += [f"{k} has no place here" for k in left if not may_drop.fullmatch(k)]
     if problems:
         raise UserError(
-            f"checkpoint {source} does not fit this config's model: {_some(problems)}; set "
-            f"config.model as in its model.json, or allow it by config.init_missing or init_unused"
+            f"checkpoint {source} does not fit this config's model: {_some(problems)}; set the "
+            f"sizes in config.model as in its model.json, or name what may differ in "
+            f"config.init_missing and config.init_unused"
         )
     merged = {k: have[k] if k in fits else x for k, x in want.items()}
     return traverse_util.unflatten_dict(merged, sep="/"), stays, left
 
 
 def claim_workdir(workdir: pathlib.Path, config: dict[str, Any]) -> None:
-    """Creates the workdir and its config.json; a workdir of another config is refused.
+    """Creates the workdir and its config.json; a folder with anything else in it is refused.
 
     `config` must be plain values. How often to log, save or evaluate, and on how many devices and
     processes, may change between runs of one workdir.
 
     Raises:
-        UserError: the workdir holds another run, or cannot be written.
+        UserError: the workdir holds another run or something else, or cannot be written.
     """
     path = workdir / "config.json"
-    config = json.loads(json.dumps(config))
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            old, new = (_leaves(_essential(c)) for c in (json.loads(path.read_text()), config))
-            changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-            if changed:
-                differs = _some(
-                    [f"{k} = {old.get(k)!r} there, {new.get(k)!r} now" for k in changed]
-                )
-                raise UserError(
-                    f"workdir {workdir} holds a run with another config ({differs}); choose "
-                    f"another --workdir, or the same config to continue that run"
-                )
-        path.write_text(json.dumps(config, indent=1) + "\n")
+            _check_same_run(path, config)
+        elif foreign := sorted(p.name for p in workdir.iterdir()):
+            raise UserError(
+                f"workdir {workdir} is not empty and holds no run ({_some(foreign)}); choose a "
+                f"new folder"
+            )
+        # Renamed into place, so that a kill leaves the old one or the new one.
+        new = path.with_suffix(".tmp")
+        new.write_text(json.dumps(config, indent=1) + "\n")
+        new.replace(path)
     except OSError as error:
         raise UserError(f"workdir {workdir} cannot be used: {error}") from None
+
+
+def _check_same_run(path: pathlib.Path, config: dict[str, Any]) -> None:
+    try:
+        old, new = (_leaves(_essential(c)) for c in (json.loads(path.read_text()), config))
+    except (ValueError, KeyError, AttributeError):
+        raise UserError(f"{path} is not the config of a run; choose another --workdir") from None
+    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    if changed:
+        differs = _some([f"{k} = {old.get(k)!r} there, {new.get(k)!r} now" for k in changed])
+        raise UserError(
+            f"workdir {path.parent} holds a run with another config ({differs}); choose another "
+            f"--workdir, or the same config to continue that run"
+        )
 
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:

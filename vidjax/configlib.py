@@ -13,7 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FieldReference, config_flags
+from ml_collections.config_dict import placeholder
 
 from vidjax.errors import UserError
 
@@ -25,8 +26,14 @@ def base() -> ConfigDict:
     config.train_steps = 0  # 0: from train_epochs
     config.train_epochs = 0.0
 
-    # Keywords of models.build, and of an objective's class; `name` picks the module.
-    config.model = ConfigDict()
+    # Keywords of models.build, and of an objective's class; `name` picks the module. What is unset
+    # comes from the variant, the data, or the model's own default.
+    config.model = ConfigDict(
+        {
+            **{key: unset(int) for key in ("width", "depth", "num_heads", "mlp_dim")},
+            **{"num_classes": unset(int), "unroll": unset(int), "remat": "none"},
+        }
+    )
     config.objective = ConfigDict()
     config.evals = ConfigDict()  # name of the figures -> keywords of an evaluator
 
@@ -87,6 +94,11 @@ def base() -> ConfigDict:
     return config
 
 
+def unset(kind: type) -> FieldReference:
+    """A key without a value, which the command line may set to one of this type."""
+    return placeholder(kind)
+
+
 def use_demo(config: ConfigDict, *, steps: int, lr: float) -> None:
     """Turns a recipe into one that a laptop runs in minutes, on clips that it makes itself.
 
@@ -119,8 +131,10 @@ def use_demo(config: ConfigDict, *, steps: int, lr: float) -> None:
         {"lr": lr, "min_lr": 0.0, "lr_batch_size": 0, "warmup_epochs": 1.0, "layer_decay": 1.0}
     )
     for entry in config.evals.values():
-        if entry.get("every"):
+        if "every" in entry:
             entry.every = 100
+        if "views" in entry:
+            entry.views = (3, 1)
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
@@ -164,7 +178,7 @@ def load(file_and_arg: str) -> ConfigDict:
     """
     name, _, arg = file_and_arg.partition(":")
     path = pathlib.Path(name)
-    if not path.is_file():
+    if not path.is_file() or path.suffix != ".py":
         known = sorted(str(p) for p in pathlib.Path("configs").glob("*.py") if p.stem[0] != "_")
         raise UserError(f"there is no config file {name}; {_suggest(name, known)}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -175,19 +189,23 @@ def load(file_and_arg: str) -> ConfigDict:
     return module.get_config(arg or None).lock()
 
 
-def define_flag() -> flags.FlagHolder:
+def define_flag() -> None:
     """Defines --config and, through ml_collections, one --config.key flag per key."""
-    return config_flags.DEFINE_config_file(
+    config_flags.DEFINE_config_file(
         "config", None, "Config file, such as configs/videomae_k400.py:demo.", lock_config=True
     )
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line (a `flags_parser` of absl); raises UserError for what is wrong."""
-    items = [arg.lstrip("-").partition("=")[::2] for arg in argv[1:] if arg.startswith("-")]
-    if config_file := dict(items).get("config"):
-        config = load(config_file)
-        for name, _ in items:
+    items = {}
+    for i, arg in enumerate(argv[1:], 1):
+        if arg.startswith("-"):
+            name, equals, value = arg.lstrip("-").partition("=")
+            items[name] = value if equals else "".join(argv[i + 1 : i + 2])
+    if "config" in items:
+        config = load(items["config"])
+        for name in items:
             if name.startswith("config."):
                 _check_key(config, name.removeprefix("config."))
     try:

@@ -47,21 +47,26 @@ class Throughput:
 
     def __init__(self, clips_per_step: int):
         self.clips_per_step = clips_per_step
-        self._waiting, self._start = 0.0, time.perf_counter()
+        self.restart()
 
-    def waited(self, seconds: float) -> None:
-        self._waiting += seconds
+    def step(self, waited: float) -> None:
+        """Counts a step that waited so many seconds for its batch."""
+        self._steps += 1
+        self._waiting += waited
 
-    def lap(self, steps: int, left: int) -> dict[str, float]:
-        """Figures since the last lap, of `steps` steps, with `left` more to go."""
-        now = time.perf_counter()
-        seconds = max(now - self._start, 1e-9)
+    def restart(self) -> None:
+        """Leaves out what happened since the last lap, such as an evaluation."""
+        self._start, self._steps, self._waiting = time.perf_counter(), 0, 0.0
+
+    def lap(self, left: int) -> dict[str, float]:
+        """Figures of the steps since the last lap, with `left` more to go."""
+        seconds = max(time.perf_counter() - self._start, 1e-9)
         figures = {
-            "clips_per_second": steps * self.clips_per_step / seconds,
+            "clips_per_second": self._steps * self.clips_per_step / seconds,
             "waiting_for_data": self._waiting / seconds,
-            "seconds_left": left * seconds / steps,
+            "seconds_left": left * seconds / self._steps,
         }
-        self._start, self._waiting = now, 0.0
+        self.restart()
         return figures
 
 

@@ -41,13 +41,16 @@ def scaled_rates(cfg: Any, batch_size: int) -> tuple[float, float]:
     return cfg.lr * scale, cfg.min_lr * scale
 
 
-def make_schedule(cfg: Any, *, batch_size: int, total: int, steps_per_epoch: int) -> Schedule:
+def warmup_steps(cfg: Any, steps_per_epoch: int) -> int:
+    return cfg.warmup_steps or round(cfg.warmup_epochs * steps_per_epoch)
+
+
+def make_schedule(cfg: Any, *, batch_size: int, total: int, warmup: int) -> Schedule:
     """The schedule of `cfg` (the `optim` block) over `total` steps.
 
     Raises:
         UserError: the warm-up leaves no steps to train.
     """
-    warmup = cfg.warmup_steps or round(cfg.warmup_epochs * steps_per_epoch)
     if warmup >= total:
         raise UserError(
             f"the warm-up of {warmup} steps fills the whole run of {total}; lower "
@@ -82,13 +85,19 @@ def layer_factors(params: Params, decay: float) -> Params:
     id is 0 for what makes the tokens, i + 1 for block i, L + 1 for what follows the blocks.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
-    depth = next(x.shape[0] for path, x in flat.items() if path.startswith("encoder/blocks/"))
+    depths = [x.shape[0] for path, x in flat.items() if path.startswith("encoder/blocks/")]
+    depth = depths[0] if depths else 0  # 0: the blocks are frozen
 
     def factor(path: str, x: jax.Array) -> jax.Array:
         if path.startswith("encoder/blocks/"):
             powers = decay ** (depth - jnp.arange(depth, dtype=jnp.float32))
             return powers.reshape(depth, *[1] * (x.ndim - 1))
         if path.startswith("encoder/") and not path.startswith("encoder/norm/"):
+            if not depth:
+                raise UserError(
+                    f"config.optim.layer_decay needs to know how far {path} is from the head, but "
+                    f"the blocks are frozen; freeze it too, or set layer_decay to 1"
+                )
             return jnp.float32(decay ** (depth + 1))
         return jnp.float32(1.0)
 

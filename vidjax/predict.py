@@ -9,12 +9,6 @@ from absl import flags
 from vidjax import pretrained
 from vidjax.errors import UserError, run_main
 
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Folder of a converted checkpoint, or workdir of a run."
-)
-_VIDEO = flags.DEFINE_multi_string("video", [], "A video file; may be given several times.")
-_TOP_K = flags.DEFINE_integer("top_k", 5, "How many classes to print for each video.")
-
 
 def predict(
     folder: str, videos: Sequence[str], top_k: int = 5
@@ -53,15 +47,19 @@ def predict(
 
 
 def main(argv: list[str]) -> None:
+    checkpoint, videos = flags.FLAGS.checkpoint, flags.FLAGS.video
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; videos are given by --video=FILE")
-    if not _CHECKPOINT.value or not _VIDEO.value:
+    if not checkpoint or not videos:
         raise UserError("say what to look at: --checkpoint=FOLDER --video=FILE")
-    for path, classes in predict(_CHECKPOINT.value, _VIDEO.value, _TOP_K.value).items():
+    for path, classes in predict(checkpoint, videos, flags.FLAGS.top_k).items():
         print(path)
         for name, probability in classes:
             print(f"  {probability:6.1%}  {name}")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("checkpoint", None, "Folder of a converted checkpoint or of a run.")
+    flags.DEFINE_multi_string("video", [], "A video file; may be given several times.")
+    flags.DEFINE_integer("top_k", 5, "How many classes to print for each video.")
     run_main(main)

@@ -25,6 +25,7 @@ from flax import traverse_util
 
 from vidjax import models
 from vidjax.data.transforms import Preprocessing, eval_views, prepare
+from vidjax.data.video import VideoError
 from vidjax.errors import UserError
 
 CARD = "model.json"
@@ -79,13 +80,15 @@ class Pretrained:
             The middle clip's centre crop, normalised: float32 [1, T, size, size, 3].
 
         Raises:
-            UserError: an array of another shape or dtype.
-            VideoError: the file cannot be read as a video.
+            UserError: an array of another shape or dtype, or a file that cannot be read as video.
         """
         facts = self.card.preprocessing
         is_array = isinstance(video, np.ndarray) and video.dtype == np.uint8 and video.ndim == 4
         is_clip = is_array and len(video) == facts.frames
-        clip = eval_views(video, facts) if is_clip else prepare(video, facts)
+        try:
+            clip = eval_views(video, facts) if is_clip else prepare(video, facts)
+        except VideoError as error:
+            raise UserError(f"{video} cannot be read as video: {error}") from None
         mean, std = np.float32(facts.mean), np.float32(facts.std)
         return jnp.asarray((clip / np.float32(255) - mean) / std)
 

@@ -27,9 +27,9 @@ def make_mesh(cfg: Any) -> Mesh:
         UserError: the sizes do not fit the number of devices.
     """
     sizes, devices = [cfg.data, cfg.fsdp, cfg.tensor], jax.device_count()
-    known = int(np.prod([n for n in sizes if n != -1]))
+    known = max(1, int(np.prod([n for n in sizes if n != -1])))
     sizes = [devices // known if n == -1 else n for n in sizes]
-    if int(np.prod(sizes)) != devices:
+    if min(sizes) < 1 or int(np.prod(sizes)) != devices:
         raise UserError(
             f"config.mesh data x fsdp x tensor = {'x'.join(map(str, sizes))} does not make "
             f"{devices} devices; set one of them to -1"

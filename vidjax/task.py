@@ -11,10 +11,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vidjax import data, evaluators, models, objectives, sharding
+from vidjax import data, evaluators, models, objectives, pretrained, sharding
 from vidjax.data import datasets, demo
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
+from vidjax.models.layers import REMAT_POLICIES
+
+# What evaluation takes from the checkpoint rather than from the config.
+_CARD_FACTS = ("mean", "std", "resize")
 
 
 class Task:
@@ -23,37 +27,48 @@ class Task:
     Attributes:
         config: as given.
         mesh: of all devices.
-        model: the linen module.
+        preprocessing: of its clips.
+        model: the linen module; that of `card` if there is one, as are mean, std and resize.
         objective: what it is trained for.
 
     Raises:
         UserError: for whatever in the config does not fit.
     """
 
-    def __init__(self, config: ConfigDict):
-        self.config = config
-        self.mesh = sharding.make_mesh(config.mesh)
-        name = config.data.name
-        if name not in datasets.DATASETS and name != "custom":
+    def __init__(self, config: ConfigDict, card: pretrained.Card | None = None):
+        self.config, self.card = config, card
+        _check(config)
+        if card and card.model["head"] != config.model.head:
             raise UserError(
-                f"config.data.name must be one of {', '.join(datasets.DATASETS)}, or custom for "
-                f"your own data, not {name!r}"
+                f"the config evaluates a model with head {config.model.head!r}, the checkpoint has "
+                f"head {card.model['head']!r}; choose the config it was trained with"
             )
-        self.dataset = datasets.DATASETS.get(name)
-        batch, parts = config.data.batch_size, sharding.batch_parts(self.mesh)
-        if batch < 1 or batch * config.data.repeats % (parts * config.grad_accum):
+        self.mesh = sharding.make_mesh(config.mesh)
+        self.dataset = datasets.DATASETS.get(config.data.name)
+        parts = sharding.batch_parts(self.mesh)
+        if self.clips_per_step % (parts * config.grad_accum):
             raise UserError(
-                f"config.data.batch_size = {batch} (x {config.data.repeats} repeats) must divide "
-                f"into {parts} devices x {config.grad_accum} parts (config.grad_accum)"
+                f"config.data.batch_size = {config.data.batch_size} (x {config.data.repeats} "
+                f"repeats) must divide into {parts} devices x {config.grad_accum} parts "
+                f"(config.grad_accum)"
             )
         self.preprocessing = Preprocessing.from_config(config.data)
-        fields = config.model.to_dict()
-        if fields.get("head") == "classify":
+        fields = {key: value for key, value in config.model.to_dict().items() if value is not None}
+        if card:
+            speed = {key: fields[key] for key in ("dtype", "remat", "unroll") if key in fields}
+            fields = card.model | speed
+            facts = {key: getattr(card.preprocessing, key) for key in _CARD_FACTS}
+            self.preprocessing = dataclasses.replace(self.preprocessing, **facts)
+        elif fields["head"] == "classify":
             fields.setdefault("num_classes", self.num_classes)
         self.model = models.build(**fields)
         objective = config.objective.to_dict()
         self.objective = objectives.build(
-            objective.pop("name"), self.model, config.data.mean, config.data.std, **objective
+            objective.pop("name"),
+            self.model,
+            self.preprocessing.mean,
+            self.preprocessing.std,
+            **objective,
         )
 
     def has(self, split: str) -> bool:
@@ -81,15 +96,29 @@ class Task:
                 f"{cfg.name} (lines of `path label`; --config.data.root for relative paths), or "
                 f"append :demo to the config's name, which needs no data"
             )
+        classes, num_classes = cfg.classes, self.config.model.num_classes
+        if self.card and cfg.name == "custom":
+            classes = classes or self.card.classes or ""
+            num_classes = self.card.model.get("num_classes")
+        elif split == "val" and self.has("train") and self.config.model.head == "classify":
+            # Labels mean what they mean in training, even if a class has no video here.
+            classes = classes or self.classes or ""
+            num_classes = num_classes or self.num_classes
         return datasets.read_list(
             path,
             cfg.root,
             cfg.name,
-            classes=cfg.classes,
+            classes=classes,
             split="test" if split == "val" else split,
-            num_classes=self.config.model.get("num_classes"),
+            num_classes=num_classes,
             need_labels=self.config.model.head == "classify",
         )
+
+    @property
+    def notices(self) -> list[str]:
+        """What reading the lists found worth saying."""
+        return [text for split in ("train", "val") if self.has(split)
+                for text in self.videos(split).notices]  # fmt: skip
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -155,8 +184,9 @@ class Task:
             parts = sharding.batch_parts(self.mesh)
             loader = data.eval_loader(
                 self.videos(split),
-                self.config.data,
-                batch_size=-(-self.config.data.batch_size // parts) * parts,
+                self.preprocessing,
+                # No more clips at once than in training, which may cut its batch into parts.
+                batch_size=-(-self.clips_per_step // self.config.grad_accum // parts) * parts,
                 views=views,
                 process=(jax.process_index(), jax.process_count()),
                 workers=self.config.data.workers,
@@ -193,6 +223,32 @@ class Task:
                 + (f"every {every} steps" if every else "at the end")
             )
         return lines
+
+
+def _check(config: ConfigDict) -> None:
+    name = config.data.name
+    if name not in datasets.DATASETS and name != "custom":
+        raise UserError(
+            f"config.data.name must be one of {', '.join(datasets.DATASETS)}, or custom for your "
+            f"own data, not {name!r}"
+        )
+    positive = ("data.batch_size", "data.repeats", "data.frames", "data.size", "grad_accum")
+    for key in (*positive, "log_every", "checkpoint.every", "checkpoint.keep"):
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        if value < 1:
+            raise UserError(f"config.{key} must be at least 1, not {value}")
+    if config.model.remat not in REMAT_POLICIES:
+        raise UserError(
+            f"config.model.remat must be one of {', '.join(REMAT_POLICIES)}, "
+            f"not {config.model.remat!r}"
+        )
+    if config.model.dtype not in ("float32", "bfloat16", "float16", "float64"):
+        raise UserError(
+            f"config.model.dtype must be float32, bfloat16, float16 or float64, "
+            f"not {config.model.dtype!r}"
+        )
 
 
 def _demo_folder() -> pathlib.Path:

@@ -6,6 +6,7 @@ a resumed run equals an uninterrupted one bit for bit.
 """
 
 import collections
+import dataclasses
 import json
 import math
 import pathlib
@@ -23,9 +24,6 @@ from ml_collections import ConfigDict
 import vidjax
 from vidjax import checkpoint, configlib, metrics, models, optim, pretrained, sharding, task
 from vidjax.errors import UserError, run_main
-
-_CONFIG = configlib.define_flag()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and pictures.")
 
 
 @flax.struct.dataclass
@@ -146,11 +144,12 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     if not config.init:
         say("start: random parameters")
         return state
-    card = pretrained.read_card(config.init)
-    for key in ("eps", "patch_size"):
-        there, here = card.model.get(key), models.config_of(work.model).get(key)
-        if there != here:
-            say(f"note: {config.init} was made with {key} = {there}, this run has {here}")
+    card, mine = pretrained.read_card(config.init), models.config_of(work.model)
+    there = {**card.model, **dataclasses.asdict(card.preprocessing)}
+    here = {**mine, **dataclasses.asdict(work.preprocessing)}
+    for key in ("eps", "fc_norm_eps", "patch_size", "mean", "std", "resize"):
+        if key in there and key in here and there[key] != here[key]:
+            say(f"note: {config.init} was made with {key} {there[key]}, this run has {here[key]}")
     params, fresh, left = checkpoint.merge_params(
         state.params,
         pretrained.load_params(config.init),
@@ -209,13 +208,16 @@ def train(config: ConfigDict, workdir: str | pathlib.Path | None) -> TrainState 
         UserError: for input that does not fit, and for a loss that is not finite.
     """
     work = task.Task(config)
-    total = work.total_steps
-    schedule = optim.make_schedule(
-        config.optim,
-        batch_size=config.data.batch_size,
-        total=total,
-        steps_per_epoch=work.steps_per_epoch,
-    )
+    if config.estimate:  # of memory, for which neither videos nor rates are needed
+        total, schedule = 0, optim.cosine_with_warmup(1.0, 0.0, 2, 1)
+    else:
+        total = work.total_steps
+        schedule = optim.make_schedule(
+            config.optim,
+            batch_size=config.data.batch_size,
+            total=total,
+            warmup=optim.warmup_steps(config.optim, work.steps_per_epoch),
+        )
     optimizer = optim.make_optimizer(config.optim, schedule)
     with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
         init, abstract = abstract_state(work, optimizer)
@@ -235,11 +237,17 @@ def train(config: ConfigDict, workdir: str | pathlib.Path | None) -> TrainState 
             return None
         if not workdir:
             raise UserError("say where the run is written: --workdir=FOLDER")
-        run = _Run(work, pathlib.Path(workdir), total, schedule)
+        run = _Run(work, _local(workdir), total, schedule)
         try:
             return run.loop(step_fn, init, abstract)
         finally:
             run.close()
+
+
+def _local(folder: str | pathlib.Path) -> pathlib.Path:
+    if "://" in str(folder):
+        raise UserError(f"--workdir={folder} must be a folder of this machine's file system")
+    return pathlib.Path(folder).expanduser()
 
 
 class _Run:
@@ -279,41 +287,46 @@ class _Run:
         clock = metrics.Throughput(work.clips_per_step)
         # Steps are queued ahead of the device, but only a few: each holds a batch in its memory.
         queued: collections.deque[dict[str, jax.Array]] = collections.deque()
-        last_report = self.start
         for step in range(self.start + 1, self.total + 1):
-            waiting = time.perf_counter()
+            start = time.perf_counter()
             batch = sharding.put_batch(next(batches), work.mesh)
-            clock.waited(time.perf_counter() - waiting)
+            clock.step(waited=time.perf_counter() - start)
             state, figures = step_fn(state, batch)
             queued.append(figures)
             if len(queued) > 2:
                 jax.block_until_ready(queued.popleft())
             self.progress.advance(step)
-            if step % config.log_every == 0 or step == self.total:
-                self.report(step, jax.device_get(figures), clock, step - last_report)
-                last_report = step
-            if step % config.checkpoint.every == 0 or step == self.total:
+            save = step % config.checkpoint.every == 0 or step == self.total
+            # Figures are looked at before a save: a state that is not finite must not replace one
+            # that is.
+            if save or step % config.log_every == 0:
+                self.report(step, jax.device_get(figures), clock)
+            if save:
                 self.checkpoints.save(step, state)
             due = [k for k, (_, every) in evaluators.items() if every and step % every == 0]
             if step < self.total and due:
                 self.evaluate({k: evaluators[k] for k in due}, state, step)
+                clock.restart()
         batches.close()
         results = self.evaluate(evaluators, state, self.total)
         self.checkpoints.wait()
         self.finish(results)
         return state
 
-    def report(self, step: int, figures, clock: metrics.Throughput, steps: int) -> None:
+    def report(self, step: int, figures, clock: metrics.Throughput) -> None:
         figures = {key: float(value) for key, value in figures.items()}
-        figures |= {"lr": float(self.schedule(step - 1))} | clock.lap(steps, self.total - step)
+        figures |= {"lr": float(self.schedule(step - 1))} | clock.lap(self.total - step)
         self.writer.write(step, figures)
         self.progress.report(step, figures)
-        if not math.isfinite(figures["loss"]):
-            raise UserError(
-                f"the loss is {figures['loss']} at step {step}; the last good state is checkpoint "
-                f"{self.checkpoints.latest_step()} in {self.workdir}; lower config.optim.lr, or "
-                f"set config.optim.clip_norm"
-            )
+        for key in ("loss", "grad_norm"):
+            if not math.isfinite(figures[key]):
+                last = self.checkpoints.latest_step()
+                good = f"checkpoint {last} is good" if last else "there is no checkpoint yet"
+                raise UserError(
+                    f"{key} is {figures[key]} at step {step} of {self.workdir} ({good}); start a "
+                    f"new --workdir with a lower config.optim.lr or with config.optim.clip_norm, "
+                    f"from --config.init={self.workdir} if there is a checkpoint"
+                )
 
     def evaluate(self, evaluators, state: TrainState, step: int) -> dict[str, float]:
         params = state.ema_params or state.params
@@ -331,7 +344,7 @@ class _Run:
         work, config = self.work, self.work.config
         cfg, steps = config.data, work.steps_per_epoch
         peak, final = optim.scaled_rates(config.optim, cfg.batch_size)
-        warmup = config.optim.warmup_steps or round(config.optim.warmup_epochs * steps)
+        warmup = optim.warmup_steps(config.optim, steps)
         count = sum(math.prod(x.shape) for x in jax.tree.leaves(abstract.params))
         mesh = " ".join(f"{axis}={n}" for axis, n in work.mesh.shape.items())
         self.say(
@@ -353,6 +366,8 @@ class _Run:
         )
         for line in work.describe_evaluation():
             self.say(f"evaluation {line}")
+        for line in work.notices:
+            self.say(f"note: {line}")
 
     def finish(self, results: dict[str, float]) -> None:
         (self.workdir / "DONE").write_text(json.dumps(results, indent=1) + "\n")
@@ -372,12 +387,15 @@ class _Run:
 
 
 def main(argv: list[str]) -> None:
+    config = flags.FLAGS.config
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; overrides look like --config.optim.lr=1e-3")
-    if _CONFIG.value is None:
+    if config is None:
         raise UserError("say what to train: --config=configs/videomae_k400.py:demo")
-    train(_CONFIG.value, _WORKDIR.value)
+    train(config, flags.FLAGS.workdir)
 
 
 if __name__ == "__main__":
+    configlib.define_flag()
+    flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and pictures.")
     run_main(main, configlib.parse_flags)

@@ -679,7 +679,7 @@ def test_cls_token_is_not_videomae(tmp_path):
 
 
 def test_hub_repository_of_v2_without_a_head(tmp_path):
-    """OpenGVLab/VideoMAEv2-*: original names under `model.`, and a config.json with its arguments."""
+    """OpenGVLab/VideoMAEv2-*: original names under `model.`, arguments in config.json."""
     case = "videomaev2_finetune"
     tensors = {f"model.{n}": t for n, t in tensors_of(case).items() if not n.startswith("head.")}
     config = {"model_config": {"num_heads": 3, "num_frames": 8, "img_size": 28, "num_classes": 0}}

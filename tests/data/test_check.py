@@ -98,6 +98,15 @@ def test_a_frozen_end_is_trimmed(tmp_path):
     assert (facts["verdict"], facts["frames"]) == ("trim:30", 30)
 
 
+def test_read_in_order_the_loader_finds_the_frames_of_the_manifest(clips):
+    """It counts packets; where they promise more than there is, the check says where to stop."""
+    checksums = list(range(FRAMES))
+    verdict, _ = check._verdict(clips["good"], checksums, monotonic=False)
+    assert verdict == "sequential"
+    verdict, reason = check._verdict(clips["good"], checksums[:-1], monotonic=False)
+    assert (verdict, reason) == ("trim:39", "40 packets hold 39 frames")
+
+
 def test_a_stuck_child_is_killed_and_replaced():
     start = time.monotonic()
     answers = dict(check.killable_map(time.sleep, [0.0, 60.0, 0.0, 60.0, 0.0], 2, timeout=0.5))
@@ -167,6 +176,32 @@ def test_the_manifest_can_move_with_its_videos(clips, tmp_path):
     path = str(tmp_path / "there" / "videos" / "a b.mp4")
     assert videos.videos == (datasets.Video(path, 0, 40, "ok"),)
     assert videos.classes == ("archery",)
+
+
+def test_manifests_of_hmdb51_are_named_by_split(clips, tmp_path):
+    (tmp_path / "v" / "run").mkdir(parents=True)
+    (tmp_path / "s").mkdir()
+    for name, line in (("a.mp4", "a.mp4 1"), ("b.mp4", "b.mp4 2")):
+        shutil.copy(clips["good"], tmp_path / "v" / "run" / name)
+        with (tmp_path / "s" / "run_test_split1.txt").open("a") as file:
+            file.write(f"{line}\n")
+    paths = {}
+    for split in ("train", "test"):
+        paths[split] = check.check(tmp_path / "s", tmp_path / "v", split=split, workers=1)
+    names = {split: os.path.relpath(path, tmp_path) for split, path in paths.items()}
+    assert names == {
+        "train": "s/split1_train.manifest.jsonl",
+        "test": "s/split1_test.manifest.jsonl",
+    }
+    found = {split: [row["path"] for row in rows_of(path)] for split, path in paths.items()}
+    assert found == {"train": ["run/a.mp4"], "test": ["run/b.mp4"]}
+
+    pattern = tmp_path / "s" / "*_test_split1.txt"
+    with pytest.raises(UserError, match=r"_test_split1\.txt is many files; .*--out=FILE"):
+        check.check(pattern, tmp_path / "v")
+    out = tmp_path / "s" / "mine.jsonl"
+    assert check.check(pattern, tmp_path / "v", out=out, workers=1) == str(out)
+    assert [row["path"] for row in rows_of(out)] == ["run/a.mp4"]
 
 
 def test_a_manifest_is_not_a_list_to_check(checked):

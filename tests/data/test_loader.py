@@ -3,10 +3,11 @@
 import gc
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
-import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import av
@@ -183,18 +184,18 @@ def test_hosts_joined_are_the_same_global_batches(bad_list, bad_videos):
     assert same(joined, alone)
 
 
-def test_repeats_are_side_by_side_from_one_decode(videos, bad_videos, monkeypatch):
+def test_repeats_are_side_by_side_from_one_decode(videos, bad_videos, tmp_path, monkeypatch):
     cfg = config(batch_size=6, repeats=3)
     decoded, read = [], data.read_frames
 
-    def count(*args, **kwargs):
-        if threading.current_thread() is threading.main_thread():  # no late one of another test
-            decoded.append(args)
-        return read(*args, **kwargs)
+    def count(path, *args, **kwargs):
+        decoded.append(path)
+        return read(path, *args, **kwargs)
 
     monkeypatch.setattr(data, "read_frames", count)
-    record = data._TrainRecord(videos, cfg)(0, np.random.default_rng(0))
-    assert len(record["clips"]) == 3 and len(decoded) == 1
+    own = shutil.copy(videos[0].path, tmp_path)  # late threads of other tests decode the others
+    record = data._TrainRecord([Video(own)], cfg, {})(0, np.random.default_rng(0))
+    assert len(record["clips"]) == 3 and decoded.count(own) == 1
 
     loader = data.train_loader(videos, cfg, seed=0, bad_videos=bad_videos, workers=0)
     (batch,) = take(loader, 1)
@@ -242,6 +243,117 @@ def test_videos_shorter_than_min_frames_are_bad_in_training_only(videos, tmp_pat
     loader = data.eval_loader(videos, config(frames=30), batch_size=6, workers=0)
     (batch,) = loader
     assert (batch["weight"] == 1).all()
+
+
+def hang_on(path):
+    """What `data._start_worker` does, and a reader that hangs on one video."""
+
+    def start(*_):
+        from vidjax import data
+
+        read = data.read_frames
+        data._PATIENCE = 2.0
+
+        def slow(video, *args, **kwargs):
+            if video == path:
+                time.sleep(3600)
+            return read(video, *args, **kwargs)
+
+        data.read_frames = data.transforms.read_frames = slow
+
+    return start
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_a_hanging_video_ends_the_run_but_not_the_next(
+    videos, tmp_path, monkeypatch, workers, train
+):
+    stuck = videos[3].path
+    for module in (data, data.transforms):  # for the end of the test
+        monkeypatch.setattr(module, "read_frames", data.read_frames)
+    monkeypatch.setattr(data, "_PATIENCE", data._PATIENCE)
+    if workers:
+        monkeypatch.setattr(data, "_start_worker", hang_on(stuck))
+    else:
+        hang_on(stuck)()
+
+    def loader():
+        bad = data.BadVideos(tmp_path / "bad.jsonl", len(videos), 0.5)
+        if train:
+            cfg = config(batch_size=3)
+            return bad, data.train_loader(videos, cfg, seed=0, bad_videos=bad, workers=workers)
+        return bad, data.eval_loader(
+            videos, config(), batch_size=3, workers=workers, bad_videos=bad
+        )
+
+    start = time.monotonic()
+    with pytest.raises(
+        UserError, match=rf"{stuck} hangs .*no answer in 2 s.*{tmp_path}/bad\.jsonl"
+    ):
+        take(loader()[1], 3)
+    assert time.monotonic() - start < 30
+    entry = {"path": stuck, "reason": "no answer in 2 s"}
+    assert [json.loads(line) for line in (tmp_path / "bad.jsonl").open()] == [entry]
+
+    bad, batches = loader()
+    seen = take(batches, 2)  # an epoch
+    ids = {int(i) for b in seen for i, w in zip(b["video_id"], b["weight"], strict=True) if w}
+    assert 3 not in ids and len(ids) >= 4
+    assert bad.count == 1
+    assert [json.loads(line) for line in (tmp_path / "bad.jsonl").open()] == [entry]
+
+
+def test_a_process_ends_although_a_decoder_hangs_in_it(videos, tmp_path):
+    """Also of threads that are waited for at exit, such as those of grain."""
+    code = f"""
+import sys, time
+from vidjax import data
+from vidjax.data.datasets import Video
+from vidjax.data.transforms import Preprocessing
+from vidjax.errors import UserError
+
+data._PATIENCE = 0.5
+data.transforms.read_frames = lambda *args, **kwargs: time.sleep(3600)
+try:
+    next(data.eval_loader([Video({videos[0].path!r})], Preprocessing(), batch_size=1, workers=0))
+except UserError as error:
+    sys.exit(str(error))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{videos[0].path} hangs its decoder: no answer in 0.5 s; pyth")
+
+
+def test_a_hang_is_listed_although_the_video_was_bad_otherwise(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    data.BadVideos(path, 9, 1.0).add("a", "too short: 5 frames of at least 16")
+    data.BadVideos(path, 9, 1.0).add("a", "no answer in 60 s")
+    assert data.BadVideos(path, 9, 1.0).hanging == {"a": "no answer in 60 s"}
+    data.BadVideos(path, 9, 1.0).add("a", "no answer in 60 s")
+    assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("verdict", ["ok", "sequential"])
+def test_videos_that_changed_since_the_check_are_bad(videos, tmp_path, verdict):
+    listed = [replace(video, num_frames=20, verdict=verdict) for video in videos]
+    listed[2] = replace(listed[2], num_frames=300)
+    listed[4] = replace(listed[4], num_frames=9, verdict="trim:9")  # of the file's 20
+    path = tmp_path / "bad.jsonl"
+    loader = data.eval_loader(
+        listed, config(), batch_size=6, workers=0, bad_videos=data.BadVideos(path, 6, 1.0)
+    )
+    (batch,) = loader
+    assert batch["weight"].tolist() == [1, 1, 0, 1, 1, 1]
+    reason = "the file changed since the check, from 300 to 20 frames"
+    entry = {"path": listed[2].path, "reason": reason}
+    assert [json.loads(line) for line in path.open()] == [entry]
+    bad = data.BadVideos(tmp_path / "train.jsonl", 6, 1.0)
+    loader = data.train_loader(listed, config(batch_size=6), seed=0, bad_videos=bad, workers=0)
+    assert 2 not in take(loader, 1)[0]["video_id"]
+    assert bad.count == 1
 
 
 def test_wrong_settings_are_refused(videos, bad_videos):

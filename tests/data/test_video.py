@@ -191,59 +191,61 @@ def test_read_video_explains_errors_to_its_user(clips):
 
 
 WORKER = """
-import multiprocessing, sys, time
+import multiprocessing, sys
 from vidjax.data import video
 
 def work(path):
-    with video.watchdog(path, seconds=0.3):
-        time.sleep(30 if path == "stuck.ts" else 0)
-
-def noise(path):
     video.read_frames(path, lambda n: [0], verdict="ok")
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context("spawn")
-    task = globals()[sys.argv[1]]
-    child = context.Process(target=task, args=(sys.argv[2],))
+    child = multiprocessing.get_context("spawn").Process(target=work, args=(sys.argv[1],))
     child.start()
     child.join()
-    print(child.exitcode)
 """
 
 
-def run_worker(tmp_path, *arguments: str) -> subprocess.CompletedProcess:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    root = str(pathlib.Path(vidjax.__file__).parents[1])
-    return subprocess.run(
-        [sys.executable, str(script), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env=dict(os.environ, PYTHONPATH=root),
-    )
+def test_a_reader_is_left_behind_when_it_hangs():
+    start = time.monotonic()
+    with pytest.raises(VideoError, match=r"^no answer in 0\.2 s$"):
+        video.in_time(lambda: time.sleep(3600), 0.2)
+    assert time.monotonic() - start < 5
 
 
-def test_watchdog_ends_a_stuck_worker_and_names_the_file(tmp_path):
-    result = run_worker(tmp_path, "work", "stuck.ts")
-    assert result.stdout.strip() == "70"
-    assert result.stderr.startswith("vidjax: stuck.ts did not decode in 0.3 s")
-    assert result.stderr.count("\n") == 1
+def test_a_reader_in_time_answers_or_raises_as_itself(clips):
+    frames, n = video.in_time(lambda: read_frames(clips["good"], lambda n: np.arange(3)), 30)
+    assert (numbers(frames), n) == ([0, 1, 2], FRAMES)
+    with pytest.raises(VideoError, match="no such file"):
+        video.in_time(lambda: read_frames(clips["missing"], lambda n: np.arange(3)), 30)
+
+    def timeout():  # of a network file system, say
+        raise TimeoutError("network")
+
+    with pytest.raises(TimeoutError, match="network"):
+        video.in_time(timeout, 30)
 
 
-def test_watchdog_lets_others_pass(tmp_path):
-    result = run_worker(tmp_path, "work", "fine.mp4")
-    assert (result.stdout.strip(), result.stderr) == ("0", "")
+@pytest.mark.parametrize("verdict", [None, "ok", "sequential"])
+def test_another_number_of_frames_than_checked_is_refused(clips, verdict):
+    def sample(n):
+        return np.array([0])
 
-
-def test_watchdog_never_ends_a_main_process():
-    with video.watchdog("slow.mp4", seconds=0.01):
-        time.sleep(0.1)
+    read_frames(clips["good"], sample, verdict=verdict, num_frames=FRAMES)
+    with pytest.raises(VideoError, match="changed since the check, from 300 to 40 frames"):
+        read_frames(clips["good"], sample, verdict=verdict, num_frames=300)
 
 
 @needs_decord
 def test_decoder_noise_is_kept_from_the_console_of_workers(tmp_path, clips):
     """decord's C++ code prints; Python's traceback of the same worker still comes through."""
-    result = run_worker(tmp_path, "noise", clips["truncated"])
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    root = str(pathlib.Path(vidjax.__file__).parents[1])
+    result = subprocess.run(
+        [sys.executable, str(script), clips["truncated"]],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=dict(os.environ, PYTHONPATH=root),
+    )
     assert "ERROR opening" not in result.stderr
     assert "VideoError: cannot be decoded" in result.stderr

@@ -111,7 +111,7 @@ def test_other_clip_sizes_work_and_odd_ones_are_answered():
     model, variables = tiny("classify", num_classes=3)
     for shape in ((1, 2, 4, 4, 3), (1, 8, 12, 16, 3)):
         assert model.apply(variables, jnp.zeros(shape)).shape == (1, 3)
-    with pytest.raises(ValueError, match="choose frames, height and width"):
+    with pytest.raises(UserError, match="choose frames, height and width"):
         model.apply(variables, jnp.zeros((1, 3, 8, 8, 3)))
 
 

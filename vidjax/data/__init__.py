@@ -20,7 +20,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,16 @@ import numpy as np
 from vidjax.data import sampling, transforms
 from vidjax.data.datasets import DATASETS, Video
 from vidjax.data.transforms import Preprocessing
-from vidjax.data.video import VideoError, read_frames, watchdog
+from vidjax.data.video import HANG, VideoError, in_time, read_frames
 from vidjax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
 # With at most a share s of bad videos, a record fails with probability s ** _TRIES.
 _TRIES = 20
+
+# Seconds after which a decoder hangs for good; the slowest real videos take a few.
+_PATIENCE = 60.0
 
 
 class BadVideos:
@@ -44,23 +47,30 @@ class BadVideos:
         path: the list, one JSON object {"path", "reason"} a line. Lines of an earlier run stay,
             and are not written twice.
         count: distinct bad videos met by this run.
+        hanging: videos in the list that hung their decoder, with the reason. Loaders do not try
+            them again; who thinks that it was the machine's fault deletes their lines.
     """
 
     def __init__(self, path: str | os.PathLike, num_videos: int, max_share: float = 0.1):
         self.path = os.fspath(path)
         self._num_videos, self._max_share = num_videos, max_share
         self._met: set[str] = set()
-        self._listed: set[str] = set()
+        self._listed: dict[str, str] = {}
         self._lock = threading.Lock()  # training and evaluation read at the same time
         if os.path.exists(self.path):
             with open(self.path) as file:
                 for line in file:
                     with contextlib.suppress(ValueError):  # cut short by a kill
-                        self._listed.add(json.loads(line)["path"])
+                        entry = json.loads(line)
+                        self._listed[entry["path"]] = entry["reason"]
 
     @property
     def count(self) -> int:
         return len(self._met)
+
+    @property
+    def hanging(self) -> dict[str, str]:
+        return {path: why for path, why in self._listed.items() if why.startswith(HANG)}
 
     def add(self, video: str, reason: str) -> None:
         """Counts a video once.
@@ -72,8 +82,8 @@ class BadVideos:
             if video in self._met:
                 return
             self._met.add(video)
-            if video not in self._listed:
-                self._listed.add(video)
+            if video not in self._listed or (reason.startswith(HANG) and video not in self.hanging):
+                self._listed[video] = reason
                 with open(self.path, "a") as file:
                     file.write(json.dumps({"path": video, "reason": reason}) + "\n")
         if self.count > self._max_share * self._num_videos:
@@ -99,6 +109,7 @@ def train_loader(
     Host k's batches, joined over the hosts in order, are the global batch, whatever their number.
     A video that cannot be read, or has fewer than cfg.min_frames frames (0: cfg.frames), is
     reported to `bad_videos` and replaced by another, drawn from the record's own random numbers.
+    A video that hangs its decoder ends the run, is reported too, and replaced in the next run.
 
     Args:
         videos: the training list.
@@ -111,7 +122,8 @@ def train_loader(
         workers: processes that decode; 0: threads of this one; -1: from the number of cores.
 
     Raises:
-        UserError: cfg is wrong, the list is empty, or (while iterating) too many videos are bad.
+        UserError: cfg is wrong, the list is empty, or (while iterating) too many videos are bad,
+            or one hangs its decoder.
     """
     index, count = process
     Preprocessing.from_config(cfg)  # complains about wrong values here, not in a worker
@@ -132,7 +144,8 @@ def train_loader(
 
     _parse_flags()
     ds = grain.MapDataset.source(range(len(videos))).seed(seed).shuffle().repeat(None)
-    ds = ds.random_map(_TrainRecord(videos, cfg))  # before the share: random numbers by position
+    record = _TrainRecord(videos, cfg, bad_videos.hanging)
+    ds = ds.random_map(record)  # before the share: random numbers by position
     share = _HostShare(ds, cfg.batch_size, index, count, start_step)
     return Batches(
         grain.MapDataset.source(share),
@@ -157,7 +170,8 @@ def eval_loader(
 
     The clips of a video follow each other, temporal views slowest, and may fall into two batches.
     Every host makes the same number of batches. Padding has weight 0, and so have the clips of a
-    video that cannot be read, which is reported to `bad_videos`. Short videos are padded.
+    video that cannot be read, which is reported to `bad_videos`. A video that hangs its decoder
+    ends the pass, is reported too, and has weight 0 in the next. Short videos are padded.
 
     Args:
         videos: the list.
@@ -167,7 +181,8 @@ def eval_loader(
         process, workers, bad_videos: as of train_loader.
 
     Raises:
-        UserError: cfg is wrong, the list is empty, or batch_size does not divide over the hosts.
+        UserError: cfg is wrong, the list is empty, batch_size does not divide over the hosts, or
+            (while iterating) too many videos are bad, or one hangs its decoder.
     """
     index, count = process
     if not len(videos):
@@ -177,7 +192,8 @@ def eval_loader(
     import grain
 
     _parse_flags()
-    record = _EvalRecord(videos, Preprocessing.from_config(cfg), views)
+    hanging = bad_videos.hanging if bad_videos is not None else {}
+    record = _EvalRecord(videos, Preprocessing.from_config(cfg), views, hanging)
     share = range(index, -(-len(videos) // count) * count, count)  # some past the end: padding
     return Batches(
         grain.MapDataset.source(share).map(record),
@@ -254,6 +270,13 @@ def _build(
         for video_id, reason in record["errors"]:
             if bad_videos is not None:
                 bad_videos.add(videos[video_id].path, reason)
+            if reason.startswith(HANG):
+                path, listed = videos[video_id].path, bad_videos and bad_videos.path
+                raise UserError(
+                    f"{path} hangs its decoder: {reason}; "
+                    + (f"as {listed} lists it now, the same command omits it; " if listed else "")
+                    + "python -m vidjax.data.check finds such videos beforehand"
+                )
         if not len(record["clips"]):
             video_id, reason = record["errors"][-1]
             raise UserError(
@@ -282,9 +305,6 @@ def _fill(batches: Iterator[Batch], ready: queue.Queue, closed: threading.Event)
             ready.put(batch)
             if closed.is_set():
                 return
-    except RuntimeError as error:
-        stuck = "exit code 70" in str(error)  # of video.watchdog, which has named the file
-        end = UserError("a video could not be decoded in time, see above") if stuck else error
     except Exception as error:  # raised again where the batch is asked for
         end = error
     ready.put(end)
@@ -294,7 +314,7 @@ def _end(
     records: Any, ready: queue.Queue, closed: threading.Event, thread: threading.Thread
 ) -> None:
     closed.set()
-    deadline = time.monotonic() + 10  # a decoder may hang in the thread for ever
+    deadline = time.monotonic() + 10  # a decoder may hang: no need to wait for that to show
     while thread.is_alive() and time.monotonic() < deadline:
         with contextlib.suppress(queue.Empty):
             ready.get(timeout=0.05)  # the thread may wait for room
@@ -304,8 +324,8 @@ def _end(
 class _TrainRecord:
     """Video index -> clips of that video, or of another where it is bad."""
 
-    def __init__(self, videos: Sequence[Video], cfg: Any):
-        self._videos, self._cfg = videos, cfg
+    def __init__(self, videos: Sequence[Video], cfg: Any, hanging: Mapping[str, str]):
+        self._videos, self._cfg, self._hanging = videos, cfg, hanging
         self._min_frames = cfg.min_frames or cfg.frames
 
     def __call__(self, video_id: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -319,8 +339,7 @@ class _TrainRecord:
         for _ in range(_TRIES):
             video = self._videos[video_id]
             try:
-                with watchdog(video.path):
-                    frames, _ = read_frames(video.path, sample, verdict=video.verdict)
+                frames, _ = _decode(video, self._hanging, read_frames, sample)
             except VideoError as error:
                 errors.append((video_id, str(error)))
                 video_id = int(rng.integers(len(self._videos)))
@@ -334,9 +353,14 @@ class _EvalRecord:
     """Video index -> all views of it; zeros of weight 0 past the end or where it is bad."""
 
     def __init__(
-        self, videos: Sequence[Video], preprocessing: Preprocessing, views: tuple[int, int]
+        self,
+        videos: Sequence[Video],
+        preprocessing: Preprocessing,
+        views: tuple[int, int],
+        hanging: Mapping[str, str],
     ):
         self._videos, self._preprocessing, self._views = videos, preprocessing, views
+        self._hanging = hanging
 
     def __call__(self, video_id: int) -> dict[str, Any]:
         facts, errors = self._preprocessing, []
@@ -346,8 +370,7 @@ class _EvalRecord:
             return _record(zeros, -1, -1, 0.0, errors)
         video = self._videos[video_id]
         try:
-            with watchdog(video.path):
-                clips = transforms.prepare(video.path, facts, self._views, verdict=video.verdict)
+            clips = _decode(video, self._hanging, transforms.prepare, facts, self._views)
         except VideoError as error:
             errors.append((video_id, str(error)))
             return _record(zeros, video.label, video_id, 0.0, errors)
@@ -371,6 +394,14 @@ class _HostShare:
     def __getitem__(self, place: int) -> dict[str, Any]:
         step, row = divmod(place, self._share)
         return self._records[(self._start_step + step) * self._batch_size + self._offset + row]
+
+
+def _decode(video: Video, hanging: Mapping[str, str], read: Callable, *args: Any) -> Any:
+    """read(path, *args), unless the video hangs, or has hung in an earlier run."""
+    if video.path in hanging:
+        raise VideoError(f"in an earlier run, {hanging[video.path]}")
+    known = {"verdict": video.verdict, "num_frames": video.num_frames}
+    return in_time(lambda: read(video.path, *args, **known), _PATIENCE)
 
 
 def _record(clips: np.ndarray, label: int, video_id: int, weight: float, errors) -> dict[str, Any]:

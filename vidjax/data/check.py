@@ -35,8 +35,6 @@ from absl import flags
 from vidjax.data import datasets, video
 from vidjax.errors import UserError, run_main
 
-_HANG = "no answer in"  # such a verdict may be the machine's fault, so it is not reused
-
 
 def check(
     path: str | os.PathLike,
@@ -52,7 +50,8 @@ def check(
 
     Args:
         path, root, classes, split: as of `datasets.read_list`.
-        out: the manifest; "" is <list>.manifest.jsonl beside the list.
+        out: the manifest; "" is <list>.manifest.jsonl beside the list, or in a folder
+            manifest.jsonl, for HMDB51's split1_train.manifest.jsonl or split1_test.manifest.jsonl.
         workers: child processes; 0 is one per core.
         timeout: seconds after which a file counts as hanging its decoder.
 
@@ -60,10 +59,10 @@ def check(
         The manifest's path.
 
     Raises:
-        UserError: the list is wrong, or there is no place for the manifest.
+        UserError: the list is wrong, there is no place for the manifest, or a glob has no `out`.
     """
     path, root = os.path.expanduser(path), os.path.expanduser(root)
-    out = os.path.expanduser(out) or _default_out(path)
+    out = os.path.expanduser(out) or _default_out(path, split)
     if path.endswith(".jsonl"):
         raise UserError(f"{path} is a manifest itself; check the list that it was made from")
     if not os.path.isdir(os.path.dirname(os.path.abspath(out))):
@@ -141,12 +140,9 @@ def _verdict(path: str, checksums: list[int], monotonic: bool) -> tuple[str, str
     if max(4, count // 20) < tail <= count // 2:
         return f"trim:{count - tail + 1}", f"the last {tail} frames are the same"
     if video.container_of(path) not in video.SEEKABLE:
-        promised = len(video.packets_of(path))
-        if promised != count:
-            return f"trim:{count}", f"{promised} packets hold {count} frames"
-        return "sequential", "only MP4, MOV, MKV and WebM are accessed at random"
+        return _in_order(path, count, "only MP4, MOV, MKV and WebM are accessed at random")
     if not monotonic:
-        return "sequential", "timestamps are missing or not increasing"
+        return _in_order(path, count, "timestamps are missing or not increasing")
     rng = np.random.default_rng(0)
     indices = np.unique([*np.linspace(0, count - 1, 16, dtype=int), *rng.integers(0, count, 8)])
     try:
@@ -155,7 +151,7 @@ def _verdict(path: str, checksums: list[int], monotonic: bool) -> tuple[str, str
             return f"trim:{count}", f"decord counts {len(reader)} frames, of which {count} are real"
         frames, found = video.read_frames(path, lambda n: indices[indices < n], verdict="ok")
     except video.VideoError as error:
-        return "sequential", f"random access fails: {error}"
+        return _in_order(path, count, f"random access fails: {error}")
     if found != count:
         return f"trim:{count}", f"{found} packets hold {count} frames"
     right = [zlib.crc32(f) == checksums[i] for f, i in zip(frames, indices, strict=True)]
@@ -169,6 +165,13 @@ def _verdict(path: str, checksums: list[int], monotonic: bool) -> tuple[str, str
     if wrong := right.count(False):  # other frames, or other colours (10-bit video)
         return "sequential", f"random access gets {wrong} of {len(indices)} frames wrong"
     return "ok", ""
+
+
+def _in_order(path: str, count: int, reason: str) -> tuple[str, str]:
+    promised = len(video.packets_of(path))
+    if promised != count:
+        return f"trim:{count}", f"{promised} packets hold {count} frames"
+    return "sequential", reason
 
 
 def killable_map(
@@ -222,7 +225,7 @@ def killable_map(
                 if time.monotonic() > deadline:
                     del busy[connection]
                     stop(connection)
-                    yield index, video.VideoError(f"{_HANG} {timeout:g} s, the decoder hangs")
+                    yield index, video.VideoError(f"{video.HANG} {timeout:g} s, the decoder hangs")
                     if todo:
                         start()
     finally:
@@ -248,7 +251,11 @@ def _serve(task: Callable[[Any], Any], connection) -> None:
         connection.send(answer)
 
 
-def _default_out(path: str) -> str:
+def _default_out(path: str, split: str) -> str:
+    if datasets.is_glob(path):
+        raise UserError(f"{path} is many files; say where their manifest goes: --out=FILE.jsonl")
+    if datasets.is_hmdb51(path):
+        return os.path.join(path, f"split1_{split}.manifest.jsonl")
     if os.path.isdir(path):
         return os.path.join(path, "manifest.jsonl")
     return os.path.splitext(path)[0] + ".manifest.jsonl"
@@ -282,7 +289,8 @@ def _earlier(manifest: str) -> dict[str, dict[str, Any]]:
             for line in file:
                 try:
                     row = json.loads(line)
-                    if "path" in row and not row["reason"].startswith(_HANG):
+                    # A hang may have been the machine's fault: such files are checked again.
+                    if "path" in row and not row["reason"].startswith(video.HANG):
                         rows[row["path"]] = row
                 except ValueError:  # the line that was being written when the check was killed
                     continue
@@ -369,7 +377,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     # Not at module level: the children import this module again.
     flags.DEFINE_string("root", "", "folder that the list's relative paths start from")
-    flags.DEFINE_string("out", "", "the manifest (default: LIST with .manifest.jsonl)")
+    flags.DEFINE_string("out", "", "the manifest (default: by LIST; a glob needs one)")
     flags.DEFINE_string("classes", "", "text file with one class name a line")
     flags.DEFINE_enum("split", "train", ["train", "test"], "of HMDB51's split files")
     flags.DEFINE_integer("workers", 0, "processes (default: one per core)", lower_bound=0)

@@ -38,7 +38,8 @@ class Video:
     """One line of a list: where the file is and what is known about it.
 
     label is -1 where the list has none. num_frames and verdict come from a manifest written by
-    `vidjax.data.check`; a verdict of None means unchecked.
+    `vidjax.data.check` (a file that has another number of frames by now is not used); a verdict of
+    None means unchecked.
     """
 
     path: str
@@ -66,15 +67,12 @@ class VideoList(Sequence[Video]):
 class Dataset:
     """What is true of a dataset whoever trains on it.
 
-    sampling is how classifiers sample clips from it, stride the frames between two frames of a
-    dense clip (segment datasets are pre-trained on dense clips), and flip is False where mirroring
-    a video changes its class ("pushing something from left to right").
+    flip is False where mirroring a video changes its class ("pushing something from left to
+    right").
     """
 
     name: str
     num_classes: int
-    sampling: str = "dense"
-    stride: int = 4
     flip: bool = True
 
 
@@ -85,10 +83,10 @@ DATASETS = {
         Dataset("k600", 600),
         Dataset("k700", 700),
         Dataset("k710", 710),
-        Dataset("ssv2", 174, sampling="segment", stride=2, flip=False),
+        Dataset("ssv2", 174, flip=False),
         Dataset("ucf101", 101),
         Dataset("hmdb51", 51),
-        Dataset("demo", 8, stride=2, flip=False),
+        Dataset("demo", 8, flip=False),
     )
 }
 
@@ -106,7 +104,7 @@ def read_list(
     root: str | os.PathLike = "",
     dataset: str = "custom",
     *,
-    classes: str | os.PathLike = "",
+    classes: str | os.PathLike | tuple[str, ...] = "",
     split: str = "train",
     num_classes: int | None = None,
     need_labels: bool = False,
@@ -117,8 +115,8 @@ def read_list(
         path: the list file, or a folder or glob (see above).
         root: folder that relative paths start from; "" is the folder of the list itself.
         dataset: a key of DATASETS, for the number of classes; "custom" is any other data.
-        classes: text file with one class name a line, in label order. "" takes classes.txt beside
-            the list if there is one.
+        classes: class names in label order, or a text file with one a line. "" takes classes.txt
+            beside the list if there is one.
         split: "train" or "test"; only the split files of HMDB51 hold both.
         num_classes: labels must be below it; None takes the dataset's.
         need_labels: raise if a video has no label.
@@ -174,9 +172,7 @@ def _read_rows(
 ) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
     """Rows, class names if the format itself has them, and notices."""
     name, folder = os.path.basename(path), os.path.dirname(path)
-    if (glob.has_magic(path) and not os.path.exists(path)) or (
-        os.path.isdir(path) and glob.glob(os.path.join(glob.escape(path), "*_test_split1.txt"))
-    ):
+    if is_glob(path) or is_hmdb51(path):
         return _hmdb51(path, split)
     if os.path.isdir(path):
         return _folders(path)
@@ -197,6 +193,17 @@ def _read_rows(
     if lines and "youtube_id" in lines[0][1].lower().split(","):
         return _kinetics(path, lines, root or folder)
     return _text(path, lines), None, []
+
+
+def is_glob(path: str) -> bool:
+    """Whether a list is given as a pattern of file names."""
+    return glob.has_magic(path) and not os.path.exists(path)
+
+
+def is_hmdb51(path: str) -> bool:
+    """Whether a list is a folder of HMDB51's split files."""
+    pattern = os.path.join(glob.escape(path), "*_test_split1.txt")
+    return os.path.isdir(path) and bool(glob.glob(pattern))
 
 
 def _lines(path: str) -> list[tuple[int, str]]:
@@ -446,7 +453,9 @@ def _manifest(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]
 # --- labels and paths ---------------------------------------------------------------------------
 
 
-def _class_names(path: str, classes: str | os.PathLike) -> tuple[str, ...] | None:
+def _class_names(path: str, classes: str | os.PathLike | tuple[str, ...]) -> tuple[str, ...] | None:
+    if isinstance(classes, tuple):
+        return classes
     file = os.path.expanduser(classes)
     if not file:
         folder = path if os.path.isdir(path) else os.path.dirname(path)

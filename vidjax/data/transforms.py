@@ -124,6 +124,7 @@ def prepare(
     views: tuple[int, int] = (1, 1),
     *,
     verdict: str | None = None,
+    num_frames: int | None = None,
 ) -> np.ndarray:
     """Clips uint8 [temporal * spatial, T, size, size, 3] of one video; temporal views vary slowest.
 
@@ -131,7 +132,7 @@ def prepare(
         source: path of a video, or the whole video uint8 [N, H, W, 3] in RGB.
         preprocessing: of the checkpoint.
         views: (temporal, spatial); (1, 1) is the middle clip and the centre crop.
-        verdict: of vidjax.data.check about the file, if known.
+        verdict, num_frames: of vidjax.data.check about the file, if known.
 
     Raises:
         VideoError: if the video cannot be read.
@@ -140,11 +141,11 @@ def prepare(
     temporal, spatial = views
     position = np.zeros((temporal, 0), np.int64)
 
-    def sample(num_frames: int) -> np.ndarray:
+    def sample(n: int) -> np.ndarray:
         # Views overlap: decode and resize each frame once, then gather.
         nonlocal position
         facts = preprocessing
-        indices = view_indices(facts.sampling, num_frames, facts.frames, facts.stride, temporal)
+        indices = view_indices(facts.sampling, n, facts.frames, facts.stride, temporal)
         unique, inverse = np.unique(indices, return_inverse=True)
         position = inverse.reshape(indices.shape)
         return unique
@@ -157,7 +158,7 @@ def prepare(
             )
         frames = source[sample(len(source))]
     else:
-        frames, _ = read_frames(source, sample, verdict=verdict)
+        frames, _ = read_frames(source, sample, verdict=verdict, num_frames=num_frames)
     crops = eval_views(frames, preprocessing, spatial)  # [spatial, unique frames, ...]
     clips = crops[:, position].swapaxes(0, 1)  # [temporal, spatial, T, ...]
     return clips.reshape(-1, *clips.shape[2:])

@@ -13,6 +13,7 @@ memory, and one shared between threads hangs; parallelism is processes (the load
 """
 
 import bisect
+import concurrent.futures
 import contextlib
 import functools
 import math
@@ -21,15 +22,18 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from vidjax.errors import UserError
 
 Sample = Callable[[int], np.ndarray]
+T = TypeVar("T")
 
 SEEKABLE = ("MP4", "Matroska")  # what container_of calls MP4 and MOV, MKV and WebM
+
+HANG = "no answer in"  # begins the reason of a VideoError about a decoder that hangs
 
 # Unchecked AVIs often hold one packet more than frames (75 and 74 in HMDB51): the missing end is
 # then filled with the last frame. More than this is a damaged file.
@@ -49,7 +53,11 @@ class VideoError(Exception):
 
 
 def read_frames(
-    path: str | os.PathLike, sample: Sample, *, verdict: str | None = None
+    path: str | os.PathLike,
+    sample: Sample,
+    *,
+    verdict: str | None = None,
+    num_frames: int | None = None,
 ) -> tuple[np.ndarray, int]:
     """Decodes the frames that `sample` picks.
 
@@ -61,27 +69,35 @@ def read_frames(
             from the first frame), "trim:N" (the same, and only the first N frames are real),
             "reject"; None for an unchecked file: MP4, MOV, MKV and WebM are accessed at random, AVI
             in order, any other container is refused. Containers are told by content, not by name.
+        num_frames: how many the check found, if known.
 
     Returns:
         frames uint8 [T, H, W, 3], RGB, upright, and the number of frames n.
 
     Raises:
-        VideoError: the file is missing, empty, not a video, damaged, or refused.
+        VideoError: the file is missing, empty, not a video, damaged, or refused, or has another
+            number of frames than num_frames.
     """
+
+    def sample_if_same(n: int) -> np.ndarray:
+        if num_frames not in (None, n):
+            raise VideoError(f"the file changed since the check, from {num_frames} to {n} frames")
+        return sample(n)
+
     path = os.fspath(path)
     require_file(path)
     if verdict == "reject":
         raise VideoError("rejected by the check")
     if verdict is None:
-        return _read_unchecked(path, sample)
+        return _read_unchecked(path, sample_if_same)
     if verdict == "ok":
-        return _read_random(path, sample)
+        return _read_random(path, sample_if_same)
     if verdict == "sequential":
-        return _read_in_order(path, sample)
+        return _read_in_order(path, sample_if_same)
     kind, _, count = verdict.partition(":")
     if kind != "trim" or not count.isdigit() or int(count) < 1:
         raise ValueError(f"verdict {verdict!r} is none of ok, sequential, trim:N, reject")
-    return _read_in_order(path, sample, num_frames=int(count))
+    return _read_in_order(path, sample_if_same, num_frames=int(count))
 
 
 def read_video(
@@ -131,35 +147,28 @@ def read_video(
         raise UserError(f"{path} cannot be read as video: {error}") from None
 
 
-@contextlib.contextmanager
-def watchdog(path: str | os.PathLike, seconds: float = 60.0) -> Iterator[None]:
-    """Ends this worker process if the body is not done in time.
+def in_time(read: Callable[[], T], seconds: float) -> T:
+    """read(), in a thread of its own.
 
-    A decoder that hangs in C++ answers no signal and no exception, so a stuck worker would stop a
-    run for ever. This writes one line naming the file to stderr and leaves with exit code 70;
-    grain's parent process turns that into an error within a second. In a main process (the loader
-    with workers=0, a notebook) it does nothing, as there is no one to take over.
+    A decoder that hangs in C++ answers no signal and no exception. It is left behind: its thread
+    keeps neither the caller nor the end of the process waiting.
+
+    Raises:
+        VideoError: no answer after `seconds`; its message begins with HANG.
     """
-    if multiprocessing.parent_process() is None:
-        yield
-        return
+    answer = concurrent.futures.Future()
 
-    def give_up() -> None:
-        print(
-            f"vidjax: {os.fspath(path)} did not decode in {seconds:g} s; this worker ends. "
-            "Run python -m vidjax.data.check on the list and train from the manifest it writes.",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(70)
+    def work() -> None:
+        try:
+            answer.set_result(read())
+        except BaseException as error:
+            answer.set_exception(error)
 
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    threading.Thread(target=work, daemon=True, name="vidjax decoder").start()
+    concurrent.futures.wait([answer], seconds)
+    if not answer.done():
+        raise VideoError(f"{HANG} {seconds:g} s")
+    return answer.result()
 
 
 def decord_installed() -> bool:

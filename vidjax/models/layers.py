@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vidjax.errors import UserError
+
 Array = jax.Array
 Initializer = Callable[..., Array]
 
@@ -278,11 +280,11 @@ def patchify(video: Array, patch_size: tuple[int, int, int]) -> Array:
     Patches are row-major over (t, h, w), and so are the values inside one, channels last.
 
     Raises:
-        ValueError: the video does not divide into patches.
+        UserError: the video does not divide into patches.
     """
     (batch, *size, channels), (t, h, w) = video.shape, patch_size
     if size[0] % t or size[1] % h or size[2] % w:
-        raise ValueError(
+        raise UserError(
             f"video [B, T, H, W, C] = {video.shape} does not divide into {t}x{h}x{w} patches; "
             f"choose frames, height and width that are multiples of them"
         )

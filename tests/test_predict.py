@@ -1,0 +1,120 @@
+"""Class scores of a file by a small random classifier, its errors, and the command line."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from made_videos import write_audio, write_video
+
+import vidjax
+from vidjax import models, predict, pretrained
+from vidjax.data.transforms import Preprocessing
+from vidjax.errors import UserError
+
+SIZES = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 24, "eps": 1e-6}
+FACTS = Preprocessing(frames=4, stride=2, size=16, short_side=20)
+NAMES = ("abseiling", "bowling", "yoga")
+
+
+def save(folder: pathlib.Path, classes: tuple[str, ...] | None, **fields) -> str:
+    model = models.build("videomae", **SIZES, patch_size=(2, 8, 8), **fields)
+    specs, tree = jax.tree.flatten(models.abstract_params(model))
+    rng = np.random.default_rng(0)
+    params = tree.unflatten([rng.standard_normal(s.shape).astype(s.dtype) for s in specs])
+    card = pretrained.Card(models.config_of(model), FACTS, classes)
+    pretrained.save_pretrained(folder, params, card)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    return save(tmp_path_factory.mktemp("model") / "m", NAMES, head="classify", num_classes=3)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "README.md").write_text("not a video\n" * 50)
+    (folder / "empty.mp4").touch()
+    return {
+        "video": write_video(folder / "video.mp4"),
+        "other": write_video(folder / "other.mp4", 3, height=64, width=48),
+        "audio": write_audio(folder / "audio.mp4"),
+        "text": str(folder / "README.md"),
+        "empty": str(folder / "empty.mp4"),
+        "missing": str(folder / "missing.mp4"),
+    }
+
+
+def test_scores(checkpoint, files):
+    videos = [files["video"], files["other"]]
+    found = predict.predict(checkpoint, videos)
+    assert list(found) == videos
+    loaded = pretrained.load_model(checkpoint)
+    for path, scores in found.items():
+        logits = loaded.model.apply({"params": loaded.params}, loaded.preprocess(path))
+        expected = dict(zip(NAMES, np.asarray(jax.nn.softmax(logits[0])), strict=True))
+        assert {name for name, _ in scores} == set(NAMES)
+        assert dict(scores) == pytest.approx(expected, abs=1e-6)
+        values = [probability for _, probability in scores]
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1, abs=1e-5)
+    assert found[videos[0]] != found[videos[1]]
+    best = predict.predict(checkpoint, videos[:1], top_k=2)[videos[0]]
+    assert [name for name, _ in best] == [name for name, _ in found[videos[0]][:2]]
+
+
+def test_classes_without_names_are_numbered(tmp_path, files):
+    folder = save(tmp_path, None, head="classify", num_classes=3)
+    (scores,) = predict.predict(folder, [files["video"]]).values()
+    assert {name for name, _ in scores} == {"class 0", "class 1", "class 2"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("text", "container"),
+        ("audio", "no video stream"),
+        ("empty", "empty file"),
+        ("missing", "no such file"),
+    ],
+)
+def test_files_that_are_no_videos(checkpoint, files, kind, reason):
+    with pytest.raises(UserError) as caught:
+        predict.predict(checkpoint, [files[kind]])
+    message = str(caught.value)
+    assert message.startswith(f"{files[kind]} cannot be read as video: ") and reason in message
+
+
+def test_wrong_checkpoints_and_numbers(checkpoint, files, tmp_path):
+    with pytest.raises(UserError, match="nowhere is no vidjax model"):
+        predict.predict(str(tmp_path / "nowhere"), [files["video"]])
+    for head in (None, "reconstruct"):
+        decoder = {f"decoder_{key}": SIZES[key] for key in ("width", "depth", "num_heads")}
+        fields = decoder | {"decoder_mlp_dim": 24} if head else {}
+        folder = save(tmp_path / f"{head}", None, head=head, **fields)
+        with pytest.raises(UserError, match=rf"{head} has no class scores .*head is {head!r}"):
+            predict.predict(folder, [files["video"]])
+    with pytest.raises(UserError, match="at least 1, not 0"):
+        predict.predict(checkpoint, [files["video"]], top_k=0)
+
+
+def test_command_prints_one_line_about_a_file_that_is_no_video(checkpoint, files):
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "vidjax.predict"),
+            *(f"--checkpoint={checkpoint}", f"--video={files['text']}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"PYTHONPATH": str(pathlib.Path(vidjax.__file__).parents[1])},
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {files['text']} cannot be read as video: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
