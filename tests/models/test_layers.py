@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 
 def params_of(module, *args):
     """Random parameters, also where the initial ones are constant."""
-    params = nn.meta.unbox(module.init(jax.random.key(0), *args))["params"]
+    params = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), *args))["params"]
     leaves, treedef = jax.tree.flatten(params)
     rng = np.random.default_rng(1)
     leaves = [jnp.asarray(rng.normal(0.2, 0.3, x.shape), jnp.float32) for x in leaves]
@@ -168,9 +168,12 @@ def test_scan_equals_a_loop_over_blocks():
 def test_remat_and_unroll_change_nothing(options):
     x = RNG.normal(size=(2, 5, 8)).astype(np.float32)
     plain, other = make_scan()(), make_scan(**options)()
-    init = [nn.meta.unbox(m.init(jax.random.key(3), x)) for m in (plain, other)]
+    init = [nn.meta.unbox(jax.jit(m.init)(jax.random.key(3), x)) for m in (plain, other)]
     jax.tree.map(np.testing.assert_array_equal, *init)
-    grads = [jax.grad(lambda v, m=m: jnp.sum(m.apply(v, x) ** 2))(init[0]) for m in (plain, other)]
+    grads = [
+        jax.jit(jax.grad(lambda v, m=m: jnp.sum(m.apply(v, x) ** 2)))(init[0])
+        for m in (plain, other)
+    ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *grads)
 
 
