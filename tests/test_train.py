@@ -146,6 +146,12 @@ def test_workdir_of_another_config(small, tmp_path):
         train.train(config, tmp_path / "run")
 
 
+def test_workdir_whose_run_saved_nothing_can_be_used_again(small, tmp_path):
+    with pytest.raises(UserError, match="typo"):
+        train.train(small(init=str(tmp_path / "typo")), tmp_path / "run")
+    assert train.train(small(train_steps=2), tmp_path / "run").step == 2
+
+
 def test_workdir_with_something_else(small, tmp_path):
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(UserError, match="is not empty and holds no run"):

@@ -147,7 +147,7 @@ def claim_workdir(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     """Creates the workdir and its config.json; a folder with anything else in it is refused.
 
     `config` must be plain values. How often to log, save or evaluate, and on how many devices and
-    processes, may change between runs of one workdir.
+    processes, may change between runs of one workdir; everything may until the first checkpoint.
 
     Raises:
         UserError: the workdir holds another run or something else, or cannot be written.
@@ -176,7 +176,7 @@ def _check_same_run(path: pathlib.Path, config: dict[str, Any]) -> None:
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"{path} is not the config of a run; choose another --workdir") from None
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    if changed:
+    if changed and any((path.parent / "checkpoints").glob("[0-9]*")):
         differs = _some([f"{k} = {old.get(k)!r} there, {new.get(k)!r} now" for k in changed])
         raise UserError(
             f"workdir {path.parent} holds a run with another config ({differs}); choose another "

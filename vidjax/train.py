@@ -6,6 +6,7 @@ a resumed run equals an uninterrupted one bit for bit.
 """
 
 import collections
+import contextlib
 import dataclasses
 import json
 import math
@@ -275,7 +276,7 @@ class _Run:
         self.say = self.progress.message
 
     def loop(self, step_fn, init, abstract: TrainState) -> TrainState:
-        work, config = self.work, self.work.config
+        work = self.work
         evaluators = work.evaluators(self.workdir)
         self.announce(abstract)
         if self.start:
@@ -283,7 +284,15 @@ class _Run:
             state = self.checkpoints.restore(abstract)
         else:
             state = initial_state(work, init, abstract, self.say)
-        batches = work.train_batches(self.start, self.workdir)
+        with contextlib.closing(work.train_batches(self.start, self.workdir)) as batches:
+            state = self.steps(step_fn, state, batches, evaluators)
+        results = self.evaluate(evaluators, state, self.total)
+        self.checkpoints.wait()
+        self.finish(results)
+        return state
+
+    def steps(self, step_fn, state: TrainState, batches, evaluators) -> TrainState:
+        work, config = self.work, self.work.config
         clock = metrics.Throughput(work.clips_per_step)
         # Steps are queued ahead of the device, but only a few: each holds a batch in its memory.
         queued: collections.deque[dict[str, jax.Array]] = collections.deque()
@@ -307,10 +316,6 @@ class _Run:
             if step < self.total and due:
                 self.evaluate({k: evaluators[k] for k in due}, state, step)
                 clock.restart()
-        batches.close()
-        results = self.evaluate(evaluators, state, self.total)
-        self.checkpoints.wait()
-        self.finish(results)
         return state
 
     def report(self, step: int, figures, clock: metrics.Throughput) -> None:
@@ -376,6 +381,7 @@ class _Run:
             if bad.count:
                 self.say(f"bad videos of {split}: {bad.count}, listed in {bad.path}")
         self.say(f"checkpoint: {self.checkpoints.folder / str(self.total)}")
+        self.say(f"  to use it: --checkpoint={self.workdir} or --config.init={self.workdir}")
         self.say(f"metrics: {self.writer.path}")
         for picture in sorted(self.workdir.glob(f"*_{self.total}.png")):
             self.say(f"picture: {picture}")
