@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from vidjax import evaluators
 from vidjax.errors import UserError
@@ -98,6 +99,17 @@ def test_figure_has_a_row_per_name_and_clip():
     pixels = np.asarray(image)
     middle = [4 + 14 + 16 + row * (32 + 14) for row in range(3)]
     assert [pixels[y, 20, 0] for y in middle] == [0, 64, 128]
+
+
+def test_picture_skips_what_could_not_be_read(tmp_path):
+    batches = [{"weight": jnp.zeros(2)}, {"weight": jnp.array([0.0, 1.0])}]
+
+    def pictures(params, batch):
+        return {"1 original": jnp.stack([jnp.full((2, 16, 16, 3), v) for v in (1.0, 0.5)])}
+
+    run({"name": "reconstruction", "scale": 1}, batches, 2, tmp_path, reconstruction=pictures)
+    pixels = np.asarray(Image.open(tmp_path / "reconstruction_0.png"))
+    assert pixels.shape[0] < 2 * (16 + 14) and pixels[4 + 14 + 8, 8, 0] == 128
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ class Reconstruction:
     """Writes `workdir/reconstruction_<step>.png`: the videos of predict["reconstruction"].
 
     Attributes:
-        split: which list; its first videos are shown.
+        split: which list; its first readable videos are shown.
         clips: how many.
         columns: how many frames of each, evenly spaced.
         scale: pixels of the picture per pixel of the video; 0 makes frames about 112 wide.
@@ -33,11 +33,16 @@ class Reconstruction:
         return jax.jit(self.context.predict["reconstruction"])
 
     def run(self, params, step: int) -> dict[str, float]:
-        batch = next(self.context.batches(self.split, (1, 1)))
-        rows = gather(self._pictures(params, batch))
-        if jax.process_index() == 0:
-            path = self.context.workdir / f"reconstruction_{step}.png"
-            figure(rows, self.clips, self.columns, self.scale).save(path)
+        for batch in self.context.batches(self.split, (1, 1)):
+            weight = gather({"weight": batch["weight"]})["weight"]
+            if not weight.any():
+                continue  # nothing in it could be read
+            rows = gather(self._pictures(params, batch))
+            if jax.process_index() == 0:
+                rows = {name: videos[weight > 0] for name, videos in rows.items()}
+                path = self.context.workdir / f"reconstruction_{step}.png"
+                figure(rows, self.clips, self.columns, self.scale).save(path)
+            break
         return {}
 
 
