@@ -21,7 +21,7 @@ ALLOWED = {
     "vidjax.metrics": set(),
     "vidjax.models": set(),
     "vidjax.data": set(),
-    "vidjax.pretrained": {"vidjax.models", "vidjax.data"},
+    "vidjax.pretrained": {"vidjax.models", "vidjax.checkpoint", "vidjax.data"},
     "vidjax.objectives": {"vidjax.data.augment", "vidjax.models.layers"},
     "vidjax.evaluators": {"vidjax.data"},
     "converters": {"vidjax.models", "vidjax.pretrained", "vidjax.data", "vidjax"},

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -47,7 +47,12 @@ class Checkpoints:
         folder = self.folder / str(step)
         try:
             saved = self._manager.item_metadata(step).tree
-            _check_same(flatten(saved), flatten(target), folder)
+            if problems := differences(flatten(saved), flatten(target)):
+                raise UserError(
+                    f"checkpoint {folder} does not fit this config's model and optimizer: "
+                    f"{some(sorted(problems))}; use the config it was made with, or another "
+                    f"--workdir"
+                )
             return self._manager.restore(step, args=ocp.args.StandardRestore(target))
         except UserError:
             raise
@@ -76,29 +81,28 @@ def flatten(tree: Any) -> dict[str, Any]:
     return {path_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def _check_same(saved: dict[str, Any], target: dict[str, Any], folder: pathlib.Path) -> None:
-    problems = [f"{key} is missing" for key in target.keys() - saved.keys()]
-    problems += [f"{key} is not in the model" for key in saved.keys() - target.keys()]
-    # Orbax casts dtypes without a word, so they are compared here.
-    problems += [
-        f"{key} is {_describe(saved[key])}, expected {_describe(target[key])}"
-        for key in saved.keys() & target.keys()
-        if _describe(saved[key]) != _describe(target[key])
+def differences(saved: Mapping[str, Any], want: Mapping[str, Any]) -> list[str]:
+    """What sets the arrays of a checkpoint apart from those wanted, by path: one text for each.
+
+    Shapes and dtypes are compared, because Orbax casts dtypes without a word.
+    """
+    problems = [f"{key} is missing" for key in want if key not in saved]
+    problems += [f"{key} is not in the model" for key in saved if key not in want]
+    return problems + [
+        f"{key} is {_describe(saved[key])}, expected {_describe(want[key])}"
+        for key in want
+        if key in saved and _describe(saved[key]) != _describe(want[key])
     ]
-    if problems:
-        raise UserError(
-            f"checkpoint {folder} does not fit this config's model and optimizer: "
-            f"{_some(sorted(problems))}; use the config it was made with, or another --workdir"
-        )
+
+
+def some(items: list[str], limit: int = 6) -> str:
+    """The first items, and how many more there are."""
+    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return "; ".join(items[:limit]) + rest
 
 
 def _describe(x: Any) -> str:
     return f"{x.dtype}{list(x.shape)}"
-
-
-def _some(items: list[str], limit: int = 6) -> str:
-    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return "; ".join(items[:limit]) + rest
 
 
 def merge_params(
@@ -135,7 +139,7 @@ def merge_params(
     problems += [f"{k} has no place here" for k in left if not may_drop.fullmatch(k)]
     if problems:
         raise UserError(
-            f"checkpoint {source} does not fit this config's model: {_some(problems)}; set the "
+            f"checkpoint {source} does not fit this config's model: {some(problems)}; set the "
             f"sizes in config.model as in its model.json, or name what may differ in "
             f"config.init_missing and config.init_unused"
         )
@@ -159,7 +163,7 @@ def claim_workdir(workdir: pathlib.Path, config: dict[str, Any]) -> None:
             _check_same_run(path, config)
         elif foreign := sorted(p.name for p in workdir.iterdir()):
             raise UserError(
-                f"workdir {workdir} is not empty and holds no run ({_some(foreign)}); choose a "
+                f"workdir {workdir} is not empty and holds no run ({some(foreign)}); choose a "
                 f"new folder"
             )
         # Renamed into place, so that a kill leaves the old one or the new one.
@@ -177,7 +181,7 @@ def _check_same_run(path: pathlib.Path, config: dict[str, Any]) -> None:
         raise UserError(f"{path} is not the config of a run; choose another --workdir") from None
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if changed and any((path.parent / "checkpoints").glob("[0-9]*")):
-        differs = _some([f"{k} = {old.get(k)!r} there, {new.get(k)!r} now" for k in changed])
+        differs = some([f"{k} = {old.get(k)!r} there, {new.get(k)!r} now" for k in changed])
         raise UserError(
             f"workdir {path.parent} holds a run with another config ({differs}); choose another "
             f"--workdir, or the same config to continue that run"

@@ -40,8 +40,7 @@ def evaluate(config: ConfigDict, folder: str, output: str | pathlib.Path) -> dic
                 "there is nothing to evaluate: point --config.data.val at a list, or set "
                 "config.evals"
             )
-        boxed = jax.eval_shape(work.objective.init, jax.random.key(0), work.example_batch(1))
-        params = jax.device_put(params, sharding.param_shardings(boxed, work.mesh))
+        params = jax.device_put(params, work.param_shardings())
         for line in work.describe_evaluation():
             print(f"evaluation {line}")
         for line in work.notices:

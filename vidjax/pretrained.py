@@ -23,7 +23,7 @@ from etils import epath
 from flax import linen as nn
 from flax import traverse_util
 
-from vidjax import models
+from vidjax import checkpoint, models
 from vidjax.data.transforms import Preprocessing, eval_views, prepare
 from vidjax.data.video import VideoError
 from vidjax.errors import UserError
@@ -130,19 +130,10 @@ def open_params(folder: Folder) -> "StoredParams":
     for key in root:
         saved = saved[key]
     have = traverse_util.flatten_dict(saved, sep="/")
-    problems = [f"{name} is missing" for name in want if name not in have]
-    problems += [f"{name} is not in the model" for name in have if name not in want]
-    # Orbax would cast another dtype without a word.
-    problems += [
-        f"{name} is {_describe(have[name])}, expected {_describe(want[name])}"
-        for name in want
-        if name in have and _describe(have[name]) != _describe(want[name])
-    ]
-    if problems:
+    if problems := checkpoint.differences(have, want):
         raise UserError(
             f"the parameters in {path} are not those of the model in {folder}/{CARD}: "
-            + "; ".join(problems[:8])
-            + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+            + checkpoint.some(problems, limit=8)
         )
     return StoredParams(path, root, want)
 
@@ -275,7 +266,3 @@ def _damaged(path: epath.Path, error: Exception) -> str:
 def _absolute(path: epath.Path) -> epath.Path:
     """Orbax refuses relative paths; gs:// paths are absolute as they are."""
     return path if "://" in str(path) else epath.Path(os.path.abspath(path))
-
-
-def _describe(x: Any) -> str:
-    return f"{x.dtype}{list(x.shape)}"

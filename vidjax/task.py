@@ -165,6 +165,11 @@ class Task:
         share = self.config.data.max_bad_share
         return data.BadVideos(workdir / "bad_videos.jsonl", len(self.videos(split)), share)
 
+    def param_shardings(self) -> Any:
+        """Where each of the model's parameters lies on the mesh."""
+        boxed = jax.eval_shape(self.objective.init, jax.random.key(0), self.example_batch(1))
+        return sharding.param_shardings(boxed, self.mesh)
+
     def train_batches(self, start_step: int, workdir: pathlib.Path):
         """Endless batches from `start_step` on, of this host: see `data.train_loader`."""
         return data.train_loader(

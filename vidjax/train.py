@@ -119,11 +119,8 @@ def abstract_state(work: task.Task, optimizer) -> tuple[Any, TrainState]:
         ema_params = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
         return TrainState(jnp.int32(0), params, optimizer.init(trained), ema_params)
 
-    rng = jax.random.key(config.seed)
-    boxed = jax.eval_shape(work.objective.init, rng, work.example_batch(1))
-    of_params = sharding.param_shardings(boxed, work.mesh)
-    by_path = checkpoint.flatten(of_params)
-    abstract = jax.eval_shape(init, rng)
+    by_path = checkpoint.flatten(work.param_shardings())
+    abstract = jax.eval_shape(init, jax.random.key(config.seed))
 
     def place(path, leaf):
         # Moments and averages lie as their parameter does, whose path theirs ends in.

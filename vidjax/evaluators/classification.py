@@ -33,13 +33,10 @@ class Classification:
 
     @functools.cached_property
     def _scores(self):
-        predict = self.context.predict["logits"]
-        softmax = self.average == "softmax"
-        return jax.jit(
-            lambda params, batch: (jax.nn.softmax if softmax else lambda x: x)(
-                predict(params, batch)
-            )
-        )
+        logits = self.context.predict["logits"]
+        if self.average == "logits":
+            return jax.jit(logits)
+        return jax.jit(lambda params, batch: jax.nn.softmax(logits(params, batch)))
 
     def run(self, params, step: int) -> dict[str, float]:
         num_videos = self.context.num_videos(self.split)
