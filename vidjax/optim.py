@@ -4,6 +4,7 @@ Reference for schedule, weight decay and layer decay: MCG-NJU/VideoMAE utils.py 
 optim_factory.py.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -60,15 +61,22 @@ def make_schedule(cfg: Any, *, batch_size: int, total: int, warmup: int) -> Sche
 
 
 def make_optimizer(cfg: Any, schedule: Schedule) -> optax.GradientTransformation:
-    """AdamW whose rate falls layer by layer towards the input where `cfg.layer_decay` < 1.
+    """AdamW or SGD with momentum, whose rate falls layer by layer where `cfg.layer_decay` < 1.
 
-    Weight decay goes to kernels only: not to biases, norms, tokens or positions.
+    Weight decay goes to kernels only (not to biases, norms, tokens or positions), and is added
+    after the moments, to both. Gradients are clipped by their norm over all devices.
+
+    Raises:
+        UserError: cfg.name is neither "adamw" nor "sgd".
     """
+    if cfg.name not in ("adamw", "sgd"):
+        raise UserError(f"config.optim.name must be adamw or sgd, not {cfg.name!r}")
+    adam = cfg.name == "adamw"
     clip = [optax.clip_by_global_norm(cfg.clip_norm)] if cfg.clip_norm else []
     decay = [_scale_by_layer(cfg.layer_decay)] if cfg.layer_decay != 1.0 else []
     return optax.chain(
         *clip,
-        optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps),
+        optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps) if adam else optax.trace(cfg.momentum),
         optax.add_decayed_weights(cfg.weight_decay, _is_kernel),
         *decay,
         optax.scale_by_learning_rate(schedule),
@@ -82,26 +90,41 @@ def _is_kernel(params: Params) -> Params:
 def layer_factors(params: Params, decay: float) -> Params:
     """Rate factors decay^(L + 1 - id), broadcastable to the parameters.
 
-    id is 0 for what makes the tokens, i + 1 for block i, L + 1 for what follows the blocks.
+    id is 0 for what makes the tokens, i + 1 for block i, L + 1 for what follows the blocks. Where
+    an encoder has stages (encoder/spatial, encoder/temporal) their blocks are counted on, and the
+    tokens and the norm of a stage go with the block before them.
+
+    Raises:
+        UserError: all blocks of a stage are frozen, but what makes its tokens is not.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
-    depths = [x.shape[0] for path, x in flat.items() if path.startswith("encoder/blocks/")]
-    depth = depths[0] if depths else 0  # 0: the blocks are frozen
+    depths: dict[str, int] = {}  # of "encoder/", or "encoder/spatial/" and "encoder/temporal/"
+    for path in sorted(flat):
+        stage, blocks, _ = path.partition("blocks/")
+        if blocks and stage.startswith("encoder/"):
+            depths.setdefault(stage, flat[path].shape[0])
+    total = sum(depths.values())
+    starts = dict(zip(depths, itertools.accumulate(depths.values(), initial=0), strict=False))
 
-    def factor(path: str, x: jax.Array) -> jax.Array:
-        if path.startswith("encoder/blocks/"):
-            powers = decay ** (depth - jnp.arange(depth, dtype=jnp.float32))
-            return powers.reshape(depth, *[1] * (x.ndim - 1))
-        if path.startswith("encoder/") and not path.startswith("encoder/norm/"):
-            if not depth:
-                raise UserError(
-                    f"config.optim.layer_decay needs to know how far {path} is from the head, but "
-                    f"the blocks are frozen; freeze it too, or set layer_decay to 1"
-                )
-            return jnp.float32(decay ** (depth + 1))
-        return jnp.float32(1.0)
+    def layer(path: str, x: jax.Array) -> int | jax.Array:
+        if not path.startswith("encoder/"):
+            return total + 1
+        stage = next((stage for stage in depths if path.startswith(stage)), "encoder/")
+        name, start = path.removeprefix(stage), starts.get(stage, 0)
+        if name.startswith("blocks/"):
+            return start + jnp.arange(1, 1 + len(x)).reshape(-1, *[1] * (x.ndim - 1))
+        if name.startswith("norm/"):
+            end = start + depths.get(stage, 0)
+            return end if end < total else total + 1
+        if not depths:
+            raise UserError(
+                f"config.optim.layer_decay needs to know how far {path} is from the head, but "
+                f"the blocks are frozen; freeze it too, or set layer_decay to 1"
+            )
+        return start
 
-    return traverse_util.unflatten_dict({k: factor(k, x) for k, x in flat.items()}, sep="/")
+    factors = {path: jnp.float32(decay) ** (total + 1 - layer(path, x)) for path, x in flat.items()}
+    return traverse_util.unflatten_dict(factors, sep="/")
 
 
 def _scale_by_layer(decay: float) -> optax.GradientTransformation:

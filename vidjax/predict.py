@@ -21,8 +21,9 @@ def predict(
         top_k: classes per video; all of them when there are fewer.
 
     Returns:
-        For each path, (class name, probability), most probable first. Classes without a name are
-        called by their index.
+        For each path, (class name, probability), most probable first; of a model with several
+        answers (such as noun and verb), so many of each, after the name of the answer. Classes
+        without a name are called by their index.
 
     Raises:
         UserError: no such head, an unreadable video, top_k below 1.
@@ -39,10 +40,15 @@ def predict(
     out = {}
     for path in videos:
         logits = apply({"params": loaded.params}, loaded.preprocess(path))[0]
-        probabilities = np.asarray(jax.nn.softmax(logits))
-        best = np.argsort(-probabilities)[:top_k]
-        names = loaded.classes or [f"class {i}" for i in range(len(probabilities))]
-        out[path] = [(names[i], float(probabilities[i])) for i in best]
+        names = loaded.classes or [f"class {i}" for i in range(len(logits))]
+        out[path], start = [], 0
+        for group, size in getattr(loaded.model, "groups", ()) or (("", len(logits)),):
+            part = slice(start, start + size)
+            probabilities = np.asarray(jax.nn.softmax(logits[part]))
+            label = f"{group}: " if group else ""
+            for i in np.argsort(-probabilities)[:top_k]:
+                out[path].append((label + names[part][i], float(probabilities[i])))
+            start += size
     return out
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from PIL import Image
 
 from vidjax import evaluators
 from vidjax.errors import UserError
-from vidjax.evaluators.classification import top_k
+from vidjax.evaluators.classification import accuracies, check_views, ranks
 from vidjax.evaluators.reconstruction import figure
 
 
@@ -61,22 +63,50 @@ def test_views_are_averaged_as_asked(average, top1, tmp_path):
 
 
 def test_partial_or_double_counts_are_a_bug():
-    scores, labels = np.eye(3), np.arange(3)
     with pytest.raises(RuntimeError, match="1 of 3 videos"):
-        top_k(scores, labels, np.array([2, 2, 1]), 2)
+        check_views(np.array([2, 2, 1]), 2)
     with pytest.raises(RuntimeError, match="1 of 3 videos"):
-        top_k(scores, labels, np.array([2, 4, 2]), 2)
+        check_views(np.array([2, 4, 2]), 2)
 
 
-def test_unreadable_videos_are_left_out_and_counted():
-    found = top_k(np.eye(3), np.array([0, 0, 2]), np.array([1, 0, 1]), 1)
-    assert found == {"top1": 1.0, "top5": 1.0, "videos": 2.0, "unreadable": 1.0}
+def test_unreadable_videos_are_left_out_and_counted(tmp_path):
+    batches = [batch([[9, 0, 0], [0, 9, 0]], [0, 2], [0, 0], [1, 1])]
+    found = run({"name": "classification"}, batches, 3, tmp_path)
+    assert found == {"top1": 0.5, "top5": 1.0, "videos": 2.0, "unreadable": 1.0}
     with pytest.raises(UserError, match="no video"):
-        top_k(np.eye(2), np.array([0, 1]), np.array([0, 0]), 1)
+        check_views(np.array([0, 0]), 1)
 
 
-def test_constant_scores_are_not_right():
-    assert top_k(np.zeros((4, 9)), np.zeros(4, int), np.ones(4, int), 1)["top5"] == 0.0
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_constant_scores_are_not_right(value):
+    found = ranks([np.full((4, 9), value)], np.zeros((4, 1), int))
+    assert accuracies(found) == {"top1": 0.0, "top5": 0.0}
+
+
+def test_several_answers_are_ranked_one_by_one_and_together(tmp_path):
+    # Two nouns, three verbs. Video 0 has both right, video 1 only its noun.
+    logits = [[0, 2, 1, 0, 0], [3, 0, 0, 2, 0], [0, 0, 0, 0, 0]]
+    batches = [batch(logits, [0, 1, 1], [[1, 0], [0, 2], [0, 0]], [1, 1, 0])]
+    groups = dict(groups=(("noun", 2), ("verb", 3)))
+    for average in ("softmax", "logits"):
+        entry = {"name": "classification", "average": average}
+        made = context(batches, 2, tmp_path, logits=logits_of)
+        made = dataclasses.replace(made, num_classes=5, **groups)
+        found = evaluators.build({"x": entry}, made)["x"][0].run(None, 0)
+        assert found["noun_top1"] == 1.0 and found["verb_top1"] == 0.5 and found["top1"] == 0.5
+        assert found["noun_top5"] == found["verb_top5"] == 1.0
+
+
+def test_an_action_scores_the_product_of_its_probabilities():
+    rng = np.random.default_rng(0)
+    nouns, verbs = rng.normal(size=(20, 4)), 3 * rng.normal(size=(20, 3))
+    labels = np.stack([rng.integers(4, size=20), rng.integers(3, size=20)], axis=1)
+    found = ranks([nouns, verbs], labels, are_logits=True)
+    p, q = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (nouns, verbs))
+    actions = (p[:, :, None] * q[:, None, :]).reshape(20, 12)
+    own = np.take_along_axis(actions, (labels[:, :1] * 3 + labels[:, 1:]), 1)
+    np.testing.assert_array_equal(found, (actions > own).sum(1))
+    assert (ranks([nouns, verbs], labels) != found).any()  # of products of logits
 
 
 def test_loss_ignores_padding(tmp_path):

@@ -31,6 +31,8 @@ class Context:
         num_videos: split -> number of videos.
         num_classes: of the data; 0 when there are no labels.
         workdir: where figures are written.
+        groups: names and sizes of several answers in one output, such as (("noun", 300),
+            ("verb", 97)); labels are then [B, number of groups].
     """
 
     predict: Mapping[str, Callable]
@@ -38,6 +40,7 @@ class Context:
     num_videos: Callable[[str], int]
     num_classes: int
     workdir: pathlib.Path
+    groups: tuple[tuple[str, int], ...] = ()
 
 
 class Evaluator(Protocol):

@@ -3,10 +3,13 @@
 import dataclasses
 import difflib
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from vidjax.errors import UserError
@@ -19,7 +22,12 @@ def names() -> list[str]:
 
 
 def build(
-    name: str, variant: str | None = None, *, head: str | None = None, **fields: Any
+    name: str,
+    variant: str | None = None,
+    *,
+    head: str | None = None,
+    clip: tuple[int, int, int] | None = None,
+    **fields: Any,
 ) -> nn.Module:
     """Makes a model.
 
@@ -27,6 +35,8 @@ def build(
         name: the module of this package that holds it, such as "videomae".
         variant: a size in its VARIANTS; None when `fields` give all sizes.
         head: a key of its HEADS; None is the bare encoder.
+        clip: frames, height and width that a learned position table is made for, where no
+            `pos_grid` is given.
         **fields: the module's fields, on top of the variant's; plain values only, so that the same
             keywords can stand in a config or a checkpoint's model.json.
 
@@ -44,10 +54,18 @@ def build(
     missing = [
         key for key, f in specs.items() if key not in fields and f.default is dataclasses.MISSING
     ]
+    # JSON and configs turn tuples into lists; modules must be hashable.
+    fields = {key: _frozen(value) for key, value in fields.items()}
+    if missing == ["pos_grid"] and clip:
+        model = model_class(**fields, pos_grid=(1, 1, 1))
+        return model.clone(pos_grid=model.token_grid(clip))
     if missing:
         raise UserError(f"model {name} with head {head!r} needs {', '.join(missing)}")
-    # JSON and configs turn tuples into lists; modules must be hashable.
-    return model_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    return model_class(**fields)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def config_of(model: nn.Module) -> dict[str, Any]:
@@ -60,9 +78,37 @@ def config_of(model: nn.Module) -> dict[str, Any]:
         for f in dataclasses.fields(model)
         if f.name not in ("parent", "name")
     }
-    return {"name": name, "head": head} | {
-        k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()
-    }
+    return {"name": name, "head": head} | {key: _plain(value) for key, value in fields.items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(map(_plain, value)) if isinstance(value, tuple) else value
+
+
+def adapt(
+    params: dict[str, np.ndarray], source: Mapping[str, Any], model: nn.Module, **options: Any
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Makes the parameters of one model fit another of its family, where its paper says how.
+
+    Args:
+        params: by "/"-joined name.
+        source: what `config_of` gives for the model they are of.
+        model: the model that they shall be for.
+        **options: keywords of the family's own `adapt`.
+
+    Returns:
+        The parameters, as they are where nothing is to be done, and sentences that say what was.
+
+    Raises:
+        UserError: an option that the family does not have, or models that do not fit.
+    """
+    module = importlib.import_module(type(model).__module__)
+    known = list(inspect.signature(module.adapt).parameters)[3:] if hasattr(module, "adapt") else []
+    for key in options:
+        _known(key, known, f"entry of config.init_options for {source['name']}")
+    if not known or importlib.import_module(f"{__name__}.{source['name']}") is not module:
+        return params, []
+    return module.adapt(params, source, model, **options)
 
 
 def abstract_params(model: nn.Module) -> dict[str, Any]:

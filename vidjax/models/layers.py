@@ -35,10 +35,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 # A kernel initializer for Linear layers and one for the query, key and value projections.
 # VideoMAE's pre-training code draws xavier-uniform values for its fused (3D, D) projection, whose
-# limit sqrt(6 / 4D) is narrower than that of three (D, D) ones; its fine-tuning code draws
-# N(0, 0.02) throughout (its truncation at ±100 sigma never binds).
+# limit sqrt(6 / 4D) is narrower than that of three (D, D) ones, as Scenic has them; VideoMAE's
+# fine-tuning code draws N(0, 0.02) throughout (its truncation at ±100 sigma never binds).
 INITS: dict[str, tuple[Initializer, Initializer]] = {
-    "xavier_uniform": (
+    "xavier_uniform": (nn.initializers.xavier_uniform(), nn.initializers.xavier_uniform()),
+    "xavier_uniform_fused": (
         nn.initializers.xavier_uniform(),
         nn.initializers.variance_scaling(0.5, "fan_avg", "uniform"),
     ),
@@ -119,12 +120,18 @@ class Linear(nn.Module):
         return y
 
 
-def attention_weights(query: Array, key: Array) -> Array:
-    """softmax(q·k / sqrt(K)) of query [B, N, H, K] and key [B, M, H, K], as [B, H, N, M]."""
+def attend(query: Array, key: Array, value: Array) -> tuple[Array, Array]:
+    """Softmax attention of query [..., N, H, K] over key and value [..., M, H, K].
+
+    Returns:
+        What the heads give, [..., N, H, K], and their weights softmax(q·k / sqrt(K)),
+        [..., H, N, M], in float32 at least.
+    """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = jnp.einsum("bnhk,bmhk->bhnm", query, key, preferred_element_type=dtype)
-    return jax.nn.softmax(logits, axis=-1)
+    logits = jnp.einsum("...nhk,...mhk->...hnm", query, key, preferred_element_type=dtype)
+    weights = jax.nn.softmax(logits, axis=-1)
+    return jnp.einsum("...hnm,...mhk->...nhk", weights.astype(value.dtype), value), weights
 
 
 class Attention(nn.Module):
@@ -134,16 +141,21 @@ class Attention(nn.Module):
         num_heads: number of heads H; must divide the width.
         qkv_bias: whether query, key and value have a bias.
         initializer: key of INITS.
+        attend: which tokens each head looks at, and how; the weights that it returns are recorded.
     """
 
     num_heads: int
     qkv_bias: tuple[bool, bool, bool] = (True, True, True)
     initializer: str = "xavier_uniform"
     dtype: Any = jnp.float32
+    attend: Callable[[Array, Array, Array], tuple[Array, Any]] = attend
 
     @nn.compact
     def __call__(self, x: Array, *, head_mask: Array | None = None) -> Array:
-        """Maps x [B, N, D] to [B, N, D]; head_mask [H] scales each head's output (0 removes it)."""
+        """Maps x [..., N, D] to the same shape, the leading axes being independent.
+
+        head_mask [H] scales each head's output (0 removes it).
+        """
         width = x.shape[-1]
         kernel_init, qkv_init = INITS[self.initializer]
         query, key, value = (
@@ -154,51 +166,67 @@ class Attention(nn.Module):
                 kernel_init=qkv_init,
                 dtype=self.dtype,
                 name=name,
-            )(x)  # [B, N, H, K]
+            )(x)  # [..., N, H, K]
             for name, use_bias in zip(("query", "key", "value"), self.qkv_bias, strict=True)
         )
-        weights = attention_weights(query, key)  # [B, H, N, N]
+        x, weights = self.attend(query, key, value)
         record(self, "attention", "weights", weights)
-        x = jnp.einsum("bhnm,bmhk->bnhk", weights.astype(self.dtype), value)
         if head_mask is not None:
             x = x * head_mask[:, None].astype(self.dtype)
         axes = ("heads", "head_dim", "embed")
         return Linear((width,), axes, kernel_init=kernel_init, dtype=self.dtype, name="out")(x)
 
 
+def dropout(x: Array, rate: float) -> Array:
+    """Zeroes a share of the values of [B, ..., N, D], scaling the others by 1/(1-rate).
+
+    To be called inside a module. Axes between the first and the last two share one mask, as in
+    Scenic's factorised encoder, where the frames of a clip are such an axis.
+    """
+    shared = tuple(range(1, x.ndim - 2))
+    return nn.Dropout(rate, broadcast_dims=shared, deterministic=rate == 0.0)(x)
+
+
 class Mlp(nn.Module):
-    """fc2(act(fc1(x))), from D to `mlp_dim` and back."""
+    """fc2(act(fc1(x))), from D to `mlp_dim` and back; `dropout` after both layers."""
 
     mlp_dim: int
     act: str
     initializer: str = "xavier_uniform"
     dtype: Any = jnp.float32
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         options = dict(kernel_init=INITS[self.initializer][0], dtype=self.dtype)
         width = x.shape[-1]
         x = Linear((self.mlp_dim,), ("embed", "mlp"), name="fc1", **options)(x)
-        return Linear((width,), ("mlp", "embed"), name="fc2", **options)(ACTIVATIONS[self.act](x))
+        x = dropout(ACTIVATIONS[self.act](x), self.dropout)
+        return dropout(Linear((width,), ("mlp", "embed"), name="fc2", **options)(x), self.dropout)
 
 
-def drop_path(module: nn.Module, x: Array, rate: Array | None) -> Array:
-    """Stochastic depth: zeroes whole clips of a branch [B, ...], scaling the others by 1/(1-rate).
+def drop_path(module: nn.Module, x: Array, rate: Array | None, *, rescale: bool = True) -> Array:
+    """Stochastic depth: zeroes a branch [B, ...] for whole clips.
 
-    As timm's DropPath, which VideoMAE uses (Scenic's ViViT does not rescale). `rate` is None
-    outside training.
+    With `rescale` the other clips' are multiplied by 1/(1-rate), as in timm's DropPath and
+    VideoMAE; Scenic's ViViT leaves them. `rate` is None outside training, when nothing happens.
     """
     if rate is None:
         return x
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
     kept = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, shape)
-    return x * (kept / (1.0 - rate)).astype(x.dtype)
+    return x * (kept / (1.0 - rate) if rescale else kept).astype(x.dtype)
 
 
 class Block(nn.Module):
     """Pre-norm transformer block: x += attn(norm1(x)); x += mlp(norm2(x)).
 
     Its output is recorded as `hidden_states/output`.
+
+    Attributes:
+        dropout: of the branches' outputs and inside the MLP; 0 outside training.
+        rescale_drop_path: see `drop_path`.
+        attend: see `Attention`.
     """
 
     num_heads: int
@@ -208,21 +236,33 @@ class Block(nn.Module):
     qkv_bias: tuple[bool, bool, bool] = (True, True, True)
     initializer: str = "xavier_uniform"
     dtype: Any = jnp.float32
+    dropout: float = 0.0
+    rescale_drop_path: bool = True
+    attend: Callable[[Array, Array, Array], tuple[Array, Any]] = attend
 
     @nn.compact
     def __call__(
         self, x: Array, *, drop_rate: Array | None = None, head_mask: Array | None = None
     ) -> Array:
-        """Maps x [B, N, D] to [B, N, D]; drop_rate [] is this block's stochastic depth."""
-        attn = Attention(self.num_heads, self.qkv_bias, self.initializer, self.dtype, name="attn")
-        mlp = Mlp(self.mlp_dim, self.act, self.initializer, self.dtype, name="mlp")
+        """Maps x [B, ..., N, D] to the same shape; drop_rate [] is its stochastic depth."""
+        attn = Attention(
+            self.num_heads, self.qkv_bias, self.initializer, self.dtype, self.attend, name="attn"
+        )
+        mlp = Mlp(self.mlp_dim, self.act, self.initializer, self.dtype, self.dropout, name="mlp")
         y = attn(LayerNorm(self.eps, self.dtype, name="norm1")(x), head_mask=head_mask)
-        x = x + drop_path(self, y, drop_rate)
+        y = dropout(y, self.dropout)
+        x = x + drop_path(self, y, drop_rate, rescale=self.rescale_drop_path)
         y = mlp(LayerNorm(self.eps, self.dtype, name="norm2")(x))
-        x = x + drop_path(self, y, drop_rate)
-        x = nn.with_logical_constraint(x, ("batch", "tokens", "embed_act"))
-        record(self, "hidden_states", "output", x)
-        return x
+        x = x + drop_path(self, y, drop_rate, rescale=self.rescale_drop_path)
+        return finish_block(self, x)
+
+
+def finish_block(block: nn.Module, x: Array) -> Array:
+    """Places a block's output [B, ..., N, D] on the mesh and records it."""
+    between = (None,) * (x.ndim - 3)
+    x = nn.with_logical_constraint(x, ("batch", *between, "tokens", "embed_act"))
+    record(block, "hidden_states", "output", x)
+    return x
 
 
 # What the backward pass may keep instead of recomputing it.
@@ -246,8 +286,8 @@ def scan_blocks(
     """Applies `depth` copies of `block` in turn; their parameters are stacked on a first axis L.
 
     Args:
-        block: a module called as block(x, drop_rate=[], head_mask=[H]).
-        x: tokens [B, N, D].
+        block: a module called as block(x, drop_rate=[]), with head_mask=[H] too if there is one.
+        x: tokens [B, ..., N, D].
         depth: number of layers L.
         drop_path: stochastic depth of the last layer; it grows linearly from 0. 0 outside training.
         head_mask: [L, H] factors for the heads' outputs, or None.
@@ -258,7 +298,8 @@ def scan_blocks(
 
     def body(block, x, layer):
         drop_rate, mask = layer
-        return block(x, drop_rate=drop_rate, head_mask=mask), None
+        masked = {} if mask is None else {"head_mask": mask}
+        return block(x, drop_rate=drop_rate, **masked), None
 
     if remat != "none":
         body = nn.remat(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
@@ -307,20 +348,26 @@ def grid_of(shape: Sequence[int], patch_size: tuple[int, int, int]) -> tuple[int
 
 
 class PatchEmbed(nn.Module):
-    """Projects tubelets to tokens: a strided 3-D convolution, written as one matrix product."""
+    """Projects tubelets to tokens: a strided 3-D convolution, written as one matrix product.
+
+    `kernel_init` is PyTorch's default for kernel and bias if None; with another the bias is 0.
+    """
 
     width: int
     patch_size: tuple[int, int, int]
     dtype: Any = jnp.float32
+    kernel_init: Initializer | None = None
 
     @nn.compact
     def __call__(self, video: Array, *, keep: Array | None = None) -> Array:
         """Maps video [B, T, H, W, C] to tokens [B, N, D], or to those of `keep` [B, K] only."""
         shape = (*self.patch_size, video.shape[-1], self.width)
         patches = patchify(video.astype(self.dtype), self.patch_size)  # [B, N, P]
-        init = torch_uniform(patches.shape[-1])
-        kernel_init = nn.with_logical_partitioning(init, (None, None, None, None, "embed"))
-        bias_init = nn.with_logical_partitioning(init, ("embed",))
+        inits = self.kernel_init, nn.initializers.zeros
+        if self.kernel_init is None:
+            inits = (torch_uniform(patches.shape[-1]),) * 2
+        kernel_init = nn.with_logical_partitioning(inits[0], (None, None, None, None, "embed"))
+        bias_init = nn.with_logical_partitioning(inits[1], ("embed",))
         kernel = self.param("kernel", kernel_init, shape, jnp.float32)
         bias = self.param("bias", bias_init, (self.width,), jnp.float32)
         if keep is not None:  # before the projection: 9 of 10 patches need none

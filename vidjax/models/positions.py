@@ -2,6 +2,8 @@
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -30,17 +32,22 @@ def _cubic(x: np.ndarray, a: float = -0.75) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-_KERNELS = {"linear": (_linear, 1), "cubic": (_cubic, 2)}
+_KERNELS = {"linear": (_linear, 1), "cubic": (_cubic, 2), "linear_corners": (_linear, 1)}
 
 
 def resample_matrix(old: int, new: int, kernel: str) -> np.ndarray:
-    """Matrix [new, old] of one axis of `torch.nn.functional.interpolate`, float64.
+    """Matrix [new, old] that resamples one axis of a table, float64.
 
-    `kernel` is "linear" or "cubic", with align_corners=False and no antialiasing; samples beyond
-    the border repeat it. The identity when old == new.
+    `kernel` is "linear" or "cubic" as in `torch.nn.functional.interpolate` with
+    align_corners=False and no antialiasing (samples beyond the border repeat it), or
+    "linear_corners", which keeps the first and the last row where they are, as in
+    `scipy.ndimage.zoom(order=1)`. The identity when old == new.
     """
     weight, reach = _KERNELS[kernel]
-    centre = (np.arange(new) + 0.5) * old / new - 0.5
+    if kernel == "linear_corners":
+        centre = np.arange(new) * ((old - 1) / max(new - 1, 1))
+    else:
+        centre = (np.arange(new) + 0.5) * old / new - 0.5
     if kernel == "linear":  # PyTorch clamps the centre here, and the taps for "cubic"
         centre = np.maximum(centre, 0.0)
     first = np.floor(centre).astype(int)
@@ -51,20 +58,28 @@ def resample_matrix(old: int, new: int, kernel: str) -> np.ndarray:
     return matrix
 
 
-def resample_grid(
-    table: np.ndarray, old: tuple[int, int, int], new: tuple[int, int, int]
-) -> np.ndarray:
-    """Resamples a table [t*h*w, D] to another grid: bicubic in space, linear in time.
+Grid = tuple[int, int, int]
 
-    As OpenGVLab/VideoMAEv2 run_class_finetuning.py does when frames or size change. The table
-    itself when the grids are equal.
+
+def resample_grid(
+    table: np.ndarray | jax.Array,
+    old: Grid,
+    new: Grid,
+    kernels: tuple[str, str, str] = ("linear", "cubic", "cubic"),
+) -> np.ndarray | jax.Array:
+    """Resamples a table [t*h*w, D] to another grid, along time, rows and columns.
+
+    Linear in time and bicubic in space as in OpenGVLab/VideoMAEv2 run_class_finetuning.py when
+    frames or size change. Computed in float64 for numpy tables, in the table's dtype for others.
+    The table itself when the grids are equal.
     """
     if old == new:
         return table
-    time, rows, columns = (
-        resample_matrix(o, n, kernel)
-        for o, n, kernel in zip(old, new, ("linear", "cubic", "cubic"), strict=True)
+    numpy = isinstance(table, np.ndarray)
+    xp, dtype = (np, np.float64) if numpy else (jnp, table.dtype)
+    matrices = (
+        resample_matrix(*sizes).astype(dtype) for sizes in zip(old, new, kernels, strict=True)
     )
-    grid = table.astype(np.float64).reshape(*old, -1)
-    grid = np.einsum("at,bh,cw,thwd->abcd", time, rows, columns, grid, optimize=True)
+    grid = table.astype(dtype).reshape(*old, -1)
+    grid = xp.einsum("at,bh,cw,thwd->abcd", *matrices, grid, optimize=True)
     return grid.reshape(-1, table.shape[-1]).astype(table.dtype)

@@ -139,7 +139,9 @@ class Features(EncoderFields, kw_only=True):
     final_norm: bool = True
 
     def setup(self) -> None:
-        self.encoder = make_encoder(self, final_norm=self.final_norm, initializer="xavier_uniform")
+        self.encoder = make_encoder(
+            self, final_norm=self.final_norm, initializer="xavier_uniform_fused"
+        )
 
     def __call__(
         self,
@@ -165,6 +167,8 @@ class Classifier(EncoderFields, kw_only=True):
 
     Attributes:
         num_classes: number of classes C; 0 has no head, the output is what it would see [B, D].
+        groups: names and sizes of several answers in one output, such as (("noun", 300),
+            ("verb", 97)), in its order; () is one answer.
         pool: "mean" normalises the mean over tokens (every released model); "first" takes token 0
             of the normalised tokens (the reference's use_mean_pooling=False).
         fc_norm_eps: epsilon of the norm after pooling; None: as `eps`.
@@ -173,6 +177,7 @@ class Classifier(EncoderFields, kw_only=True):
     """
 
     num_classes: int
+    groups: tuple[tuple[str, int], ...] = ()
     pool: str = "mean"
     fc_norm_eps: float | None = None
     head_dropout: float = 0.0
@@ -226,7 +231,9 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array, num_predicted: int) -> Array:
         """Maps tokens [B, K + P, d] to the pixels of the last P: [B, P, num_pixels]."""
-        block = make_blocks(self.num_heads, self.mlp_dim, self.eps, "xavier_uniform", self.dtype)
+        block = make_blocks(
+            self.num_heads, self.mlp_dim, self.eps, "xavier_uniform_fused", self.dtype
+        )
         x = scan_blocks(block, x, depth=self.depth, remat=self.remat, unroll=self.unroll)
         x = LayerNorm(self.norm_eps, self.dtype, name="norm")(x[:, -num_predicted:])
         return Linear((self.num_pixels,), ("embed", "pixels"), dtype=self.dtype, name="head")(x)
@@ -250,7 +257,9 @@ class Reconstructor(EncoderFields, kw_only=True):
     final_norm: bool = True
 
     def setup(self) -> None:
-        self.encoder = make_encoder(self, final_norm=self.final_norm, initializer="xavier_uniform")
+        self.encoder = make_encoder(
+            self, final_norm=self.final_norm, initializer="xavier_uniform_fused"
+        )
         self.encoder_to_decoder = Linear(
             (self.decoder_width,),
             ("embed", "embed_decoder"),
