@@ -2,6 +2,7 @@
 
 import glob
 import json
+import math
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vidjax import configlib, optim, task, train
+from vidjax import configlib, optim, pretrained, task, train
 from vidjax.data import datasets
 from vidjax.errors import UserError
 
@@ -69,6 +70,30 @@ def test_published_recipes(name, batch, peak, final, decay, epochs):
     assert optim.scaled_rates(config.optim, batch) == pytest.approx((peak, final))
     assert config.optim.layer_decay == decay
     assert config.optim.b2 == (0.999 if "finetune" in name else 0.95)
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "epochs", "parameters"),
+    [
+        ("vivit_k400.py", 0.1, 30, 88_954_000),
+        ("vivit_k400.py:B_encoder", 0.05, 30, 115_062_928),
+        ("vivit_k400.py:B_self_attention", 0.1, 30, 117_319_312),
+        ("vivit_k400.py:B_dot_product", 0.1, 30, 88_952_464),
+        ("vivit_k400.py:L_encoder", 0.1, 30, 606_827_920),
+        ("vivit_k600.py", 0.05, 30, 607_032_920),  # 200 classes more than on K400
+        ("vivit_ssv2.py", 0.4, 35, 354_671_790 + 60 * 1024),  # 16 x 16 instead of 14 x 14 places
+        ("vivit_epic.py", 0.5, 50, 354_900_365),  # 397 scores instead of 174
+    ],
+)
+def test_published_vivit_recipes(name, lr, epochs, parameters):
+    config = configlib.load(f"configs/{name}")
+    assert config.optim.name == "sgd" and config.optim.momentum == 0.9
+    assert config.optim.clip_norm == 1.0 and config.optim.weight_decay == 0.0
+    assert optim.scaled_rates(config.optim, config.data.batch_size) == (lr, 0.0)
+    assert config.train_epochs == epochs and config.data.batch_size == 64
+    assert config.evals.test.average == "logits"
+    found = pretrained.param_specs(task.Task(config).model)
+    assert sum(math.prod(x.shape) for x in found.values()) == parameters
 
 
 def test_ssv2_is_never_flipped(tmp_path, monkeypatch):

@@ -83,3 +83,39 @@ def test_layer_decay_beside_frozen_blocks():
     trained, _ = optim.split_params(PARAMS, ("encoder/blocks/.*",))
     with pytest.raises(UserError, match="freeze it too"):
         optim.layer_factors(trained, 0.75)
+
+
+def test_layer_factors_count_on_through_the_stages_of_an_encoder():
+    stage = {"pos_embed": jnp.ones((1, 5, 3)), "norm": {"scale": jnp.ones(3)}}
+    params = {
+        "encoder": {
+            "patch_embed": {"bias": jnp.ones(3)},
+            "spatial": {**stage, "blocks": {"mlp": {"fc1": {"bias": jnp.ones((3, 6))}}}},
+            "temporal": {**stage, "blocks": {"mlp": {"fc1": {"bias": jnp.ones((2, 6))}}}},
+        },
+        "head": {"bias": jnp.ones(2)},
+    }
+    encoder = optim.layer_factors(params, 0.5)["encoder"]
+    assert float(encoder["patch_embed"]["bias"]) == 0.5**6
+    expected = {"spatial": (6, [5, 4, 3], 3), "temporal": (3, [2, 1], 0)}
+    for name, (tokens, blocks, norm) in expected.items():
+        assert float(encoder[name]["pos_embed"]) == 0.5**tokens
+        found = encoder[name]["blocks"]["mlp"]["fc1"]["bias"].ravel()
+        np.testing.assert_allclose(found, [0.5**power for power in blocks])
+        assert float(encoder[name]["norm"]["scale"]) == 0.5**norm
+
+
+def test_sgd_has_momentum():
+    cfg = configlib.base().optim
+    cfg.update(name="sgd", momentum=0.9, clip_norm=1.0)
+    optimizer = optim.make_optimizer(cfg, lambda step: 0.1)
+    params = {"head": {"kernel": jnp.zeros(2)}}
+    grads = {"head": {"kernel": jnp.array([3.0, 4.0])}}  # clipped to norm 1: 0.6, 0.8
+    state = optimizer.init(params)
+    for momentum in (1.0, 1.9):
+        updates, state = optimizer.update(grads, state, params)
+        expected = -0.1 * momentum * np.array([0.6, 0.8])
+        np.testing.assert_allclose(updates["head"]["kernel"], expected, rtol=1e-6)
+    with pytest.raises(UserError, match="adamw or sgd"):
+        cfg.name = "adam"
+        optim.make_optimizer(cfg, lambda step: 0.1)

@@ -48,16 +48,16 @@ def base() -> ConfigDict:
             "repeats": 1,  # differently augmented clips per video and step
             "frames": 16,
             "stride": 4,
-            "sampling": "dense",  # "dense_linspace" or "segment": see data.sampling
+            "sampling": "dense",  # "dense_linspace", "dense_cycle", "segment": data.sampling
             "size": 224,
             "short_side": 224,  # of evaluation frames before their crop
-            "resize": "cv2_linear",  # or "pil_bilinear"
+            "resize": "cv2_linear",  # or "pil_bilinear", "tf_bilinear": see data.transforms
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
-            "augment": "multi_scale_crop",  # "random_resized_crop" or "center_crop"
+            "augment": "multi_scale_crop",  # "random_resized_crop", "scale_jitter", "center_crop"
             "flip": 0.0,  # probability
-            "rand_augment": "",  # such as "rand-m7-n4-mstd0.5-inc1"
-            "min_frames": 0,  # shorter videos count as bad in training; 0: as `frames`
+            "rand_augment": "",  # "rand-m7-n4-mstd0.5-inc1", "scenic-n2-m15": data.transforms
+            "min_frames": 0,  # shorter videos are bad in training; 0: `frames`, 1 with dense_cycle
             "max_bad_share": 0.1,  # a run with a larger share of bad videos stops
             "workers": -1,  # processes that decode; -1: from the number of cores
         }
@@ -65,6 +65,7 @@ def base() -> ConfigDict:
 
     config.optim = ConfigDict(
         {
+            "name": "adamw",  # or "sgd"
             "lr": 1e-3,  # peak, for a batch of `lr_batch_size` videos
             "min_lr": 0.0,  # at the end, likewise
             "lr_batch_size": 0,  # rates are scaled by batch_size / this; 0: not scaled
@@ -73,6 +74,7 @@ def base() -> ConfigDict:
             "b1": 0.9,
             "b2": 0.999,
             "eps": 1e-8,
+            "momentum": 0.9,  # of sgd
             "weight_decay": 0.0,  # of kernels only
             "clip_norm": 0.0,  # 0: gradients are not clipped
             "layer_decay": 1.0,  # rate of a layer relative to the next one
@@ -86,6 +88,7 @@ def base() -> ConfigDict:
     config.init = ""  # folder with a converted or trained checkpoint; parameters only
     config.init_missing = ()  # regexes of parameters that it may lack (they start fresh)
     config.init_unused = ()  # regexes of parameters of it that may be left out
+    config.init_options = ConfigDict()  # how the model's family makes another model's fit
 
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1: all other devices
     config.log_every = 50
@@ -124,9 +127,10 @@ def use_demo(config: ConfigDict, *, steps: int, lr: float) -> None:
         config.model.update({"decoder_width": 64, "decoder_depth": 2, "decoder_num_heads": 2})
         config.model.decoder_mlp_dim = 256
         config.objective.mask_ratio = 0.75
-    else:
-        config.model.head_dropout = 0.0
-        config.objective.update({"mixup": 0.0, "cutmix": 0.0, "erase": 0.0})
+    for block in (config.model, config.objective):
+        for key in ("head_dropout", "mixup", "cutmix", "erase", "color_jitter", "grey"):
+            if key in block:
+                block[key] = 0.0
     config.optim.update(
         {"lr": lr, "min_lr": 0.0, "lr_batch_size": 0, "warmup_epochs": 1.0, "layer_decay": 1.0}
     )

@@ -61,7 +61,10 @@ class Task:
             self.preprocessing = dataclasses.replace(self.preprocessing, **facts)
         elif fields["head"] == "classify":
             fields.setdefault("num_classes", self.num_classes)
-        self.model = models.build(**fields)
+            if self.dataset and self.dataset.groups:
+                fields.setdefault("groups", self.dataset.groups)
+        clip = (config.data.frames, config.data.size, config.data.size)
+        self.model = models.build(**fields, clip=clip)
         objective = config.objective.to_dict()
         self.objective = objectives.build(
             objective.pop("name"),
@@ -73,7 +76,7 @@ class Task:
 
     def has(self, split: str) -> bool:
         """Whether the config says where the videos of a split are."""
-        return bool(self.config.data[split]) or self.config.data.name == "demo"
+        return bool(self.config.data[split]) or self.config.data.name in demo.LISTS
 
     @property
     def evals(self) -> dict[str, dict[str, Any]]:
@@ -88,8 +91,9 @@ class Task:
             raise UserError(f"there is no split {split!r}; splits are 'train' and 'val'")
         cfg = self.config.data
         path = cfg[split]
-        if not path and cfg.name == "demo":
-            path = os.path.join(demo.make(_demo_folder()), f"{split}.csv")
+        if not path and cfg.name in demo.LISTS:
+            name = demo.LISTS[cfg.name].format(split=split)
+            path = os.path.join(demo.make(_demo_folder()), name)
         if not self.has(split):
             raise UserError(
                 f"no {split} videos: point --config.data.{split} at a list file of "
@@ -152,9 +156,10 @@ class Task:
         """Shapes of a batch of `size` clips."""
         cfg = self.config.data
         video = (size, cfg.frames, cfg.size, cfg.size, 3)
+        groups = (len(self.dataset.groups),) if self.dataset and self.dataset.groups else ()
         return {
             "video": jax.ShapeDtypeStruct(video, "uint8"),
-            "label": jax.ShapeDtypeStruct((size,), "int32"),
+            "label": jax.ShapeDtypeStruct((size, *groups), "int32"),
             "video_id": jax.ShapeDtypeStruct((size,), "int32"),
             "weight": jax.ShapeDtypeStruct((size,), "float32"),
         }
@@ -206,6 +211,7 @@ class Task:
             batches=batches,
             num_videos=lambda split: len(self.videos(split)),
             num_classes=getattr(self.model, "num_classes", 0),
+            groups=getattr(self.model, "groups", ()),
             workdir=workdir,
         )
         return evaluators.build(self.evals, context)

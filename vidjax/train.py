@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 from absl import flags
 from flax import linen as nn
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 import vidjax
@@ -148,15 +149,23 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     for key in ("eps", "fc_norm_eps", "patch_size", "mean", "std", "resize"):
         if key in there and key in here and there[key] != here[key]:
             say(f"note: {config.init} was made with {key} {there[key]}, this run has {here[key]}")
+    loaded, notes = models.adapt(
+        dict(pretrained.open_params(config.init)),
+        card.model,
+        work.model,
+        **config.init_options.to_dict(),
+    )
     params, fresh, left = checkpoint.merge_params(
         state.params,
-        pretrained.load_params(config.init),
+        traverse_util.unflatten_dict(loaded, sep="/"),
         missing=config.init_missing,
         unused=config.init_unused,
         source=config.init,
     )
     params = jax.device_put(params, shardings.params)
     say(f"start: parameters of {config.init}, step and optimizer new")
+    for note in notes:
+        say(f"  {note}")
     say(f"  fresh here: {_groups(fresh)}; not used: {_groups(left)}")
     return state.replace(
         params=params, ema_params=jax.tree.map(jnp.copy, params) if config.ema_decay else {}

@@ -1,5 +1,8 @@
 """Device augmentation: exact values where there is no chance, statistics where there is."""
 
+import colorsys
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,8 @@ import pytest
 
 from vidjax.data import augment
 from vidjax.errors import UserError
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_vivit" / "golden.npz"
 
 
 def clips(batch=4, frames=2, side=16):
@@ -23,6 +28,110 @@ def test_normalise():
     half = augment.normalise(video, (0.5, 0.25, 0.0), (0.5, 0.5, 2.0), "bfloat16")
     assert half.dtype == jnp.bfloat16
     assert np.array_equal(half, out.astype(jnp.bfloat16))  # rounded once, at the end
+
+
+# --- colours ------------------------------------------------------------------------------------
+
+
+@jax.jit
+def adjust(video, brightness=0.0, saturation=1.0, contrast=1.0, hue=0.0):
+    numbers = dict(brightness=brightness, saturation=saturation, contrast=contrast, hue=hue)
+    return augment.adjust_color(
+        video, **{key: jnp.broadcast_to(value, len(video)) for key, value in numbers.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("brightness_saturation", dict(brightness=-32 / 255, saturation=1.4)),
+        ("saturation0.6", dict(saturation=0.6)),
+        ("contrast1.4", dict(contrast=1.4)),
+        ("hue0.2", dict(hue=0.2)),
+        ("hue-0.13", dict(hue=-0.13)),
+        ("all", dict(brightness=-0.12, saturation=1.35, contrast=1.4, hue=-0.17)),
+    ],
+)
+def test_colours_are_tensorflows(name, numbers):
+    golden = np.load(GOLDEN)
+    video = golden["clip"][None] / np.float32(255)
+    want = np.clip(golden[f"color/{name}"], 0, 1)
+    np.testing.assert_allclose(adjust(video, **numbers)[0], want, atol=1e-6)
+
+
+def test_saturation_and_hue_are_hsvs():
+    video = np.random.default_rng(0).random((1, 2, 5, 5, 3), np.float32)
+    video[0, 0, 0, 0] = 0.4  # grey has no hue
+    video[0, 0, 0, 1] = 0.0
+    found = np.asarray(adjust(video, saturation=1.3, hue=0.15)).reshape(-1, 3)
+    for pixel, got in zip(video.reshape(-1, 3).tolist(), found, strict=True):
+        hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
+        want = colorsys.hsv_to_rgb((hue + 0.15) % 1, min(saturation * 1.3, 1), value)
+        np.testing.assert_allclose(got, want, atol=2e-6)
+
+
+def test_contrast_is_about_the_mean_of_each_frame_and_channel():
+    rng = np.random.default_rng(0)
+    video = (rng.random((2, 3, 6, 7, 3)) * 0.4 + 0.3).astype(np.float32)
+    mean = video.mean((2, 3), keepdims=True)
+    factor = np.array([0.7, 1.4], np.float32)
+    want = (video - mean) * factor[:, None, None, None, None] + mean
+    np.testing.assert_allclose(adjust(video, contrast=factor), want, atol=1e-6)
+
+
+jitter = jax.jit(augment.color_jitter)
+
+
+def test_color_jitter_composes_with_normalise_and_may_do_nothing():
+    video = np.random.default_rng(0).integers(0, 256, (2, 2, 4, 4, 3), dtype=np.uint8)
+    same = jitter(jax.random.key(0), video, 0.0, 0.0)
+    assert same.dtype == jnp.float32
+    np.testing.assert_allclose(same, video, atol=1e-4)
+    grey = jitter(jax.random.key(0), video, 0.0, 1.0)
+    luminance = video @ np.array([0.2989, 0.587, 0.114])
+    np.testing.assert_allclose(grey, np.repeat(luminance[..., None], 3, -1), atol=1e-3)
+    changed = jitter(jax.random.key(0), video.astype(np.float32), 1.0, 0.0)
+    assert np.abs(changed - video).mean() > 5
+    assert changed.min() >= 0 and changed.max() <= 255
+    np.testing.assert_allclose(
+        augment.normalise(grey, (0.5,) * 3, (0.5,) * 3)[..., 0], luminance / 127.5 - 1, atol=1e-5
+    )
+
+
+def test_color_jitter_has_its_probabilities_and_one_draw_a_clip():
+    pixels = np.array([[[200, 120, 90], [120, 60, 80]]], np.uint8)
+    video = np.broadcast_to(pixels, (4000, 2, 1, 2, 3))
+    out = np.asarray(jitter(jax.random.key(0), video))
+    np.testing.assert_allclose(out[:, 0], out[:, 1], atol=1e-4)  # all frames alike
+    grey = np.ptp(out, axis=-1).max((1, 2, 3)) < 1e-3
+    changed = np.abs(out - video).max((1, 2, 3, 4)) > 1e-3
+    assert abs(grey.mean() - 0.1) < 0.02
+    assert abs(changed[~grey].mean() - 0.8) < 0.02
+    assert len(np.unique(out[changed & ~grey][:, 0, 0, 0, 0].round(3))) > 2000  # each its own
+    luminance = video[0] @ np.array([0.2989, 0.587, 0.114])
+    before = np.abs(out[grey][..., 0] - luminance).max((1, 2, 3)) > 1e-2
+    assert abs(before.mean() - 0.8) < 0.06  # grey does not depend on the change before it
+
+
+def test_color_jitter_covers_its_ranges_independently():
+    # Of two reds, 10 levels apart, the four numbers can be read off again.
+    reds = np.array([[[160, 110, 110], [170, 120, 120]]], np.uint8)
+    video = np.broadcast_to(reds, (4000, 1, 1, 2, 3))
+    out = np.asarray(jitter(jax.random.key(0), video, 1.0, 0.0))[:, 0, 0]  # [B, 2, 3]
+    high, low = out.max(-1), out.min(-1)
+    hues = [colorsys.rgb_to_hsv(*pixel)[0] for pixel in out[:, 0].tolist()]
+    numbers = {
+        "brightness": (high.mean(1) - 165, 32),
+        "saturation": ((high - low)[:, 0] / 50 - 1, 0.4),
+        "contrast": ((high[:, 1] - high[:, 0]) / 10 - 1, 0.4),
+        "hue": ((np.array(hues) + 0.5) % 1 - 0.5, 0.2),
+    }
+    for name, (drawn, limit) in numbers.items():
+        assert limit * 0.99 < drawn.max() < limit * 1.001, name
+        assert -limit * 1.001 < drawn.min() < -limit * 0.99, name
+        assert abs(drawn.std() / limit - 3**-0.5) < 0.02, name  # uniform
+    correlation = np.corrcoef([drawn for drawn, _ in numbers.values()])
+    assert np.abs(correlation - np.eye(4)).max() < 0.06
 
 
 # --- random erasing -----------------------------------------------------------------------------
@@ -62,24 +171,37 @@ def test_erasing_has_its_probability():
 # --- mixup and cutmix ---------------------------------------------------------------------------
 
 
-mix = jax.jit(
-    augment.mix, static_argnums=3, static_argnames=("mixup", "cutmix", "switch", "smoothing")
-)
+mix = jax.jit(augment.mix, static_argnames=("mixup", "cutmix", "switch"))
 
 
-def test_smoothing_alone():
-    video, targets = augment.mix(
-        jax.random.key(0), clips(), jnp.arange(4), 10, mixup=0.0, cutmix=0.0, smoothing=0.1
-    )
-    assert np.array_equal(video, clips())
+def test_soft_targets_smooth_within_each_group():
+    targets = augment.soft_targets(jnp.arange(4), (10,), 0.1)
+    assert targets.shape == (4, 10)
     np.testing.assert_allclose(np.diag(targets), 0.91, rtol=1e-6)  # 1 - s + s / C
     np.testing.assert_allclose(targets[0, 1:], 0.01, rtol=1e-5)  # s / C
+    label = jnp.array([[2, 0], [299, 96]], jnp.int32)
+    pairs = augment.soft_targets(label, (300, 97), 0.2)
+    assert pairs.shape == (2, 397) and pairs.dtype == jnp.float32
+    nouns, verbs = pairs[:, :300], pairs[:, 300:]
+    for row, (noun, verb) in enumerate(label.tolist()):
+        assert nouns[row, noun] == pytest.approx(0.8 + 0.2 / 300, abs=1e-6)
+        assert verbs[row, verb] == pytest.approx(0.8 + 0.2 / 97, abs=1e-6)
+    np.testing.assert_allclose(nouns.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(verbs.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.sort(nouns)[:, :-1], 0.2 / 300, rtol=1e-5)
+    np.testing.assert_allclose(np.sort(verbs)[:, :-1], 0.2 / 97, rtol=1e-5)
+    assert np.array_equal(augment.soft_targets(jnp.array([1, 0]), (2,)), [[0, 1], [1, 0]])
+
+
+def test_mix_of_nothing_changes_nothing():
+    targets = jnp.eye(4)
+    video, same = augment.mix(jax.random.key(0), clips(), targets, mixup=0.0, cutmix=0.0)
+    assert np.array_equal(video, clips()) and np.array_equal(same, targets)
 
 
 def test_mixup_blends_with_the_reversed_batch_and_targets_follow():
-    label = jnp.arange(4)
     for seed in range(5):
-        video, targets = mix(jax.random.key(seed), clips(), label, 4, cutmix=0.0, smoothing=0.0)
+        video, targets = mix(jax.random.key(seed), clips(), jnp.eye(4), cutmix=0.0)
         weight = float(targets[0, 0])
         assert 0 < weight < 1
         partner = np.array([4, 3, 2, 1])
@@ -91,10 +213,9 @@ def test_mixup_blends_with_the_reversed_batch_and_targets_follow():
 
 def test_cutmix_pastes_one_box_and_weights_by_its_area():
     shares = []
+    smooth = augment.soft_targets(jnp.arange(4), (4,), 0.2)
     for seed in range(60):
-        video, targets = mix(
-            jax.random.key(seed), clips(side=32), jnp.arange(4), 4, mixup=0.0, smoothing=0.2
-        )
+        video, targets = mix(jax.random.key(seed), clips(side=32), smooth, mixup=0.0)
         video = np.asarray(video)
         own = np.arange(1, 5)[:, None, None, None, None]
         pasted = video != own
@@ -111,9 +232,7 @@ def test_cutmix_pastes_one_box_and_weights_by_its_area():
 
 def test_mix_draws_as_told():
     def draw(key, probability):
-        video, targets = augment.mix(
-            key, clips(2, 1, 8), jnp.arange(2), 2, probability=probability, smoothing=0.0
-        )
+        video, targets = augment.mix(key, clips(2, 1, 8), jnp.eye(2), probability=probability)
         return targets[0, 0], ((video[0] != 1) & (video[0] != 2)).any(), targets.sum(1)
 
     draw = jax.jit(jax.vmap(draw, in_axes=(0, None)))
@@ -129,7 +248,7 @@ def test_mix_draws_as_told():
 
 
 def test_mix_keeps_the_dtype():
-    video, targets = mix(jax.random.key(0), clips().astype(jnp.bfloat16), jnp.arange(4), 4)
+    video, targets = mix(jax.random.key(0), clips().astype(jnp.bfloat16), jnp.eye(4))
     assert video.dtype == jnp.bfloat16 and targets.dtype == jnp.float32
 
 
@@ -206,7 +325,8 @@ def test_mixing_and_masks_are_the_same_on_any_mesh():
 
     @jax.jit
     def step(rng, video, label):
-        mixed = augment.mix(rng, video, label, 4, cutmix=0.0)
+        targets = augment.soft_targets(label, (4,), 0.1)
+        mixed = augment.mix(rng, augment.color_jitter(rng, video), targets, cutmix=0.0)
         return mixed, augment.tube_mask(rng, 4, (2, 4, 4), 0.5)
 
     alone = step(jax.random.key(0), video, label)

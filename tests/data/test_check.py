@@ -178,6 +178,20 @@ def test_the_manifest_can_move_with_its_videos(clips, tmp_path):
     assert videos.classes == ("archery",)
 
 
+def test_the_manifest_keeps_several_labels(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "list.csv").write_text("path,noun,verb\na.mp4,299,96\nb.mp4,-1,-1\n")
+    videos = datasets.read_list(tmp_path / "list.csv")
+    names = ["a.mp4", "b.mp4"]
+    facts = {"frames": 40, "verdict": "ok", "reason": ""}
+    out = str(tmp_path / "list.manifest.jsonl")
+    check._write(out, videos, names, {name: {"path": name, **facts} for name in names})
+    assert [row["label"] for row in rows_of(out)] == [[299, 96], -1]
+    again = datasets.read_list(out, dataset="epic_kitchens")
+    assert [video.label for video in again] == [video.label for video in videos] == [(299, 96), -1]
+
+
 def test_manifests_of_hmdb51_are_named_by_split(clips, tmp_path):
     (tmp_path / "v" / "run").mkdir(parents=True)
     (tmp_path / "s").mkdir()

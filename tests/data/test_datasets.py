@@ -174,6 +174,165 @@ def test_manifest(folder):
         read_list(path)
 
 
+EPIC = {"dataset": "epic_kitchens"}
+EPIC_HEADER = (
+    "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,"
+    "start_frame,stop_frame,narration,verb,verb_class,noun,noun_class,all_nouns,all_noun_classes\n"
+)
+EPIC_ROWS = (
+    "P01_01_0,P01,P01_01,00:00:01.089,00:00:00.14,00:00:03.37,8,202,open door,"
+    "open,3,door,8,['door'],[8]\n"
+    'P02_10_7,P02,P02_10,00:00:02.6,00:00:04.37,00:00:06.17,262,370,"take, then put",'
+    'take,0,"plate:small",2,"[\'plate:small\', \'pan\']","[2, 5]"\n'
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,noun,verb\na.mp4,299,0\nb.mp4,0,96\n",
+        "path, noun, verb\na.mp4, 299, 0\nb.mp4, 0, 96\n",
+        "verb,noun,path\n0,299,a.mp4\n96,0,b.mp4\n",
+        "path noun verb\na.mp4 299 0\nb.mp4 0 96\n",
+        "path\tverb_class\tnoun_class\na.mp4\t0\t299\nb.mp4\t96\t0\n",
+        "video,verb,noun,noun_class,verb_class\na.mp4,cut,tap,299,0\nb.mp4,wash,cup,0,96\n",
+    ],
+)
+def test_lists_with_several_labels(folder, text):
+    path = write(folder, text)
+    videos = read_list(path, **EPIC, need_labels=True)
+    assert pairs(videos) == [("a.mp4", (299, 0)), ("b.mp4", (0, 96))]
+    assert read_list(path) == videos  # as data.check reads it
+
+
+def test_several_labels_may_be_unknown(folder):
+    path = write(folder, "path,noun,verb\na.mp4,-1,-1\nb.mp4,0,96\n")
+    assert pairs(read_list(path, **EPIC)) == [("a.mp4", -1), ("b.mp4", (0, 96))]
+    with pytest.raises(UserError, match=r"line 2: a\.mp4 has no label, but epic_kitchens needs"):
+        read_list(path, **EPIC, need_labels=True)
+    path = write(folder, "a.mp4\nb.mp4\n")
+    assert pairs(read_list(path, **EPIC)) == [("a.mp4", -1), ("b.mp4", -1)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("P01_01_0.mp4", "P02_10_7.mp4"),
+        ("P01_01_0.MP4", "P02_10_7.MP4"),
+        ("P01/P01_01_0.webm", "P02/P02_10_7.webm"),
+    ],
+)
+def test_epic_kitchens_csv(tmp_path, names):
+    touch(tmp_path, *(f"v/{name}" for name in names))
+    path = write(tmp_path, EPIC_HEADER + EPIC_ROWS, "EPIC_100_train.csv")
+    videos = read_list(path, tmp_path / "v", **EPIC, need_labels=True)
+    assert [v.path for v in videos] == [str(tmp_path / "v" / name) for name in names]
+    assert [v.label for v in videos] == [(8, 3), (2, 0)]
+    assert videos.classes is None
+    with pytest.raises(UserError, match=r"no clips such as P01_01_0\.mp4; cut one for each row"):
+        read_list(path, tmp_path, **EPIC)
+    # The noun classes alone are not enough; of two versions the later counts.
+    nouns = [f"{i},\"noun {i}\",\"['a', 'b']\",x" for i in range(300)]
+    write(tmp_path, "\n".join(["id,key", *nouns[:5]]), "EPIC_100_noun_classes.csv")
+    write(
+        tmp_path, "\n".join(["id,key,instances,category", *nouns]), "EPIC_100_noun_classes_v2.csv"
+    )
+    assert read_list(path, tmp_path / "v", **EPIC).classes is None
+    verbs = write(
+        tmp_path,
+        "id,key\n" + "".join(f"{i},noun {i}\n" for i in range(97)),
+        "EPIC_100_verb_classes.csv",
+    )
+    classes = read_list(path, tmp_path / "v", **EPIC).classes
+    assert len(classes) == 397 and classes[299] == "noun 299" and classes[300] == "noun 0"
+    assert read_list(path, tmp_path / "v", **EPIC, classes=classes).classes == classes
+    verbs.write_text("id,key\n0,take\n2,put\n")
+    with pytest.raises(UserError, match=r"verb_classes.csv line 3: expected class 1"):
+        read_list(path, tmp_path / "v", **EPIC)
+    verbs.write_text("id,key\n0,take\n")
+    with pytest.raises(UserError, match="names 1 of the 97 verb classes"):
+        read_list(path, tmp_path / "v", **EPIC)
+
+
+def test_epic_kitchens_test_list_has_no_labels(tmp_path):
+    touch(tmp_path, "P01_01_0.mp4")
+    text = "narration_id,participant_id,video_id,start_frame\nP01_01_0,P01,P01_01,8\n"
+    path = write(tmp_path, text, "EPIC_100_test_timestamps.csv")
+    assert pairs(read_list(path, **EPIC)) == [("P01_01_0.mp4", -1)]
+    with pytest.raises(UserError, match=r"line 2: P01_01_0\.mp4 has no label"):
+        read_list(path, **EPIC, need_labels=True)
+    with pytest.raises(UserError, match="line 2: expected `narration_id,"):
+        read_list(write(tmp_path, text.replace(",8", ""), "EPIC_100_test_timestamps.csv"), **EPIC)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("path,noun,verb\na.mp4,300,0\n", EPIC, "line 2: noun 300 is out of range for 300 classes"),
+        ("path,noun,verb\na.mp4,0,0\nb.mp4,0,97\n", {}, "line 3: verb 97 is out of range for 97"),
+        ("path,noun,verb\na.mp4,-1,0\n", EPIC, "line 2: noun -1 is out of range"),
+        ("path,noun,verb\na.mp4,3\n", EPIC, "line 2: expected `path,noun,verb`, got 'a.mp4,3'"),
+        ("path,noun,verb\na.mp4,3,\n", EPIC, "line 2: verb is ''; write it as a number"),
+        ("path,noun,verb\na.mp4,tap,cut\n", EPIC, "line 2: noun is 'tap'; write it as a number"),
+        (
+            "path,noun\na.mp4,3\n",
+            EPIC,
+            "line 2: .* the label 3, but epic_kitchens needs noun and v",
+        ),
+        ("a.mp4 3\n", EPIC, "line 1: .* header such as `path,noun,verb`"),
+        (
+            "path,noun,verb\na.mp4,3,4\n",
+            {"dataset": "k400"},
+            "has 2 labels, but data of k400 has one",
+        ),
+        (
+            "path,noun,verb\na.mp4,3,4\n",
+            {"need_labels": True},
+            r"custom\) .* \(epic_kitchens, demo_pairs has sev",
+        ),
+        (
+            "path,noun,verb\na.mp4,3,4\na.mp4,3,5\n",
+            EPIC,
+            r"has label \(3, 5\) but \(3, 4\) in line 2",
+        ),
+    ],
+)
+def test_mistakes_in_several_labels_are_named_with_their_line(folder, text, arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_list(write(folder, text), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_class_names_of_several_labels(folder):
+    path = write(folder, "path,noun,verb\na.mp4,3,4\n")
+    names = [f"noun {i}" for i in range(300)] + [f"noun {i}" for i in range(97)]
+    write(folder, "\n".join(names), "classes.txt")  # a noun may be a verb, too
+    assert read_list(path, **EPIC).classes == tuple(names)
+    write(folder, "\n".join(names[:-1]), "classes.txt")
+    with pytest.raises(UserError, match="has 396 class names but the number of classes is 397"):
+        read_list(path, **EPIC)
+    write(folder, "\n".join([*names[:-1], "noun 3"]), "classes.txt")
+    with pytest.raises(UserError, match="names 'noun 3' twice"):
+        read_list(path, **EPIC)
+
+
+def test_manifest_with_several_labels(folder):
+    lines = [
+        {"manifest": 1, "classes": None},
+        {"path": "a.mp4", "label": [1, 2], "frames": 30, "verdict": "ok", "reason": ""},
+        {"path": "b.mp4", "label": -1, "frames": 3, "verdict": "ok", "reason": ""},
+    ]
+    path = write(folder, "\n".join(map(json.dumps, lines)), "list.manifest.jsonl")
+    videos = read_list(path, **EPIC)
+    assert pairs(videos) == [("a.mp4", (1, 2)), ("b.mp4", -1)]
+    with pytest.raises(UserError, match="2 labels, but data of k400 has one"):
+        read_list(path, dataset="k400")
+    lines[2]["label"] = [1, 2, 3]
+    write(folder, "\n".join(map(json.dumps, lines)), "list.manifest.jsonl")
+    with pytest.raises(UserError, match=r"line 3: b.mp4 has the label \(1, 2, 3\)"):
+        read_list(path, **EPIC)
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
@@ -250,6 +409,9 @@ def test_of_a_large_list_a_sample_is_looked_up(folder, monkeypatch):
 
 def test_facts():
     assert {name: d.num_classes for name, d in DATASETS.items()} == dict(
-        k400=400, k600=600, k700=700, k710=710, ssv2=174, ucf101=101, hmdb51=51, demo=8
+        **dict(k400=400, k600=600, k700=700, k710=710, ssv2=174, ucf101=101, hmdb51=51, demo=8),
+        epic_kitchens=397,
     )
     assert [name for name, d in DATASETS.items() if not d.flip] == ["ssv2", "demo"]
+    grouped = {name: d.groups for name, d in DATASETS.items() if d.groups}
+    assert grouped == {"epic_kitchens": (("noun", 300), ("verb", 97))}

@@ -245,6 +245,36 @@ def test_videos_shorter_than_min_frames_are_bad_in_training_only(videos, tmp_pat
     assert (batch["weight"] == 1).all()
 
 
+def test_short_videos_train_where_they_are_played_again(videos, tmp_path):
+    cfg = config(frames=24, stride=1, sampling="dense_cycle", min_frames=0)  # of 20 frames
+    bad = data.BadVideos(tmp_path / "bad.jsonl", 6, 1.0)
+    (batch,) = take(data.train_loader(videos, cfg, seed=0, bad_videos=bad, workers=0), 1)
+    assert batch["video"].shape[1] == 24 and bad.count == 0
+    with pytest.raises(UserError, match="too short: 20 frames of at least 21"):
+        cfg.min_frames = 21
+        next(data.train_loader(videos, cfg, seed=0, bad_videos=bad, workers=0))
+
+
+def test_videos_may_have_several_labels(videos, bad_videos):
+    labels = [-1, (1, 20), (2, 21), (3, 22), (4, 23), (5, 24)]
+    pairs = [replace(video, label=label) for video, label in zip(videos, labels, strict=True)]
+    want = np.array([(-1, -1), *labels[1:]], np.int32)
+
+    def check(batch):
+        assert batch["label"].shape == (4, 2) and batch["label"].dtype == np.int32
+        found = batch["video_id"] >= 0
+        assert np.array_equal(batch["label"][found], want[batch["video_id"][found]])
+        assert (batch["label"][~found] == -1).all()
+        return found.sum()
+
+    cfg = config(name="epic_kitchens")
+    loader = data.train_loader(pairs, cfg, seed=0, bad_videos=bad_videos, workers=0)
+    for batch in take(loader, 3):
+        assert check(batch) == 4
+    loader = data.eval_loader(pairs, cfg, batch_size=4, workers=0)
+    assert [check(batch) for batch in loader] == [4, 2]  # two of padding
+
+
 def hang_on(path):
     """What `data._start_worker` does, and a reader that hangs on one video."""
 

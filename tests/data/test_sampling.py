@@ -1,4 +1,6 @@
-"""Frame indices against the references' rules, on figures worked out by hand."""
+"""Frame indices against the references' rules, on figures worked out by hand, and their goldens."""
+
+import pathlib
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from vidjax.data import sampling
 from vidjax.errors import UserError
 
 DRAWS = 3000
+GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_vivit" / "golden.npz"
 
 
 def draws(function, *args):
@@ -69,6 +72,44 @@ def test_random_segments_of_short_videos_repeat_the_last_frame():
     assert sampling.random_segments(3, 5, rng).tolist() == [0, 1, 2, 2, 2]
 
 
+def test_random_dense_cycle_starts_wherever_the_last_frame_still_fits():
+    clips = draws(sampling.random_dense_cycle, 100, 32, 2)
+    assert (np.diff(clips) == 2).all()
+    assert set(clips[:, 0]) == set(range(100 - 31 * 2))  # a start of 37 ends at frame 99
+    assert clips.max() == 99
+
+
+@pytest.mark.parametrize(("num_frames", "starts"), [(1, 1), (5, 1), (62, 1), (63, 1), (64, 2)])
+def test_random_dense_cycle_plays_short_videos_again(num_frames, starts):
+    clips = draws(sampling.random_dense_cycle, num_frames, 32, 2)
+    assert set(clips[:, 0]) == set(range(starts))
+    video = list(range(num_frames)) * 64  # DMVR tiles the video, and gathers from that
+    assert clips[0].tolist() == video[clips[0, 0] : clips[0, 0] + 64 : 2]
+
+
+def test_dense_cycle_views_are_dmvrs():
+    golden = np.load(GOLDEN)
+    cases = [name for name in golden.files if name.startswith("views/")]
+    for name in cases:
+        num_frames, stride, views = map(int, name.split("/")[1:])
+        found = sampling.dense_cycle_views(num_frames, 32, stride, views)
+        assert np.array_equal(found, golden[name]), name
+    assert len(cases) == 88
+
+
+def test_dense_cycle_views_spread_over_frames_and_one_is_the_middle():
+    # A clip takes up 64 frames, of which it reaches over 63.
+    starts = sampling.dense_cycle_views(300, 32, 2, 4)[:, 0]
+    assert starts.tolist() == [0, 78, 157, 236]  # int(236 / 3 * view)
+    assert sampling.dense_cycle_views(101, 32, 2).tolist() == [list(range(18, 82, 2))]
+
+
+def test_short_videos_may_train_where_they_are_played_again():
+    assert sampling.fewest_frames("dense_cycle", 32) == 1
+    for name in ("dense", "dense_linspace", "segment"):
+        assert sampling.fewest_frames(name, 32) == 32
+
+
 def test_dense_views_take_every_4th_frame_of_the_whole_video():
     views = sampling.dense_views(300, 16, 4, 5)
     assert views[:, 0].tolist() == [0, 14 * 4, 29 * 4, 44 * 4, 59 * 4]  # int(k * 59 / 4)
@@ -115,6 +156,10 @@ def test_names_choose_the_function():
     )
     assert np.array_equal(train("segment"), sampling.random_segments(100, 16, rng(1)))
     dense = sampling.dense_views(100, 16, 4, 5)
+    assert np.array_equal(train("dense_cycle"), sampling.random_dense_cycle(100, 16, 4, rng(1)))
+    cyclic = sampling.dense_cycle_views(101, 16, 4, 5)
+    assert not np.array_equal(cyclic, sampling.dense_views(101, 16, 4, 5))
+    assert np.array_equal(sampling.view_indices("dense_cycle", 101, 16, 4, 5), cyclic)
     for name in ("dense", "dense_linspace"):
         assert np.array_equal(sampling.view_indices(name, 100, 16, 4, 5), dense)
     segments = sampling.segment_views(100, 16, 2)
@@ -127,10 +172,10 @@ def test_names_choose_the_function():
 @pytest.mark.parametrize("num_frames", [1, 2, 7, 15, 16, 17, 63, 64, 65, 66, 1000])
 def test_indices_always_lie_in_the_video(num_frames):
     rng = np.random.default_rng(0)
-    for name in ("dense", "dense_linspace", "segment"):
+    for name in ("dense", "dense_linspace", "segment", "dense_cycle"):
         clips = [sampling.train_indices(name, num_frames, 16, 4, rng) for _ in range(50)]
         clips += list(sampling.view_indices(name, num_frames, 16, 4, 3))
         for clip in clips:
             assert clip.shape == (16,) and clip.dtype == np.int64
             assert clip.min() >= 0 and clip.max() < num_frames
-            assert (np.diff(clip) >= 0).all()
+            assert (np.diff(clip) >= 0).all() or name == "dense_cycle"

@@ -13,6 +13,7 @@ from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_videomae"
+VIVIT = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_vivit" / "golden.npz"
 CLIPS = os.environ.get("VIDJAX_CLIPS")
 RANDAUG = "rand-m7-n4-mstd0.5-inc1"
 
@@ -129,7 +130,53 @@ def test_the_two_conventions_differ_by_antialiasing():
     assert np.abs(ours - linear_resize(frames[0, 0, :, 0].astype(float), 37)).max() <= 1.0
 
 
-@pytest.mark.parametrize("convention", ["cv2_linear", "pil_bilinear"])
+def truncated(exact):
+    """What tf.cast makes of floats that may be some 1e-4 below an integer that they should be."""
+    return np.floor(exact + 1e-3)
+
+
+def test_tf_bilinear_cuts_fractions_off():
+    frames = noise(1, 1, 97, 3)
+    ours = transforms.resize(frames, 1, 41, "tf_bilinear")[0, 0, :, 0]
+    exact = linear_resize(frames[0, 0, :, 0].astype(float), 41)
+    assert np.array_equal(ours, truncated(exact))
+    assert (ours != exact.round()).mean() > 0.3  # rounding is something else, and what cv2 does
+
+
+@pytest.mark.parametrize("size", [(7, 9), (29, 31), (40, 11), (224, 298)])
+def test_tf_bilinear_keeps_flat_regions(size):
+    levels = np.arange(256, dtype=np.uint8)[:, None, None, None]
+    flat = np.broadcast_to(levels, (256, 13, 17, 3))
+    assert (transforms.resize(flat, *size, "tf_bilinear") == levels).all()
+
+
+def test_tf_bilinear_is_tensorflows():
+    golden = np.load(VIVIT)
+    frames = golden["resize/frames"]
+    for side in (16, 50):
+        ours = transforms.resize_short_side(frames, side, "tf_bilinear")
+        error = np.abs(ours.astype(int) - golden[f"resize/smallest{side}"])
+        # TensorFlow's own float32 positions put a few values to the other side of an integer.
+        assert error.max() <= 1 and (error > 0).mean() < 2e-3
+    ours = transforms.resize(frames, 28, 33, "tf_bilinear")
+    assert (ours != golden["resize/28x33"]).mean() < 2e-3
+    assert (transforms.resize(frames, 28, 33, "cv2_linear") != golden["resize/28x33"]).mean() > 0.2
+
+
+@pytest.mark.parametrize("name", ["wide", "tall", "square"])
+def test_tf_bilinear_crops_are_scenics_and_dmvrs(name):
+    golden = np.load(VIVIT)
+    frames = golden[f"crops/{name}/frames"]
+    facts = Preprocessing(size=6, short_side=11, resize="tf_bilinear")
+    three = transforms.eval_views(frames, facts, 3)
+    assert np.array_equal(three[:, 0], golden[f"crops/{name}/three"])
+    assert np.array_equal(transforms.eval_views(frames, facts)[0], golden[f"crops/{name}/centre"])
+    # An odd margin: the middle one of three crops is not the centre crop.
+    assert not np.array_equal(three[1], transforms.eval_views(frames, facts)[0])
+    assert not np.array_equal(three, transforms.spatial_crops(frames, 6))
+
+
+@pytest.mark.parametrize("convention", ["cv2_linear", "pil_bilinear", "tf_bilinear"])
 def test_long_side_is_truncated(convention):
     frames = noise(1, 72, 97, 3)
     assert transforms.resize_short_side(frames, 40, convention).shape == (1, 40, 53, 3)  # 53.9
@@ -145,6 +192,7 @@ def test_centre_crop_rounds_as_the_convention(margin, cv2_start, pil_start):
     frames = columns(8, 8 + margin)
     assert transforms.center_crop(frames, 8, "cv2_linear")[0, 0, 0, 1] == cv2_start
     assert transforms.center_crop(frames, 8, "pil_bilinear")[0, 0, 0, 1] == pil_start
+    assert transforms.center_crop(frames, 8, "tf_bilinear")[0, 0, 0, 1] == pil_start
 
 
 def test_spatial_crops_start_at_truncated_steps_along_the_long_side():
@@ -241,6 +289,37 @@ def test_random_resized_crop_falls_back_to_the_centre():
     assert transforms.random_resized_crop(1000, 10, rng) == (493, 0, 13, 10)
 
 
+def test_scale_jitter_stretches_height_and_width_each_for_itself():
+    rng = np.random.default_rng(0)
+    draws = [transforms.scale_jitter(100, 201, 256, 224, rng) for _ in range(5000)]
+    height, width, top, left = np.array(draws).T
+    for side, base in ((height, 256), (width, 514)):  # 256 * 201 // 100
+        assert side.min() >= int(0.9 * base) and side.max() <= int(1.33 * base)
+        factor = (side + 0.5) / base
+        assert factor.min() < 0.91 and factor.max() > 1.32
+        assert abs(factor.mean() - 1.115) < 0.01 and abs(factor.std() - 0.43 / 12**0.5) < 0.005
+    assert abs(np.corrcoef(height, width)[0, 1]) < 0.05
+    for start, side in ((top, height), (left, width)):
+        share = start / (side - 224)
+        assert share.min() == 0 and share.max() == 1 and abs(share.mean() - 0.5) < 0.02
+    assert abs(np.corrcoef(top, left)[0, 1]) < 0.05
+
+
+def test_scale_jitter_is_a_crop_of_one_resize(monkeypatch):
+    monkeypatch.setattr(transforms, "scale_jitter", lambda *_: (41, 57, 5, 11))
+    frames = noise(2, 30, 50, 3)
+    cfg = config(augment="scale_jitter", short_side=40, resize="tf_bilinear")
+    clip = transforms.train_clip(frames, np.random.default_rng(0), cfg)
+    whole = transforms.resize(frames, 41, 57, "tf_bilinear")
+    assert np.array_equal(clip, whole[:, 5:37, 11:43])
+
+
+def test_scale_jitter_needs_room():
+    with pytest.raises(UserError, match="to at least 36"):
+        transforms.check_training(config(augment="scale_jitter", short_side=35))
+    transforms.check_training(config(augment="scale_jitter", short_side=36))
+
+
 def test_training_crops_resize_as_the_reference_does(monkeypatch):
     frames = noise(1, 100, 120, 3)
     box = (10, 20, 80, 60)
@@ -258,10 +337,16 @@ def test_training_crops_resize_as_the_reference_does(monkeypatch):
     assert np.abs(clip("random_resized_crop") - linear).max() <= 1.0  # not antialiased
 
 
-@pytest.mark.parametrize("augment", ["multi_scale_crop", "random_resized_crop", "center_crop"])
-def test_one_box_for_all_frames(augment):
+@pytest.mark.parametrize(
+    ("augment", "policy"),
+    [
+        *(("multi_scale_crop", RANDAUG), ("random_resized_crop", RANDAUG)),
+        *(("center_crop", RANDAUG), ("scale_jitter", RANDAUG)),
+    ],
+)
+def test_one_box_for_all_frames(augment, policy):
     frames = np.repeat(smooth(1), 5, axis=0)
-    cfg = config(augment=augment, rand_augment=RANDAUG, flip=0.5)
+    cfg = config(augment=augment, rand_augment=policy, flip=0.5, short_side=36)
     for seed in range(10):
         clip = transforms.train_clip(frames, np.random.default_rng(seed), cfg)
         assert clip.shape == (5, 32, 32, 3) and clip.dtype == np.uint8 and clip.flags.c_contiguous
@@ -382,10 +467,40 @@ def test_randaugment_sees_whole_frames_before_the_crop(monkeypatch):
     assert seen == [(2, 50, 70, 3)]
 
 
-@pytest.mark.parametrize("policy", ["m7-n4", "rand-m7-n4-mstd0.5", "rand-m7-n4-inc0", "augmix"])
+def test_scenics_randaugment_sees_the_flipped_crop(monkeypatch):
+    seen = []
+
+    def record(clip, rng, policy):
+        seen.append((clip.copy(), policy))
+        return clip + 1
+
+    monkeypatch.setattr(transforms.scenic_randaugment, "rand_augment", record)
+    frames = noise(2, 32, 50, 3)
+    cfg = config(rand_augment="scenic-n2-m15", flip=1.0)
+    clip = transforms.train_clip(frames, np.random.default_rng(0), cfg)
+    crop = transforms.center_crop(frames, 32, "cv2_linear")[:, :, ::-1]
+    assert np.array_equal(seen[0][0], crop) and seen[0][1] == "scenic-n2-m15"
+    assert np.array_equal(clip, crop + 1)
+    transforms.train_clip(frames, np.random.default_rng(0), config(rand_augment=RANDAUG))
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "scenic-n2",
+        "scenic-n2-m31",
+        "scenic-m2-n2",
+        "m7-n4",
+        "rand-m7-n4-mstd0.5",
+        "rand-m7-n4-inc0",
+        "augmix",
+    ],
+)
 def test_wrong_policies_and_crops_are_named(policy):
     with pytest.raises(UserError, match=policy):
         transforms.check_training(config(rand_augment=policy))
     with pytest.raises(UserError, match="augment is 'crop'"):
         transforms.check_training(config(augment="crop"))
     transforms.check_training(config(rand_augment=RANDAUG))
+    transforms.check_training(config(rand_augment="scenic-n2-m20"))

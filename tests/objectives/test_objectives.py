@@ -144,3 +144,43 @@ def test_wrong_fields_are_answered():
         objectives.build("classification", model, MEAN, STD, mixupp=0.8)
     with pytest.raises(UserError, match="must be one of"):
         objectives.build("clasification", model, MEAN, STD)
+
+
+def test_several_answers_count_alike():
+    sizes = SIZES | dict(pos_grid=(2, 4, 4), num_classes=5, groups=(("noun", 3), ("verb", 2)))
+    model = models.build("vivit", head="classify", **sizes)
+    objective = objectives.build("classification", model, MEAN, STD)
+    clips = batch() | {"label": np.array([[0, 1], [2, 0], [1, 1], [0, 0]], np.int32)}
+    params = nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), clips))
+    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), (16, 5))
+    loss, figures = jax.jit(objective.loss)(params, clips, rng=jax.random.key(0))
+    logits = np.asarray(jax.jit(objective.logits)(params, clips), np.float64)
+    losses, right = [], []
+    for part, label in (
+        (logits[:, :3], clips["label"][:, 0]),
+        (logits[:, 3:], clips["label"][:, 1]),
+    ):
+        log_p = part - np.log(np.exp(part).sum(1, keepdims=True))
+        losses.append(-np.take_along_axis(log_p, label[:, None], 1).mean())
+        right.append(part.argmax(1) == label)
+    assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(figures["accuracy"]) == np.mean(right[0] & right[1])
+    per_clip = objective.predict["loss"](params, clips)["loss"]
+    assert float(per_clip.mean()) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_colours_change_before_normalisation():
+    sizes = SIZES | dict(pos_grid=(2, 4, 4), num_classes=5)
+    model = models.build("vivit", head="classify", **sizes)
+    plain = objectives.build("classification", model, MEAN, STD)
+    grey = objectives.build("classification", model, MEAN, STD, grey=1.0)
+    clips = batch()
+    params = nn.meta.unbox(jax.jit(plain.init)(jax.random.key(0), clips))
+    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), (16, 5))
+    luminance = clips["video"] @ np.array([0.2989, 0.587, 0.114])
+    by_hand = clips | {"video": np.repeat(luminance[..., None], 3, axis=-1).astype(np.float32)}
+    found, expected, coloured = (
+        float(jax.jit(objective.loss)(params, data, rng=jax.random.key(0))[0])
+        for objective, data in ((grey, clips), (plain, by_hand), (plain, clips))
+    )
+    assert found == pytest.approx(expected, rel=1e-4) != pytest.approx(coloured, rel=1e-4)

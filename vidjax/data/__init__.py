@@ -4,8 +4,9 @@
     eval_loader    every video once, in fixed views
     BadVideos      counts and lists what could not be read
 
-A batch is a dict of numpy arrays: video uint8 [B, T, H, W, 3], label int32 [B], video_id int32 [B]
-(index into the list) and weight float32 [B] (0: padding, or a video that could not be read).
+A batch is a dict of numpy arrays: video uint8 [B, T, H, W, 3], label int32 [B] (or [B, G] where the
+list has G labels a video; -1: none), video_id int32 [B] (index into the list) and weight float32
+[B] (0: padding, or a video that could not be read).
 
 grain reads the records, in worker processes or in threads of this one. The order of its steps is
 what makes the stream the same for any number of workers and hosts (each was measured to break it
@@ -107,8 +108,9 @@ def train_loader(
     """Endless training batches from step `start_step` on.
 
     Host k's batches, joined over the hosts in order, are the global batch, whatever their number.
-    A video that cannot be read, or has fewer than cfg.min_frames frames (0: cfg.frames), is
-    reported to `bad_videos` and replaced by another, drawn from the record's own random numbers.
+    A video that cannot be read, or has fewer than cfg.min_frames frames (0: cfg.frames, but 1 where
+    the sampling plays short videos again), is reported to `bad_videos` and replaced by another,
+    drawn from the record's own random numbers.
     A video that hangs its decoder ends the run, is reported too, and replaced in the next run.
 
     Args:
@@ -171,7 +173,8 @@ def eval_loader(
     The clips of a video follow each other, temporal views slowest, and may fall into two batches.
     Every host makes the same number of batches. Padding has weight 0, and so have the clips of a
     video that cannot be read, which is reported to `bad_videos`. A video that hangs its decoder
-    ends the pass, is reported too, and has weight 0 in the next. Short videos are padded.
+    ends the pass, is reported too, and has weight 0 in the next. Short videos are padded, or
+    played again: see vidjax.data.sampling.
 
     Args:
         videos: the list.
@@ -266,6 +269,9 @@ def _build(
 ) -> Iterator[Batch]:
     """Cuts the clips of records, one after the other, into batches; the last is padded."""
     batch, filled = None, 0
+    # Of a list with several labels a video, some may have none.
+    labels = next((len(v.label) for v in videos if isinstance(v.label, tuple)), None)
+    label_shape = () if labels is None else (labels,)
     for record in records:
         for video_id, reason in record["errors"]:
             if bad_videos is not None:
@@ -285,7 +291,7 @@ def _build(
             )
         for clip in record["clips"]:
             if batch is None:
-                batch, filled = _padding(clips, clip.shape), 0
+                batch, filled = _padding(clips, clip.shape, label_shape), 0
             batch["video"][filled] = clip
             for key in ("label", "video_id", "weight"):
                 batch[key][filled] = record[key]
@@ -326,7 +332,7 @@ class _TrainRecord:
 
     def __init__(self, videos: Sequence[Video], cfg: Any, hanging: Mapping[str, str]):
         self._videos, self._cfg, self._hanging = videos, cfg, hanging
-        self._min_frames = cfg.min_frames or cfg.frames
+        self._min_frames = cfg.min_frames or sampling.fewest_frames(cfg.sampling, cfg.frames)
 
     def __call__(self, video_id: int, rng: np.random.Generator) -> dict[str, Any]:
         cfg, errors = self._cfg, []
@@ -404,7 +410,9 @@ def _decode(video: Video, hanging: Mapping[str, str], read: Callable, *args: Any
     return in_time(lambda: read(video.path, *args, **known), _PATIENCE)
 
 
-def _record(clips: np.ndarray, label: int, video_id: int, weight: float, errors) -> dict[str, Any]:
+def _record(
+    clips: np.ndarray, label: int | tuple[int, ...], video_id: int, weight: float, errors
+) -> dict[str, Any]:
     return {
         "clips": clips,
         "label": label,
@@ -414,10 +422,10 @@ def _record(clips: np.ndarray, label: int, video_id: int, weight: float, errors)
     }
 
 
-def _padding(clips: int, shape: tuple[int, ...]) -> Batch:
+def _padding(clips: int, shape: tuple[int, ...], label_shape: tuple[int, ...]) -> Batch:
     return {
         "video": np.zeros((clips, *shape), np.uint8),
-        "label": np.full(clips, -1, np.int32),
+        "label": np.full((clips, *label_shape), -1, np.int32),
         "video_id": np.full(clips, -1, np.int32),
         "weight": np.zeros(clips, np.float32),
     }

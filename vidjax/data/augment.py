@@ -5,7 +5,8 @@ in row-major order, K kept, P predicted. Every size is static and the batch axis
 that all of it runs sharded over the batch.
 
 Sources: MCG-NJU/VideoMAE random_erasing.py, mixup.py, masking_generator.py (after timm);
-OpenGVLab/VideoMAEv2 dataset/masking_generator.py. The order is normalise, erase, mix.
+OpenGVLab/VideoMAEv2 dataset/masking_generator.py; google-deepmind/dmvr processors.py
+(color_default_augm). The order is colour jitter, normalise, erase, mix.
 """
 
 import jax
@@ -15,6 +16,7 @@ from jax import Array
 
 from vidjax.errors import UserError
 
+_LUMINANCE = np.float32([0.2989, 0.587, 0.114])  # of red, green, blue: tf.image's
 _ERASING_TRIES = 10  # as many boxes are drawn until one fits
 
 
@@ -24,9 +26,68 @@ def normalise(
     std: tuple[float, float, float],
     dtype: jnp.dtype = jnp.float32,
 ) -> Array:
-    """uint8 video [..., 3] -> (video / 255 - mean) / std, computed in float32, given in dtype."""
+    """Video [..., 3] in 0..255 -> (video / 255 - mean) / std, in float32, then given in dtype."""
     video = video.astype(jnp.float32) / 255
     return ((video - jnp.array(mean, jnp.float32)) / jnp.array(std, jnp.float32)).astype(dtype)
+
+
+def color_jitter(rng: Array, video: Array, probability: float = 0.8, grey: float = 0.1) -> Array:
+    """ViViT's colour augmentation, before normalisation: float32 in 0..255, as `normalise` takes.
+
+    Args:
+        rng: PRNG key.
+        video: uint8 or float in 0..255, [B, T, H, W, 3].
+        probability: that a clip's colours change: brightness by up to 32 levels, saturation and
+            contrast by a factor from 0.6 to 1.4, hue by up to 0.2 of a turn, all uniform.
+        grey: probability that a clip then becomes grey, whether its colours changed or not.
+
+    Returns:
+        The video; each clip has one draw for all of its frames. (DMVR color_default_augm.)
+    """
+    video = video.astype(jnp.float32) / 255
+    draws = jax.random.uniform(rng, (6, len(video)))
+    chance, grey_chance, brightness, saturation, contrast, hue = draws
+    jittered = adjust_color(
+        video,
+        brightness=(2 * brightness - 1) * (32 / 255),
+        saturation=0.6 + 0.8 * saturation,
+        contrast=0.6 + 0.8 * contrast,
+        hue=(2 * hue - 1) * 0.2,
+    )
+    video = jnp.where(_per_clip(chance < probability), jittered, video)
+    luminance = jnp.dot(video, _LUMINANCE, precision="highest")[..., None]
+    return jnp.where(_per_clip(grey_chance < grey), luminance, video) * 255
+
+
+def adjust_color(
+    video: Array, *, brightness: Array, saturation: Array, contrast: Array, hue: Array
+) -> Array:
+    """Changes a video in [0, 1], [B, T, H, W, 3], in this order, by one number for each clip [B].
+
+    The numbers are those of tf.image: brightness is added; saturation is a factor on HSV's, which
+    is kept at most 1; contrast is a factor on the distance from each frame's and channel's mean;
+    hue is added, in turns. Values are cut to [0, 1] after all of it only, as in the reference.
+    """
+    video = video + _per_clip(brightness)
+    high, low = video.max(-1, keepdims=True), video.min(-1, keepdims=True)
+    reach = jnp.where(high > low, high - low, 1.0)
+    # Brightness may have made values negative: saturation high - low over high is then above 1.
+    old = jnp.where(high > 0, (high - low) / jnp.where(high > 0, high, 1.0), 0.0)
+    new = jnp.clip(old * _per_clip(saturation), 0.0, 1.0)
+    video = high - (high - video) * (new * high / reach)
+
+    mean = video.mean((2, 3), keepdims=True)
+    video = (video - mean) * _per_clip(contrast) + mean
+
+    high, low = video.max(-1, keepdims=True), video.min(-1, keepdims=True)
+    reach = jnp.where(high > low, high - low, 1.0)
+    red, green, blue = jnp.split((video - low) / reach, 3, axis=-1)  # 0 the lowest, 1 the highest
+    sixth = jnp.where(green >= blue, 2 + blue - red, 4 + red - green)
+    sixth = jnp.where((red >= green) & (red >= blue), green - blue, sixth)  # of a turn, red is 0
+    sixth = (sixth + 6 * _per_clip(hue)) % 6
+    distance = jnp.abs((sixth + np.float32([3, 1, 5])) % 6 - 3)  # from red 0, green 2, blue 4
+    video = low + (high - low) * jnp.clip(2 - distance, 0, 1)
+    return jnp.clip(video, 0.0, 1.0)
 
 
 def random_erasing(rng: Array, video: Array, probability: float = 0.25) -> Array:
@@ -64,38 +125,50 @@ def random_erasing(rng: Array, video: Array, probability: float = 0.25) -> Array
     return jnp.where(box[:, None, :, :, None], noise, video)
 
 
+def soft_targets(label: Array, sizes: tuple[int, ...], smoothing: float = 0.0) -> Array:
+    """Labels as distributions, float32 [B, C], C = sum(sizes).
+
+    Args:
+        label: int [B], or [B, G] with one label for each of G groups of classes.
+        sizes: number of classes of each group, such as (300, 97).
+        smoothing: s; in each group of c classes the target is 1 - s + s / c for the class and s / c
+            for the others, so that each group sums to 1.
+    """
+    labels = label.reshape(len(label), len(sizes))
+    parts = [
+        jax.nn.one_hot(labels[:, group], size) * (1 - smoothing) + smoothing / size
+        for group, size in enumerate(sizes)
+    ]
+    return jnp.concatenate(parts, axis=1)
+
+
 def mix(
     rng: Array,
     video: Array,
-    label: Array,
-    num_classes: int,
+    targets: Array,
     *,
     mixup: float = 0.8,
     cutmix: float = 1.0,
     switch: float = 0.5,
     probability: float = 1.0,
-    smoothing: float = 0.1,
 ) -> tuple[Array, Array]:
-    """Mixup or cutmix of the batch with itself in reverse order, and label smoothing.
+    """Mixup or cutmix of the batch with itself in reverse order.
 
     One choice, one weight and one box for the whole batch (timm's "batch" mode).
 
     Args:
         rng: PRNG key.
         video: [B, T, H, W, 3], normalised.
-        label: int [B].
-        num_classes: C.
+        targets: [B, C], such as of `soft_targets`.
         mixup, cutmix: alpha of the Beta(alpha, alpha) the weight is drawn from; 0 turns it off.
         switch: probability of cutmix where both are on.
         probability: of mixing at all.
-        smoothing: s; the target is 1 - s + s / C for the class and s / C for the others.
 
     Returns:
-        The mixed video and soft targets float32 [B, C] that sum to 1. Cutmix pastes one box in
-        all frames and weights by the area that was really pasted.
+        The mixed video and targets [B, C]. Cutmix pastes one box in all frames and weights by the
+        area that was really pasted.
     """
     height, width = video.shape[2:4]
-    targets = jax.nn.one_hot(label, num_classes) * (1 - smoothing) + smoothing / num_classes
     if not (mixup or cutmix):
         return video, targets
     draw_rng, weight_rng = jax.random.split(rng)
@@ -190,6 +263,11 @@ def running_cell_mask(
     masks = np.tile(cells, (1, 1, h // 2, w // 2)).reshape(4, -1)
     table = jnp.array([np.flatnonzero(mask) for mask in masks])  # [4, P]
     return table[jax.random.randint(rng, (batch,), 0, 4)]
+
+
+def _per_clip(values: Array) -> Array:
+    """[B] -> [B, 1, 1, 1, 1]."""
+    return values[:, None, None, None, None]
 
 
 def _between(position: Array, start: Array, stop: Array) -> Array:

@@ -8,10 +8,14 @@
     SSv2 json        [{"id": ..., "template": ...}] with labels.json beside it
     UCF101           trainlist01.txt, testlist01.txt with classInd.txt beside it
     HMDB51           a folder with {class}_test_split1.txt files, or a glob such as s/*_split2.txt
+    Epic-Kitchens    EPIC_100_train.csv, EPIC_100_validation.csv, with one video for each row, cut
+                     out beforehand and named by its narration_id, flat or in participants' folders
     folders          a folder with one folder of videos per class
     manifest .jsonl  what `python -m vidjax.data.check` writes
 
 Labels may be numbers or names. Names are numbered by a classes file, or else by their sorted order.
+Where a video has several labels, as Epic-Kitchens' noun and verb, text lists need a header that
+names their columns, such as `path,noun,verb` or `path,noun_class,verb_class`, and numbers in them.
 """
 
 import csv
@@ -37,20 +41,24 @@ _CHECKED_PATHS = 1000  # how many paths of a list are looked up on disk
 class Video:
     """One line of a list: where the file is and what is known about it.
 
-    label is -1 where the list has none. num_frames and verdict come from a manifest written by
+    label is -1 where the list has none, and a tuple, one for each of Dataset.groups, for a dataset
+    that has several. num_frames and verdict come from a manifest written by
     `vidjax.data.check` (a file that has another number of frames by now is not used); a verdict of
     None means unchecked.
     """
 
     path: str
-    label: int = -1
+    label: int | tuple[int, ...] = -1
     num_frames: int | None = None
     verdict: str | None = None
 
 
 @dataclass(frozen=True)
 class VideoList(Sequence[Video]):
-    """The videos of a list in its order, the class names where known, and what to tell the user."""
+    """The videos of a list in its order, the class names where known, and what to tell the user.
+
+    Of several groups of classes, the names of one group follow those of the other.
+    """
 
     videos: tuple[Video, ...]
     classes: tuple[str, ...] | None = None
@@ -68,12 +76,14 @@ class Dataset:
     """What is true of a dataset whoever trains on it.
 
     flip is False where mirroring a video changes its class ("pushing something from left to
-    right").
+    right"). groups are names and sizes of several labels that each video has at once, in the order
+    of a model's outputs; num_classes is then their sum.
     """
 
     name: str
     num_classes: int
     flip: bool = True
+    groups: tuple[tuple[str, int], ...] = ()
 
 
 DATASETS = {
@@ -86,15 +96,24 @@ DATASETS = {
         Dataset("ssv2", 174, flip=False),
         Dataset("ucf101", 101),
         Dataset("hmdb51", 51),
+        Dataset("epic_kitchens", 397, groups=(("noun", 300), ("verb", 97))),
         Dataset("demo", 8, flip=False),
+        Dataset("demo_pairs", 6, flip=False, groups=(("motion", 4), ("direction", 2))),
     )
+}
+_GROUPED = {dataset.name: dataset.groups for dataset in DATASETS.values() if dataset.groups}
+_GROUP_COLUMNS = {
+    column
+    for groups in _GROUPED.values()
+    for name, _ in groups
+    for column in (name, name + "_class")
 }
 
 
 class _Row(NamedTuple):
     where: str  # for messages: "line 3"
     path: str
-    label: int | str = -1
+    label: int | str | tuple[int, ...] = -1
     num_frames: int | None = None
     verdict: str | None = None
 
@@ -116,17 +135,20 @@ def read_list(
         root: folder that relative paths start from; "" is the folder of the list itself.
         dataset: a key of DATASETS, for the number of classes; "custom" is any other data.
         classes: class names in label order, or a text file with one a line. "" takes classes.txt
-            beside the list if there is one.
+            beside the list if there is one, or for Epic-Kitchens its EPIC_100_noun_classes.csv and
+            EPIC_100_verb_classes.csv.
         split: "train" or "test"; only the split files of HMDB51 hold both.
         num_classes: labels must be below it; None takes the dataset's.
         need_labels: raise if a video has no label.
 
     Returns:
-        VideoList. Videos that a manifest rejects are left out, and a notice counts them.
+        VideoList. Videos that a manifest rejects are left out, and a notice counts them. A list
+        with several labels a video is read as "custom" too (to check it), but not if need_labels.
 
     Raises:
         UserError: the list is missing, its format or a line of it is wrong, a label is out of
-            range, one path has two labels, or most of the paths do not exist.
+            range, the number of labels is not the dataset's, one path has two different labels, or
+            most of the paths do not exist.
     """
     path, root = os.path.expanduser(path), os.path.expanduser(root)
     facts = _facts(dataset)
@@ -137,8 +159,13 @@ def read_list(
     if not rows:
         raise UserError(f"{path} lists no videos")
     base = root or (path if os.path.isdir(path) else os.path.dirname(path))
-    names = _class_names(path, classes) or found_classes
-    labels, names, more = _number_labels(path, rows, names, num_classes, need_labels)
+    groups = facts.groups if facts else ()
+    names = _class_names(path, classes, groups) or found_classes
+    if groups or any(isinstance(row.label, tuple) for row in rows):
+        labels, more = _group_labels(path, rows, facts, need_labels), []
+        _check_class_count(path, names, num_classes)
+    else:
+        labels, names, more = _number_labels(path, rows, names, num_classes, need_labels)
     videos = tuple(
         Video(os.path.join(base, row.path), label, row.num_frames, row.verdict)
         for row, label in zip(rows, labels, strict=True)
@@ -190,8 +217,11 @@ def _read_rows(
         if not os.path.isfile(class_index):
             raise UserError(f"{path} is a split of UCF101; put its classInd.txt beside it")
         return _ucf101(path, lines, class_index)
-    if lines and "youtube_id" in lines[0][1].lower().split(","):
+    columns = lines[0][1].lower().split(",") if lines else []
+    if "youtube_id" in columns:
         return _kinetics(path, lines, root or folder)
+    if "narration_id" in columns:
+        return _epic_kitchens(path, lines, root or folder)
     return _text(path, lines), None, []
 
 
@@ -241,6 +271,7 @@ def _text(path: str, lines: list[tuple[int, str]]) -> list[_Row]:
         separator = next(character for character in "\t, " if character in first)
     else:
         separator = _separator(path, [line for _, line in lines[:100]])
+    groups = _group_columns(header)
     rows = []
     for number, line in lines:
         where = f"line {number}"
@@ -248,6 +279,13 @@ def _text(path: str, lines: list[tuple[int, str]]) -> list[_Row]:
             rows.append(_Row(where, line.strip('"')))
             continue
         fields = _fields(line, separator)
+        if groups:
+            if len(fields) != len(header):
+                raise _bad_line(path, where, line, f"`{first}`")
+            columns = dict(zip(header, fields, strict=True))
+            video = next((columns[c] for c in _PATH_COLUMNS if c in columns), fields[0])
+            rows.append(_Row(where, video, _label_tuple(path, where, columns, groups)))
+            continue
         if header and len(header) == len(fields):
             columns = dict(zip(header, fields, strict=True))
             video = next((columns[c] for c in _PATH_COLUMNS if c in columns), fields[0])
@@ -265,9 +303,30 @@ def _text(path: str, lines: list[tuple[int, str]]) -> list[_Row]:
 
 def _header(line: str) -> list[str]:
     """The column names if the line is a header, else []."""
-    words = [word.strip('" ').lower() for word in re.split(r"[,\t ]", line)]
-    named = [word for word in words if word in _PATH_COLUMNS + _LABEL_COLUMNS]
+    words = [word.strip('" ').lower() for word in re.split(r" *, *|[\t ]", line)]
+    named = [word for word in words if word in {*_PATH_COLUMNS, *_LABEL_COLUMNS, *_GROUP_COLUMNS}]
     return words if len(named) > 1 or words[0] in _PATH_COLUMNS else []
+
+
+def _group_columns(header: list[str]) -> list[str]:
+    """The columns of several labels, in the order of the dataset's groups; [] if any is missing."""
+    for groups in _GROUPED.values():
+        # Epic-Kitchens' own list has names in `noun` and numbers in `noun_class`.
+        columns = [f"{name}_class" if f"{name}_class" in header else name for name, _ in groups]
+        if all(column in header for column in columns):
+            return columns
+    return []
+
+
+def _label_tuple(
+    path: str, where: str, columns: dict[str, str], names: list[str]
+) -> int | tuple[int, ...]:
+    """The labels in the columns `names`; -1 where all of them are."""
+    for name in names:
+        if not _is_int(columns[name]):
+            raise UserError(f"{path} {where}: {name} is {columns[name]!r}; write it as a number")
+    label = tuple(int(columns[name]) for name in names)
+    return -1 if set(label) == {-1} else label
 
 
 def _separator(path: str, lines: list[str]) -> str | None:
@@ -333,6 +392,63 @@ def _kinetics(
         layouts, key=lambda f: sum(os.path.exists(os.path.join(base, f(s, c))) for _, s, c in tried)
     )
     return [_Row(where, layout(stem, label), label) for where, stem, label in entries], None, []
+
+
+def _epic_kitchens(
+    path: str, lines: list[tuple[int, str]], base: str
+) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+    """The official csv, which cuts long videos; its test list has no labels."""
+    columns = [word.strip('" ').lower() for word in lines[0][1].split(",")]
+    groups, entries = _group_columns(columns), []
+    for number, line in lines[1:]:
+        where = f"line {number}"
+        try:
+            row = dict(zip(columns, next(csv.reader([line])), strict=True))
+        except ValueError:
+            raise _bad_line(path, where, line, f"`{lines[0][1]}`") from None
+        label = _label_tuple(path, where, row, groups) if groups else -1
+        entries.append((where, row["narration_id"], row.get("participant_id", ""), label))
+    tried = _spread(entries, 50)
+
+    def place(clip: str, participant: str, folders: bool, extension: str) -> str:
+        return os.path.join(participant if folders else "", clip + extension)
+
+    def found(layout: tuple[bool, str]) -> int:
+        paths = (place(clip, person, *layout) for _, clip, person, _ in tried)
+        return sum(os.path.exists(os.path.join(base, path)) for path in paths)
+
+    layouts = [(folders, ext) for ext in (*EXTENSIONS, ".MP4") for folders in (False, True)]
+    layout = max(layouts, key=found)
+    if tried and not found(layout):
+        raise UserError(
+            f"{path}: {base or '.'} holds no clips such as {place(*tried[0][1:3], *layout)}; cut "
+            f"one for each row out of the long videos, name it by narration_id, and set root"
+        )
+    rows = [
+        _Row(where, place(clip, person, *layout), label) for where, clip, person, label in entries
+    ]
+    return rows, _epic_kitchens_classes(os.path.dirname(path)), []
+
+
+def _epic_kitchens_classes(folder: str) -> tuple[str, ...] | None:
+    """The nouns and then the verbs of EPIC_100_{noun,verb}_classes.csv, if both are there."""
+    names = []
+    for group, size in _GROUPED["epic_kitchens"]:
+        pattern = os.path.join(glob.escape(folder), f"EPIC_100_{group}_classes*.csv")
+        files = sorted(glob.glob(pattern))
+        if not files:
+            return None
+        numbered = []
+        for number, line in _lines(files[-1])[1:]:  # of two versions the later
+            index, name, *_ = *next(csv.reader([line])), ""
+            if index != str(len(numbered)):
+                expected = f"class {len(numbered)}, as `id,key,instances,category`"
+                raise _bad_line(files[-1], f"line {number}", line, expected)
+            numbered.append(name)
+        if len(numbered) != size:
+            raise UserError(f"{files[-1]} names {len(numbered)} of the {size} {group} classes")
+        names += numbered
+    return tuple(names)
 
 
 def _ssv2(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
@@ -442,7 +558,9 @@ def _manifest(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]
             if "manifest" in entry:
                 classes = entry["classes"] and tuple(entry["classes"])
                 continue
-            facts = entry["path"], entry["label"], entry["frames"], entry["verdict"]
+            label = entry["label"]
+            label = tuple(map(int, label)) if isinstance(label, list) else label
+            facts = entry["path"], label, entry["frames"], entry["verdict"]
         except (ValueError, KeyError, TypeError):
             expected = "a JSON object with path, label, frames and verdict (written by data.check)"
             raise _bad_line(path, f"line {number}", line, expected) from None
@@ -453,7 +571,11 @@ def _manifest(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]
 # --- labels and paths ---------------------------------------------------------------------------
 
 
-def _class_names(path: str, classes: str | os.PathLike | tuple[str, ...]) -> tuple[str, ...] | None:
+def _class_names(
+    path: str,
+    classes: str | os.PathLike | tuple[str, ...],
+    groups: tuple[tuple[str, int], ...],
+) -> tuple[str, ...] | None:
     if isinstance(classes, tuple):
         return classes
     file = os.path.expanduser(classes)
@@ -465,10 +587,53 @@ def _class_names(path: str, classes: str | os.PathLike | tuple[str, ...]) -> tup
     elif not os.path.isfile(file):
         raise UserError(f"classes file {file} does not exist")
     names = tuple(line for _, line in _lines(file))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"classes file {file} names {twice!r} twice")
+    start = 0
+    for _, size in groups or (("", len(names)),):  # a noun may be a verb too
+        part = names[start : start + size]
+        if len(set(part)) < len(part):
+            twice = next(name for name in part if part.count(name) > 1)
+            raise UserError(f"classes file {file} names {twice!r} twice")
+        start += size
     return names
+
+
+def _group_labels(
+    path: str, rows: list[_Row], facts: Dataset | None, need_labels: bool
+) -> list[int | tuple[int, ...]]:
+    """The labels of rows that have one for each group of the dataset; -1 for none."""
+    first = next((row for row in rows if isinstance(row.label, tuple)), None)
+    if first and (not facts.groups if facts else need_labels):
+        name = facts.name if facts else "your own (custom)"
+        raise UserError(
+            f"{path} {first.where}: {first.path} has {len(first.label)} labels, but data of {name} "
+            f"has one label a video; set the right dataset ({', '.join(_GROUPED)} has several)"
+        )
+    facts = facts or DATASETS[next(iter(_GROUPED))]
+    names = [name for name, _ in facts.groups]
+    for row in rows:
+        if row.label == -1 and not need_labels:
+            continue
+        if not isinstance(row.label, tuple) or len(row.label) != len(names):
+            got = "no label" if row.label == -1 else f"the label {row.label!r}"
+            raise UserError(
+                f"{path} {row.where}: {row.path} has {got}, but {facts.name} needs "
+                f"{' and '.join(names)}; give the list a header such as `path,{','.join(names)}`"
+            )
+        for (name, size), label in zip(facts.groups, row.label, strict=True):
+            if not 0 <= label < size:
+                raise UserError(
+                    f"{path} {row.where}: {name} {label} is out of range for {size} classes, "
+                    f"which count from 0"
+                )
+    return [row.label for row in rows]
+
+
+def _check_class_count(path: str, classes: tuple[str, ...] | None, num_classes: int | None) -> None:
+    if classes and num_classes and len(classes) != num_classes:
+        raise UserError(
+            f"{path} has {len(classes)} class names but the number of classes is {num_classes}; "
+            "put all names, one a line, into classes.txt beside the list, or set the right dataset"
+        )
 
 
 def _number_labels(
@@ -487,11 +652,7 @@ def _number_labels(
     if named and classes is None:
         classes = tuple(sorted(named))
         notices.append(f"{path}: its {len(classes)} class names are numbered in sorted order")
-    if classes and num_classes and len(classes) != num_classes:
-        raise UserError(
-            f"{path} has {len(classes)} class names but the number of classes is {num_classes}; "
-            "put all names, one a line, into classes.txt beside the list, or set the right dataset"
-        )
+    _check_class_count(path, classes, num_classes)
     limit = num_classes or (len(classes) if classes else None)
     index = {name: number for number, name in enumerate(classes or ())}
     labels = []

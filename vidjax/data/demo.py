@@ -5,6 +5,9 @@ the class. A single frame cannot tell: the sheet repeats itself and starts anywh
 angle, and its scale runs through a range and starts again, so a frame has the same distribution
 in every class. The textures are smooth, so that a hidden patch can be guessed from its neighbours.
 
+Classes come in pairs, one the other played backwards; for models that give several answers at once
+there are lists with two labels for each clip, what moves how and in which direction.
+
     python -m vidjax.data.demo FOLDER
 """
 
@@ -29,6 +32,8 @@ CLASSES = (
     "shrinking",
     "growing",
 )
+# The lists of the datasets of this name.
+LISTS = {"demo": "{split}.csv", "demo_pairs": "{split}_pairs.csv"}
 _FPS = 12
 _SHAPES = 3  # in one period of the sheet
 _PERIOD = 0.75  # of the sheet, as a share of the picture at scale 1
@@ -48,8 +53,9 @@ def make(
     """Makes the demo set, or reuses the one that is there; the same arguments give the same files.
 
     Args:
-        folder: gets train.csv and val.csv (`path,label`, relative), classes.txt and clips/*.mp4.
-            It is made beside and renamed when complete, so an unfinished one never has the name.
+        folder: gets train.csv and val.csv (`path,label`, relative), train_pairs.csv and
+            val_pairs.csv (`path,motion,direction`), classes.txt and clips/*.mp4. It is made beside
+            and renamed when complete, so an unfinished one never has the name.
         num_train, num_val: number of clips, spread evenly over the 8 classes.
         size: height and width in pixels, even.
         frames: length of a clip.
@@ -65,6 +71,7 @@ def make(
         raise UserError(f"demo: size={size} must be even and at least 16")
     folder = os.path.abspath(os.path.expanduser(folder))
     settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
+    settings["version"] = 2  # of what is written
     if _is_finished(folder, settings):
         return folder
     os.makedirs(os.path.dirname(folder), exist_ok=True)
@@ -92,7 +99,8 @@ def _is_finished(folder: str, settings: dict[str, int]) -> bool:
         raise UserError(f"{folder} is not a demo set; choose a new folder for it") from None
     if found != settings:
         raise UserError(
-            f"{folder} holds a demo set made with {found}, not {settings}; choose another folder"
+            f"{folder} holds a demo set made with {found}, not {settings}; remove it, or choose "
+            f"another folder"
         )
     return True
 
@@ -114,14 +122,21 @@ def _write(folder: str, settings: dict[str, int]) -> None:
                 pool.submit(write_clip, path, label, (seed, split, i))
                 for i, (path, label) in enumerate(rows)
             ]
-            with open(os.path.join(folder, f"{name}.csv"), "w", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerows([("path", "label"), *rows])
+            _write_csv(folder, LISTS["demo"], name, [("path", "label"), *rows])
+            pairs = [(path, *divmod(label, 2)) for path, label in rows]
+            header = ("path", "motion", "direction")
+            _write_csv(folder, LISTS["demo_pairs"], name, [header, *pairs])
         for job in jobs:
             job.result()
     with open(os.path.join(folder, "classes.txt"), "w", encoding="utf-8") as file:
         file.writelines(f"{name}\n" for name in CLASSES)
     with open(os.path.join(folder, "demo.json"), "w", encoding="utf-8") as file:
         json.dump(settings, file)
+
+
+def _write_csv(folder: str, name: str, split: str, rows: list[tuple]) -> None:
+    with open(os.path.join(folder, name.format(split=split)), "w", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndarray:

@@ -9,11 +9,14 @@ One random clip for training (`train_indices`) and fixed clips for evaluation an
                     spacing is 64 / 15 = 4.27 for 16 frames at stride 4. Evaluation as `dense`.
     segment         one frame from each of `frames` equal segments (TSN); `stride` is not used.
                     VideoMAE fine-tuning on Something-Something.
+    dense_cycle     every `stride`-th frame; training starts anywhere; evaluation starts spread
+                    over the frames; shorter videos are played again from their start. ViViT.
 
 For one clip of a video in hand (prediction, validation while training) ask for one view: the
 middle clip at the exact stride, or the centres of the segments.
 
-Sources: MCG-NJU/VideoMAE kinetics.py and ssv2.py; OpenGVLab/VideoMAEv2 dataset/datasets.py.
+Sources: MCG-NJU/VideoMAE kinetics.py and ssv2.py; OpenGVLab/VideoMAEv2 dataset/datasets.py;
+google-deepmind/dmvr processors.py, which google-research/scenic reads videos with.
 """
 
 import numpy as np
@@ -22,26 +25,41 @@ from vidjax.errors import UserError
 
 
 def check_sampling(sampling: str) -> None:
-    """Raises UserError if `sampling` is not one of the three names above."""
-    if sampling not in ("dense", "dense_linspace", "segment"):
+    """Raises UserError if `sampling` is not one of the four names above."""
+    if sampling not in ("dense", "dense_linspace", "segment", "dense_cycle"):
         raise UserError(
             f"data.sampling is {sampling!r}; choose 'dense' (exact stride), 'dense_linspace' "
-            f"(VideoMAE fine-tuning) or 'segment' (one frame per segment)"
+            f"(VideoMAE fine-tuning), 'segment' (one frame per segment) or 'dense_cycle' (ViViT)"
         )
+
+
+def fewest_frames(sampling: str, frames: int) -> int:
+    """Frames that a video needs for a training clip of `frames`, where the config does not say.
+
+    `frames` of them, so that the clip moves all the time; 1 if the sampling plays short videos
+    again and again, as their clips then move as those that the reference trains on.
+    """
+    return 1 if sampling == "dense_cycle" else frames
 
 
 def train_indices(
     sampling: str, num_frames: int, frames: int, stride: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Frame indices [frames] of one random clip; short videos repeat their last frame.
+    """Frame indices [frames] of one random clip.
 
-    Raises UserError if `sampling` is not one of the three names above.
+    Short videos repeat their last frame, or with "dense_cycle" all of their frames.
+
+    Raises UserError if `sampling` is not one of the four names above.
     """
     check_sampling(sampling)
     if sampling == "segment":
         return random_segments(num_frames, frames, rng)
-    clip = random_dense if sampling == "dense" else random_dense_linspace
-    return clip(num_frames, frames, stride, rng)
+    clips = {
+        "dense": random_dense,
+        "dense_linspace": random_dense_linspace,
+        "dense_cycle": random_dense_cycle,
+    }
+    return clips[sampling](num_frames, frames, stride, rng)
 
 
 def view_indices(
@@ -49,12 +67,13 @@ def view_indices(
 ) -> np.ndarray:
     """Frame indices [views, frames] of the clips that evaluation averages over.
 
-    Raises UserError if `sampling` is not one of the three names above.
+    Raises UserError if `sampling` is not one of the four names above.
     """
     check_sampling(sampling)
     if sampling == "segment":
         return segment_views(num_frames, frames, views)
-    return dense_views(num_frames, frames, stride, views)
+    clips = dense_cycle_views if sampling == "dense_cycle" else dense_views
+    return clips(num_frames, frames, stride, views)
 
 
 def random_dense(num_frames: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
@@ -99,6 +118,18 @@ def random_segments(num_frames: int, frames: int, rng: np.random.Generator) -> n
     return np.arange(frames) * length + rng.integers(0, length, frames)
 
 
+def random_dense_cycle(
+    num_frames: int, frames: int, stride: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A random clip at the exact stride, cyclic in short videos (DMVR sample_sequence).
+
+    The start is uniform over all from which the last index still lies in the video; where there is
+    none it is 0, and after the last frame follows the first.
+    """
+    start = int(rng.integers(0, max(num_frames - (frames - 1) * stride, 1)))
+    return _cycle(start, num_frames, frames, stride)
+
+
 def dense_views(num_frames: int, frames: int, stride: int, views: int = 1) -> np.ndarray:
     """`views` clips spread evenly over every stride-th frame of the whole video, [views, frames].
 
@@ -115,6 +146,22 @@ def dense_views(num_frames: int, frames: int, stride: int, views: int = 1) -> np
     return np.stack([kept[start : start + frames] for start in starts])
 
 
+def dense_cycle_views(num_frames: int, frames: int, stride: int, views: int = 1) -> np.ndarray:
+    """`views` clips whose starts are spread evenly over the video, [views, frames]; cyclic.
+
+    DMVR sample_linspace_sequence, and for one view, the middle clip, sample_sequence. They reserve
+    frames * stride frames for a clip, stride - 1 more than it reaches over.
+    """
+    room = max(num_frames - frames * stride, 0)
+    if views == 1:
+        starts = [room // 2]
+    else:
+        # In float32 as TensorFlow's linspace, whose truncation decides about a frame.
+        step = np.float32(room) / np.float32(views - 1)
+        starts = [*(np.arange(views - 1, dtype=np.float32) * step).astype(int), room]
+    return np.stack([_cycle(int(start), num_frames, frames, stride) for start in starts])
+
+
 def segment_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
     """`views` interleaved samplings of `frames` segments, [views, frames].
 
@@ -125,3 +172,7 @@ def segment_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
     tick = num_frames / frames
     offsets = [tick / 2] if views == 1 else [view * tick / views for view in range(views)]
     return np.stack([(offset + tick * np.arange(frames)).astype(np.int64) for offset in offsets])
+
+
+def _cycle(start: int, num_frames: int, frames: int, stride: int) -> np.ndarray:
+    return (start + stride * np.arange(frames)) % num_frames

@@ -3,15 +3,20 @@
 Shapes: T frames, S views or the crop's side, [T, H, W, 3] RGB in, [T, size, size, 3] out.
 Every box and every operation is drawn once per clip, so that motion stays motion.
 
-Two resize conventions exist in this field, and differ by up to 58 levels when shrinking 2.3x:
+Three resize conventions exist in this field; with and without antialias they differ by up to 58
+levels when shrinking 2.3x:
     cv2_linear    OpenCV INTER_LINEAR, no antialias; centre crop at int(round((side - size) / 2)).
                   The original VideoMAE and VideoMAEv2 evaluation.
     pil_bilinear  Pillow BILINEAR, antialiased; centre crop at (side - size) // 2.
                   Hugging Face image processors (and torchvision, within one level).
+    tf_bilinear   TensorFlow's bilinear, no antialias, its fractions cut off (so half a level darker
+                  in the mean); centre crop at (side - size) // 2, of several crops at
+                  ceil((side - size) / 2). The original ViViT (Scenic, DMVR).
 
 Sources: MCG-NJU/VideoMAE kinetics.py, video_transforms.py, transforms.py, rand_augment.py;
-timm/data/auto_augment.py. Random erasing, mixup and normalisation follow in augment.py, on the
-device: the reference erases in normalised space, after crop and flip.
+timm/data/auto_augment.py; google-deepmind/dmvr modalities.py, processors.py;
+google-research/scenic dataset_lib/video_ops.py. Random erasing, colour jitter, mixup and
+normalisation follow in augment.py, on the device: the references do them after crop and flip.
 """
 
 import dataclasses
@@ -25,10 +30,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from vidjax.data import scenic_randaugment
 from vidjax.data.sampling import check_sampling, view_indices
 from vidjax.data.video import read_frames
 from vidjax.errors import UserError
 
+_RESIZES = ("cv2_linear", "pil_bilinear", "tf_bilinear")
+_JITTER = (0.9, 1.33)  # factors of height and width in every recipe of ViViT
 _FILL = (128, 128, 128)  # of what RandAugment's geometric operations uncover
 _RANDAUGMENT_OPS = (
     *("AutoContrast", "Equalize", "Invert", "Posterize", "Solarize", "SolarizeAdd"),
@@ -45,7 +53,7 @@ class Preprocessing:
         frames, stride, sampling: clips as in vidjax/data/sampling.py.
         size: side of the square crop, in pixels.
         short_side: what the frame's shorter side is resized to before evaluation crops.
-        resize: "cv2_linear" or "pil_bilinear", see the module.
+        resize: "cv2_linear", "pil_bilinear" or "tf_bilinear", see the module.
         mean, std: of RGB in [0, 1].
         temporal_views, spatial_views: the published evaluation protocol.
         view_average: "softmax" averages probabilities over the views, "logits" logits.
@@ -70,7 +78,7 @@ class Preprocessing:
         # JSON and config files hold lists.
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
-        _check_choice("resize", self.resize, ("cv2_linear", "pil_bilinear"))
+        _check_choice("resize", self.resize, _RESIZES)
         _check_choice("view_average", self.view_average, ("softmax", "logits"))
         check_sampling(self.sampling)
         if self.size > self.short_side:
@@ -87,24 +95,35 @@ class Preprocessing:
 
 
 def check_training(cfg: Any) -> None:
-    """Raises UserError if cfg.augment or cfg.rand_augment cannot be understood."""
+    """Raises UserError if cfg.augment or cfg.rand_augment cannot be understood or done."""
     _check_choice("augment", cfg.augment, tuple(_CROPS))
     if cfg.rand_augment:
-        _parse_policy(cfg.rand_augment)
+        parse = scenic_randaugment.parse if _is_scenic(cfg.rand_augment) else _parse_policy
+        parse(cfg.rand_augment)
+    if cfg.augment == "scale_jitter" and int(_JITTER[0] * cfg.short_side) < cfg.size:
+        raise UserError(
+            f"scale_jitter shrinks a short_side of {cfg.short_side} to {_JITTER[0]:g} of it, where "
+            f"a crop of size {cfg.size} does not fit; set data.short_side to at least "
+            f"{int(np.ceil(cfg.size / _JITTER[0]))}"
+        )
 
 
 def train_clip(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
     """One augmented clip [T, size, size, 3] of frames [T, H, W, 3], in the reference's order.
 
     `cfg` is the config's data block: rand_augment, augment, flip, size, short_side, resize; see
-    check_training.
+    check_training. VideoMAE's RandAugment sees whole frames, Scenic's the flipped crop.
     """
-    if cfg.rand_augment:
+    scenic = _is_scenic(cfg.rand_augment)
+    if cfg.rand_augment and not scenic:
         frames = rand_augment(frames, rng, cfg.rand_augment)
     clip = _CROPS[cfg.augment](frames, rng, cfg)
     if rng.random() < cfg.flip:
         clip = clip[:, :, ::-1]
-    return np.ascontiguousarray(clip)
+    clip = np.ascontiguousarray(clip)
+    if scenic:
+        clip = scenic_randaugment.rand_augment(clip, rng, cfg.rand_augment)
+    return clip
 
 
 def eval_views(
@@ -115,7 +134,7 @@ def eval_views(
     size = preprocessing.size
     if spatial_views == 1:
         return center_crop(frames, size, preprocessing.resize)[None]
-    return spatial_crops(frames, size, spatial_views)
+    return spatial_crops(frames, size, spatial_views, preprocessing.resize)
 
 
 def prepare(
@@ -172,6 +191,11 @@ def resize(frames: np.ndarray, height: int, width: int, convention: str) -> np.n
     for frame, target in zip(frames, out, strict=True):
         if convention == "cv2_linear":
             cv2.resize(frame, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+        elif convention == "tf_bilinear":
+            # In float32, as OpenCV rounds uint8. Weights may sum to a little less than 1,
+            # which would cut a whole level off flat regions.
+            exact = cv2.resize(frame.astype(np.float32), (width, height))
+            target[:] = np.minimum(exact + 1e-4, 255)
         else:
             image = Image.fromarray(np.ascontiguousarray(frame))
             target[:] = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -192,18 +216,25 @@ def center_crop(frames: np.ndarray, size: int, convention: str) -> np.ndarray:
     return frames[:, top : top + size, left : left + size]
 
 
-def spatial_crops(frames: np.ndarray, size: int, views: int = 3) -> np.ndarray:
-    """Crops [views, T, size, size, 3] at int(k * step) along the longer side, centred on the other.
+def spatial_crops(
+    frames: np.ndarray, size: int, views: int = 3, convention: str = "cv2_linear"
+) -> np.ndarray:
+    """Crops [views, T, size, size, 3] evenly along the longer side, centred on the other.
 
-    VideoMAE kinetics.py, test mode: step = (longer side - size) / (views - 1).
+    They start at k * step for step = (longer side - size) / (views - 1), truncated in VideoMAE
+    (kinetics.py, test mode), and rounded up by "tf_bilinear", as is the centre of the other side
+    (Scenic's three_spatial_crops). Of a square, VideoMAE takes crops along the height and Scenic
+    along the width.
     """
     height, width = frames.shape[1:3]
-    step = (max(height, width) - size) / (views - 1)
-    across = _center(min(height, width), size, "cv2_linear")
+    room, scenic = max(height, width) - size, convention == "tf_bilinear"
+    across = min(height, width) - size
+    across = -(-across // 2) if scenic else _center(across + size, size, "cv2_linear")
+    upright = height > width if scenic else height >= width
     crops = []
     for view in range(views):
-        along = int(view * step)
-        top, left = (along, across) if height >= width else (across, along)
+        along = -(-view * room // (views - 1)) if scenic else int(view * (room / (views - 1)))
+        top, left = (along, across) if upright else (across, along)
         crops.append(frames[:, top : top + size, left : left + size])
     return np.stack(crops)
 
@@ -255,6 +286,23 @@ def random_resized_crop(
     crop_width = min(width, round(height * ratio[1]))
     crop_height = min(height, round(width / ratio[0]))
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def scale_jitter(
+    height: int, width: int, short_side: int, size: int, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """ViViT's training crop: (height, width) to resize to, and (top, left) of the crop in that.
+
+    The shorter side becomes `short_side`, then height and width are stretched by factors of their
+    own, uniform in [0.9, 1.33], and the crop lies anywhere (DMVR resize_smallest,
+    scale_jitter_augm, crop_image). The reference resizes and truncates twice; this is one resize.
+    """
+    short = min(height, width)
+    height, width = (
+        int(rng.uniform(*_JITTER) * (side * short_side // short)) for side in (height, width)
+    )
+    top, left = (int(rng.integers(0, side - size + 1)) for side in (height, width))
+    return height, width, top, left
 
 
 def rand_augment(frames: np.ndarray, rng: np.random.Generator, policy: str) -> np.ndarray:
@@ -356,7 +404,8 @@ def _parse_policy(policy: str) -> tuple[float, int, float]:
     if not match:
         raise UserError(
             f"data.rand_augment is {policy!r}; expected '' for none or something like "
-            f"'rand-m7-n4-mstd0.5-inc1' (magnitude, operations, spread, increasing set)"
+            f"'rand-m7-n4-mstd0.5-inc1' (magnitude, operations, spread, increasing set) or "
+            f"'scenic-n2-m20' (operations, magnitude)"
         )
     return float(match[1]), int(match[2]), float(match[3] or 0)
 
@@ -378,9 +427,15 @@ def _centered(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndar
     return center_crop(frames, cfg.size, cfg.resize)
 
 
+def _scale_jittered(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
+    height, width, top, left = scale_jitter(*frames.shape[1:3], cfg.short_side, cfg.size, rng)
+    return _crop(resize(frames, height, width, cfg.resize), (top, left, cfg.size, cfg.size))
+
+
 _CROPS = {
     "multi_scale_crop": _multi_scale,
     "random_resized_crop": _random_resized,
+    "scale_jitter": _scale_jittered,
     "center_crop": _centered,
 }
 
@@ -392,6 +447,10 @@ def _crop(frames: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
 
 def _center(side: int, size: int, convention: str) -> int:
     return round((side - size) / 2) if convention == "cv2_linear" else (side - size) // 2
+
+
+def _is_scenic(policy: str) -> bool:
+    return policy.startswith("scenic")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

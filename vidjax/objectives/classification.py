@@ -1,6 +1,7 @@
 """Classification of clips, from scratch or fine-tuned.
 
-Reference: MCG-NJU/VideoMAE engine_for_finetuning.py and its mixup.py.
+Reference: MCG-NJU/VideoMAE engine_for_finetuning.py and its mixup.py; of several answers and
+colours, google-research/scenic projects/vivit/model.py and dataset_lib/video_ops.py.
 """
 
 import dataclasses
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -18,15 +20,17 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """Cross-entropy with soft targets.
+    """Cross-entropy with soft targets; of several answers (model.groups) the mean over them.
 
     Attributes:
-        model: a classifier, with a field num_classes.
+        model: a classifier, with the fields num_classes and groups.
         mean, std: normalisation of the model's inputs.
         label_smoothing: share of each target that is spread over all classes.
         mixup, cutmix: parameters of the Beta distributions that two clips are mixed by; with both
             above 0, one of the two is drawn for each batch. 0 is off.
         erase: probability that a box of a clip is replaced by noise.
+        color_jitter: probability that the colours of a clip are changed.
+        grey: probability that a clip loses its colours.
     """
 
     model: nn.Module
@@ -36,6 +40,13 @@ class Classification:
     mixup: float = 0.0
     cutmix: float = 0.0
     erase: float = 0.0
+    color_jitter: float = 0.0
+    grey: float = 0.0
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of classes of each answer."""
+        return tuple(size for _, size in self.model.groups) or (self.model.num_classes,)
 
     def init(self, rng, batch):
         return self.model.init(rng, augment.normalise(batch["video"], self.mean, self.std))[
@@ -43,24 +54,28 @@ class Classification:
         ]
 
     def loss(self, params, batch, *, rng, ema_params=None):
-        erase_rng, mix_rng, dropout_rng = jax.random.split(rng, 3)
-        video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        color_rng, erase_rng, mix_rng, dropout_rng = jax.random.split(rng, 4)
+        video = batch["video"]
+        if self.color_jitter or self.grey:
+            video = augment.color_jitter(color_rng, video, self.color_jitter, self.grey)
+        video = augment.normalise(video, self.mean, self.std, self.model.dtype)
         if self.erase:
             video = augment.random_erasing(erase_rng, video, self.erase)
-        video, targets = augment.mix(
-            mix_rng,
-            video,
-            batch["label"],
-            self.model.num_classes,
-            mixup=self.mixup,
-            cutmix=self.cutmix,
-            smoothing=self.label_smoothing,
-        )
+        targets = augment.soft_targets(batch["label"], self.sizes, self.label_smoothing)
+        video, targets = augment.mix(mix_rng, video, targets, mixup=self.mixup, cutmix=self.cutmix)
         logits = self.model.apply(
             {"params": params}, video, train=True, rngs={"dropout": dropout_rng}
         ).astype(jnp.float32)
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
-        return loss, {"accuracy": (logits.argmax(-1) == targets.argmax(-1)).mean()}
+        losses, right = [], []
+        for scores, target in zip(self.split(logits), self.split(targets), strict=True):
+            losses.append(optax.softmax_cross_entropy(scores, target).mean())
+            right.append(scores.argmax(-1) == target.argmax(-1))
+        accuracy = jnp.stack(right).all(0).mean()
+        return jnp.stack(losses).mean(), {"accuracy": accuracy}
+
+    def split(self, scores: Array) -> list[Array]:
+        """The scores [B, C] of each answer."""
+        return jnp.split(scores, np.cumsum(self.sizes)[:-1], axis=-1)
 
     @property
     def predict(self) -> Mapping[str, Callable]:
@@ -73,8 +88,10 @@ class Classification:
 
     def clip_losses(self, params, batch) -> dict[str, Array]:
         """Cross-entropy [B] of each clip, without smoothing."""
-        logits = self.logits(params, batch)
-        return {"loss": optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])}
+        targets = augment.soft_targets(batch["label"], self.sizes, 0.0)
+        scores = self.split(self.logits(params, batch)), self.split(targets)
+        losses = [optax.softmax_cross_entropy(*pair) for pair in zip(*scores, strict=True)]
+        return {"loss": jnp.stack(losses).mean(0)}
 
 
 OBJECTIVE = Classification
