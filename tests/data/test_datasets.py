@@ -288,7 +288,7 @@ def test_epic_kitchens_test_list_has_no_labels(tmp_path):
         (
             "path,noun,verb\na.mp4,3,4\n",
             {"need_labels": True},
-            r"custom\) .* \(epic_kitchens, demo_pairs has sev",
+            r"custom\) .* \(epic_kitchens, demo_pairs have sev",
         ),
         (
             "path,noun,verb\na.mp4,3,4\na.mp4,3,5\n",
@@ -411,7 +411,11 @@ def test_facts():
     assert {name: d.num_classes for name, d in DATASETS.items()} == dict(
         **dict(k400=400, k600=600, k700=700, k710=710, ssv2=174, ucf101=101, hmdb51=51, demo=8),
         epic_kitchens=397,
+        demo_pairs=6,
     )
-    assert [name for name, d in DATASETS.items() if not d.flip] == ["ssv2", "demo"]
+    assert [n for n, d in DATASETS.items() if not d.flip] == ["ssv2", "demo", "demo_pairs"]
     grouped = {name: d.groups for name, d in DATASETS.items() if d.groups}
-    assert grouped == {"epic_kitchens": (("noun", 300), ("verb", 97))}
+    assert grouped == {
+        "epic_kitchens": (("noun", 300), ("verb", 97)),
+        "demo_pairs": (("motion", 4), ("direction", 2)),
+    }

@@ -41,6 +41,9 @@ def test_files_are_h264_and_the_lists_lead_to_them(tmp_path):
         assert np.bincount([v.label for v in videos]).tolist() == [count // 8] * 8
         frames, n = video.read_frames(videos[0].path, lambda n: np.arange(n))
         assert (n, frames.shape) == (6, (6, 32, 32, 3))
+        pairs = datasets.read_list(f"{folder}/pairs/{split}.csv", dataset="demo_pairs")
+        assert [2 * v.label[0] + v.label[1] for v in pairs] == [v.label for v in videos]
+        assert all(pathlib.Path(v.path).is_file() for v in pairs) and len(pairs.classes) == 6
     with video.open_stream(videos[0].path) as (_, stream):
         assert stream.codec_context.name == "h264"
 

@@ -606,7 +606,7 @@ def _group_labels(
         name = facts.name if facts else "your own (custom)"
         raise UserError(
             f"{path} {first.where}: {first.path} has {len(first.label)} labels, but data of {name} "
-            f"has one label a video; set the right dataset ({', '.join(_GROUPED)} has several)"
+            f"has one label a video; set the right dataset ({', '.join(_GROUPED)} have several)"
         )
     facts = facts or DATASETS[next(iter(_GROUPED))]
     names = [name for name, _ in facts.groups]

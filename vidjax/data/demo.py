@@ -32,8 +32,10 @@ CLASSES = (
     "shrinking",
     "growing",
 )
+MOTIONS = ("sliding sideways", "sliding vertically", "turning", "changing size")
+DIRECTIONS = ("left, up, counterclockwise or smaller", "right, down, clockwise or larger")
 # The lists of the datasets of this name.
-LISTS = {"demo": "{split}.csv", "demo_pairs": "{split}_pairs.csv"}
+LISTS = {"demo": "{split}.csv", "demo_pairs": "pairs/{split}.csv"}
 _FPS = 12
 _SHAPES = 3  # in one period of the sheet
 _PERIOD = 0.75  # of the sheet, as a share of the picture at scale 1
@@ -53,9 +55,9 @@ def make(
     """Makes the demo set, or reuses the one that is there; the same arguments give the same files.
 
     Args:
-        folder: gets train.csv and val.csv (`path,label`, relative), train_pairs.csv and
-            val_pairs.csv (`path,motion,direction`), classes.txt and clips/*.mp4. It is made beside
-            and renamed when complete, so an unfinished one never has the name.
+        folder: gets clips/*.mp4, train.csv and val.csv (`path,label`, relative) with classes.txt,
+            and the same in pairs/ for two labels (`path,motion,direction`). It is made beside and
+            renamed when complete, so an unfinished one never has the name.
         num_train, num_val: number of clips, spread evenly over the 8 classes.
         size: height and width in pixels, even.
         frames: length of a clip.
@@ -106,7 +108,8 @@ def _is_finished(folder: str, settings: dict[str, int]) -> bool:
 
 
 def _write(folder: str, settings: dict[str, int]) -> None:
-    os.mkdir(os.path.join(folder, "clips"))
+    for name in ("clips", "pairs"):
+        os.mkdir(os.path.join(folder, name))
     size, frames, seed = settings["size"], settings["frames"], settings["seed"]
 
     def write_clip(path: str, label: int, key: tuple[int, ...]) -> None:
@@ -123,13 +126,14 @@ def _write(folder: str, settings: dict[str, int]) -> None:
                 for i, (path, label) in enumerate(rows)
             ]
             _write_csv(folder, LISTS["demo"], name, [("path", "label"), *rows])
-            pairs = [(path, *divmod(label, 2)) for path, label in rows]
+            pairs = [(f"../{path}", *divmod(label, 2)) for path, label in rows]
             header = ("path", "motion", "direction")
             _write_csv(folder, LISTS["demo_pairs"], name, [header, *pairs])
         for job in jobs:
             job.result()
-    with open(os.path.join(folder, "classes.txt"), "w", encoding="utf-8") as file:
-        file.writelines(f"{name}\n" for name in CLASSES)
+    for path, names in (("classes.txt", CLASSES), ("pairs/classes.txt", MOTIONS + DIRECTIONS)):
+        with open(os.path.join(folder, path), "w", encoding="utf-8") as file:
+            file.writelines(f"{name}\n" for name in names)
     with open(os.path.join(folder, "demo.json"), "w", encoding="utf-8") as file:
         json.dump(settings, file)
 
