@@ -1,10 +1,16 @@
 """Public weights in and out, one module per family of models.
 
-A converter module (`videomae.py`) holds rule tables (`mapping.py`) and three functions:
+A converter module (`videomae.py`) holds rule tables (`mapping.py`), three functions
 
     recognises(source) -> bool                   whether a file's tensors are of this family
     describe(source, options) -> Conversion      how to read them
     export(card, format, originals) -> Export    how to write them back
+
+and three constants
+
+    FORMATS    what `export` can write
+    OPTIONS    names of Options that `describe` understands
+    TRAIN      a config that starts from such a model
 """
 
 from collections.abc import Sequence
@@ -17,13 +23,24 @@ from vidjax.data.transforms import Preprocessing
 
 @dataclass(frozen=True)
 class Options:
-    """What the person converting knows and the file does not tell; None: not given."""
+    """What the person converting knows and the file does not tell; None: not given.
+
+    Attributes: the command's flags, but for hub_id: the id the source was fetched by.
+    """
 
     hub_id: str | None = None
     heads: int | None = None
     decoder_heads: int | None = None
     frames: int | None = None
     size: int | None = None
+    factorisation: str | None = None
+    attention_order: str | None = None
+    pool: str | None = None
+    input_range: tuple[float, float] | None = None
+
+    def given(self) -> set[str]:
+        """Names of the flags that were given."""
+        return {name for name, value in vars(self).items() if value is not None} - {"hub_id"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,7 @@ class Conversion:
     """How a source becomes a model.
 
     Attributes:
-        format: "hf" or "original".
+        format: a name in FORMATS.
         model: keywords of `vidjax.models.build`.
         rules, ignore: the table for this source.
         naming: what is particular about this source's names; `export` gets it back through the
@@ -52,9 +69,18 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Export:
-    """How a model becomes a published format: rules, the weights' file name, the files beside."""
+    """How a model becomes a published format.
+
+    Attributes:
+        rules: the table.
+        weights: the weights' file name, which also says its kind.
+        files: by name, to be written beside it.
+        notes: what the person should know, one sentence each.
+        beside: what readers of a msgpack file expect beside the weights in it.
+    """
 
     rules: Sequence[Rule]
     weights: str
     files: dict[str, bytes] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    beside: dict[str, Any] = field(default_factory=dict)

@@ -4,7 +4,8 @@
     python -m converters.convert --from=checkpoint.pth --to=videomae_b
     python -m converters.convert --from=b_k400 --to=exported --format=hf
 
-`--from` is a weight file, a folder (Hugging Face's layout, or ours, or a training run's), or a
+`--from` is a weight file (.safetensors, .pth, .npz, .msgpack, Scenic's `checkpoint`), a folder
+(Hugging Face's or Scenic's layout, or ours, or a training run's), or a
 Hugging Face hub id: `org/name`, `org/name@revision` or `org/name/path/to/file.pth`, taken from
 the local cache where it is there. What was written is read again and compared with the source,
 byte for byte, before the target appears.
@@ -39,13 +40,36 @@ from vidjax.errors import UserError
 _FROM = flags.DEFINE_string("from", None, "What to convert: a file, a folder or a hub id.")
 _TO = flags.DEFINE_string("to", None, "Folder to write; must not exist, or be a converted model.")
 _FORMAT = flags.DEFINE_enum(
-    "format", None, ["vidjax", "hf", "original"], "Default: vidjax, or hf from a vidjax folder."
+    "format",
+    None,
+    ["vidjax", "hf", "original", "npz"],
+    "Default: vidjax, or hf from a vidjax folder. What the paper's code reads is original.",
 )
 _MODEL = flags.DEFINE_string("model", None, "Family of the weights, where the file cannot tell.")
 _HEADS = flags.DEFINE_integer("heads", None, "Number of attention heads, overriding the source's.")
 _DECODER_HEADS = flags.DEFINE_integer("decoder_heads", None, "The same of the decoder.")
 _FRAMES = flags.DEFINE_integer("frames", None, "Frames of a clip.")
 _SIZE = flags.DEFINE_integer("size", None, "Side of a clip's square frames, in pixels.")
+_FACTORISATION = flags.DEFINE_enum(
+    "factorisation",
+    None,
+    ["joint", "encoder", "self_attention", "dot_product"],
+    "ViViT: how it attends over space and time; files of joint and dot_product look the same.",
+)
+_ATTENTION_ORDER = flags.DEFINE_enum(
+    "attention_order",
+    None,
+    ["time_space", "space_time"],
+    "ViViT: what a block of factorisation self_attention attends over first.",
+)
+_POOL = flags.DEFINE_enum(
+    "pool", None, ["mean", "max", "sum"], "ViViT: what a model without class token does instead."
+)
+_INPUT_RANGE = flags.DEFINE_list(
+    "input_range",
+    None,
+    "What black and white become before the model sees them, such as -1,1, overriding the source.",
+)
 
 _ORIGINALS = "source"  # the source's JSON files, so that an export can write the same bytes
 _JSON_FILES = (formats.CONFIG, formats.PREPROCESSOR)
@@ -87,9 +111,11 @@ def convert(
         say(line)
     say(f"written to {target}")
     if not ours:
-        can_predict = pretrained.read_card(target).model["head"] == "classify"
+        card = pretrained.read_card(target)
+        # What has no head, or sees one frame, is to train a model from.
+        can_predict = card.model["head"] == "classify" and card.preprocessing.frames > 1
         use = f"predict --checkpoint={target} --video=a.mp4"
-        tune = f"train --config=configs/videomae_k400_finetune.py --config.init={target}"
+        tune = f"train --config={_family(card).TRAIN} --config.init={target}"
         say(f"next: python -m vidjax.{use if can_predict else tune}")
 
 
@@ -100,6 +126,12 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
         options = dataclasses.replace(options, hub_id=name.partition("@")[0])
     source = formats.open_source(path)
     module = _module(family, source)
+    if unknown := sorted(options.given() - module.OPTIONS):
+        name = module.__name__.rpartition(".")[-1]
+        raise UserError(
+            f"--{unknown[0]} means nothing for {name}, which {path} holds; there are "
+            + ", ".join(f"--{option}" for option in sorted(module.OPTIONS))
+        )
     conversion = module.describe(source, options)
     model = models.build(**conversion.model)
     want = pretrained.param_specs(model)
@@ -117,6 +149,7 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
             "files": {file.name: formats.sha256(file) for file in source.files},
             "naming": conversion.naming,
             "dtypes": dtypes,
+            "notes": list(conversion.notes),
             "vidjax": vidjax.__version__,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
@@ -146,7 +179,12 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
 def _export(source: Path, folder: Path, format: str) -> list[str]:
     """Writes a vidjax folder, or a run's workdir, in a published format; returns lines to print."""
     card = pretrained.read_card(source)
-    module = importlib.import_module(f"converters.{card.model['name']}")
+    module = _family(card)
+    if format not in module.FORMATS:
+        raise UserError(
+            f"--format={format} does not exist for {card.model['name']}; there are "
+            + ", ".join(module.FORMATS)
+        )
     originals = {
         name: (source / _ORIGINALS / name).read_bytes()
         for name in _JSON_FILES
@@ -163,8 +201,7 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
         notes.append(f"the weights are no longer {_summary(dtypes)} values: exported as float32")
         dtypes, tensors = "float32", from_params(params, plan.rules)
     path = folder / plan.weights
-    write = formats.write_torch if path.suffix == ".pth" else formats.write_safetensors
-    write(path, tensors)
+    formats.write(path, tensors, plan.beside)
     num_tensors = len(tensors)
     del tensors  # it holds the parameters, which the check reads again
     for name, content in plan.files.items():
@@ -234,7 +271,7 @@ def _restore_dtypes(tensors: Tensors, dtypes: str | Mapping[str, str]) -> Tensor
 
 def _module(family: str | None, source: formats.Source) -> ModuleType:
     """The converter module that `family` names, or that recognises the source's tensors."""
-    shared = {"convert", "formats", "mapping"}
+    shared = {"convert", "formats", "huggingface", "mapping"}
     names = [m.name for m in pkgutil.iter_modules(converters.__path__) if m.name not in shared]
     if family is not None and family not in names:
         raise UserError(f"--model={family} is unknown; there are {', '.join(names)}")
@@ -247,6 +284,10 @@ def _module(family: str | None, source: formats.Source) -> ModuleType:
         f"{source.path} holds no weights of {family or ' or '.join(names)}: its "
         f"{len(source.tensors)} tensors are named {some}, ..."
     )
+
+
+def _family(card: pretrained.Card) -> ModuleType:
+    return importlib.import_module(f"converters.{card.model['name']}")
 
 
 def _resolve(name: str) -> tuple[Path, str | None]:
@@ -327,8 +368,24 @@ def main(argv: list[str]) -> None:
         decoder_heads=_DECODER_HEADS.value,
         frames=_FRAMES.value,
         size=_SIZE.value,
+        factorisation=_FACTORISATION.value,
+        attention_order=_ATTENTION_ORDER.value,
+        pool=_POOL.value,
+        input_range=_range(_INPUT_RANGE.value),
     )
     convert(_FROM.value, _TO.value, _FORMAT.value, model=_MODEL.value, options=options)
+
+
+def _range(words: list[str] | None) -> tuple[float, float] | None:
+    if words is None:
+        return None
+    try:
+        black, white = map(float, words)
+        if black < white:
+            return black, white
+    except ValueError:
+        pass
+    raise UserError(f"--input_range={','.join(words)} is no range; expected two numbers, as -1,1")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""Files of weights <-> named numpy arrays: safetensors, PyTorch zip files, sharded folders.
+"""Files of weights <-> named numpy arrays: safetensors, PyTorch, Flax msgpack, npz, folders.
 
 Reading is lazy (a tensor is read when asked for), so converting holds one copy of the weights.
-PyTorch files are read without PyTorch and without running anything from the file.
+PyTorch files are read without PyTorch and without running anything from the file; npz files
+without pickles.
+Flax's msgpack files (flax/serialization.py; Scenic calls them `checkpoint` and `checkpoint_153`)
+and npz files hold trees; their arrays are named by the path to them, joined with "/".
 """
 
 import functools
@@ -9,17 +12,22 @@ import hashlib
 import json
 import math
 import pickle
+import re
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
+import msgpack
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax import serialization, traverse_util
 
 from converters.mapping import Tensors
 from vidjax.errors import UserError
@@ -34,6 +42,16 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+FLAX_SUFFIX, NPZ_SUFFIX = ".msgpack", ".npz"
+_FLAX_NAME = re.compile(r"checkpoint(_\d+)?")
+# What shows that a folder was written by something else that calls its output a checkpoint.
+_FOREIGN = {
+    "_CHECKPOINT_METADATA": "Orbax",
+    "_METADATA": "Orbax",
+    "manifest.ocdbt": "Orbax",
+    "saved_model.pb": "TensorFlow",
+    "*.index": "TensorFlow",
+}
 
 
 @dataclass(frozen=True)
@@ -48,18 +66,16 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """Opens a weight file, or a folder in Hugging Face's layout, without reading the tensors.
+    """Opens a weight file, or a folder that holds one, without reading the tensors.
+
+    A folder is in Hugging Face's layout, or holds one file `checkpoint` or `checkpoint_153`, as
+    Scenic's do.
 
     Raises:
         UserError: nothing readable there; says what was looked for.
     """
     if path.is_dir():
-        names = [name for name in WEIGHTS if (path / name).is_file()]
-        if not names:
-            others = sorted(p.name for p in path.iterdir() if p.suffix in TORCH_SUFFIXES)
-            hint = f"; name one file, such as {path / others[0]}" if others else ""
-            raise UserError(f"no weights in {path}: expected one of {', '.join(WEIGHTS)}{hint}")
-        file = path / names[0]
+        file = _file_of(path)
     elif path.is_file():
         file = path
     else:
@@ -71,8 +87,8 @@ def open_source(path: Path) -> Source:
         if twice := makers.keys() & tensors.keys():
             raise UserError(f"{shard} holds tensors that another shard holds too: {sorted(twice)}")
         makers |= {name: functools.partial(tensors.__getitem__, name) for name in tensors}
-    # A single .pth lies in any folder, where a config.json need not be about it.
-    beside = file.parent if path.is_dir() or file.name in WEIGHTS else None
+    # Other files lie in any folder, where a config.json need not be about them.
+    beside = file.parent if file.name in WEIGHTS else None
     return Source(
         path,
         Tensors(makers),
@@ -80,6 +96,29 @@ def open_source(path: Path) -> Source:
         config=_read_json(beside / CONFIG) if beside else None,
         preprocessor=_read_json(beside / PREPROCESSOR) if beside else None,
     )
+
+
+def _file_of(folder: Path) -> Path:
+    """The weight file, or the index of several, that a folder holds."""
+    names = [name for name in WEIGHTS if (folder / name).is_file()]
+    if names:
+        return folder / names[0]
+    for pattern, writer in _FOREIGN.items():
+        if any(folder.glob(pattern)):
+            raise UserError(
+                f"{folder} was written by {writer}; expected a Flax msgpack file: restore it with "
+                f"{writer}, and save its parameters by flax.serialization.to_bytes as a .msgpack "
+                "file"
+            )
+    files = [file for file in folder.iterdir() if file.is_file()]
+    flax = sorted(file.name for file in files if _FLAX_NAME.fullmatch(file.name))
+    if len(flax) == 1:
+        return folder / flax[0]
+    suffixes = (*TORCH_SUFFIXES, FLAX_SUFFIX, NPZ_SUFFIX)
+    others = flax or sorted(file.name for file in files if file.suffix in suffixes)
+    hint = f"; name one file, such as {folder / others[0]}" if others else ""
+    expected = ", ".join((*WEIGHTS, "checkpoint"))
+    raise UserError(f"no weights in {folder}: expected one of {expected}{hint}")
 
 
 def read(path: Path) -> Tensors:
@@ -92,8 +131,27 @@ def read(path: Path) -> Tensors:
         return _read_safetensors(path)
     if path.suffix in TORCH_SUFFIXES:
         return _TorchFile(path).tensors()
-    known = ", ".join((".safetensors", *TORCH_SUFFIXES))
-    raise UserError(f"{path}: unknown kind of weight file; expected a folder or one of {known}")
+    if path.suffix == NPZ_SUFFIX:
+        return _read_npz(path)
+    if path.suffix == FLAX_SUFFIX or _FLAX_NAME.fullmatch(path.name):
+        return _FlaxFile(path).tensors()
+    known = ", ".join((".safetensors", *TORCH_SUFFIXES, FLAX_SUFFIX, NPZ_SUFFIX))
+    raise UserError(
+        f"{path}: unknown kind of weight file; expected a folder, a file `checkpoint` of Scenic, "
+        f"or one of {known}"
+    )
+
+
+def write(path: Path, tensors: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> None:
+    """Writes tensors as the file's name says; `beside` is for msgpack only, see `write_msgpack`."""
+    if path.suffix in TORCH_SUFFIXES:
+        write_torch(path, tensors)
+    elif path.suffix == ".safetensors":
+        write_safetensors(path, tensors)
+    elif path.suffix == NPZ_SUFFIX:
+        write_npz(path, tensors)
+    else:
+        write_msgpack(path, tensors, beside)
 
 
 def sha256(path: Path) -> str:
@@ -121,6 +179,45 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         archive.writestr("archive/data.pkl", _pickle_tensors(described))
         archive.writestr("archive/version", "3\n")
         archive.writestr("archive/byteorder", "little")
+
+
+def write_npz(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes tensors as numpy.savez does, one at a time."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, tensor in tensors.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(tensor, order="C"), allow_pickle=False)
+
+
+def write_msgpack(
+    path: Path, tensors: Mapping[str, np.ndarray], beside: Mapping[str, Any] | None = None
+) -> None:
+    """Writes tensors as the tree that their "/"-joined names spell, one at a time.
+
+    flax.serialization.msgpack_restore and flax.training.checkpoints.restore_checkpoint read it.
+
+    Args:
+        path: the file.
+        tensors: the arrays; large ones are split as Flax does.
+        beside: what else is at the top of the tree, no arrays.
+    """
+    packer = msgpack.Packer()
+
+    def write_tree(tree: Mapping[str, Any]) -> None:
+        file.write(packer.pack_map_header(len(tree)))
+        for key, value in tree.items():
+            file.write(packer.pack(key))
+            if isinstance(value, dict):
+                write_tree(value)
+            elif isinstance(value, bytes):
+                file.write(value)
+            else:
+                array = np.asarray(tensors[value], order="C")
+                file.write(serialization.msgpack_serialize(array))
+
+    others = {key: packer.pack(value) for key, value in (beside or {}).items()}
+    with path.open("wb") as file:
+        write_tree(others | traverse_util.unflatten_dict({n: n for n in tensors}, sep="/"))
 
 
 def _read_safetensors(path: Path) -> Tensors:
@@ -346,3 +443,178 @@ def _pickle_tensors(described: list[tuple[str, np.dtype, tuple[int, ...]]]) -> b
         rebuild = pickle.GLOBAL + b"torch._utils\n_rebuild_tensor_v2\n"
         out += [text(name), rebuild, arguments, pickle.REDUCE]
     return b"".join([*out, pickle.SETITEMS, pickle.SETITEM, pickle.STOP])
+
+
+def _read_npz(path: Path) -> Tensors:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("a single array, not an archive of named ones")
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as npz: {error}") from error
+
+    def read_array(name: str) -> np.ndarray:
+        try:
+            array = file[name]
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path}: {name} cannot be read safely: {error}") from error
+        # numpy does not know bfloat16 by name, and stores its bytes as they are.
+        return array.view(ml_dtypes.bfloat16) if array.dtype == "V2" else array
+
+    return Tensors({name: functools.partial(read_array, name) for name in file.files})
+
+
+class _Bytes(NamedTuple):
+    """Where the bytes of a binary or extension object lie in a file."""
+
+    kind: int | None  # of an extension: 1 array, 3 scalar (flax.serialization); None: plain bytes
+    start: int
+    size: int
+
+
+class _FlaxFile:
+    """A msgpack file of nested maps with arrays as extension objects (flax/serialization.py).
+
+    Only the structure is parsed on opening; msgpack's own reader would hold all arrays, and in a
+    train state most of them are the optimizer's.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._size = path.stat().st_size
+
+    def tensors(self) -> Tensors:
+        """The tree's arrays; numbers, strings and None beside them are no weights."""
+        with self._path.open("rb") as file:
+            if file.read(23) == b"model_checkpoint_path: ":
+                raise UserError(
+                    f"{self._path} is TensorFlow's list of its checkpoints, not a Flax msgpack file"
+                )
+            file.seek(0)
+            try:
+                tree = self._value(file)
+                if not isinstance(tree, dict) or file.tell() != self._size:
+                    raise ValueError(f"a tree of arrays ends at byte {file.tell()}")
+            except (ValueError, TypeError, RecursionError) as error:
+                raise UserError(
+                    f"{self._path} is damaged, or no Flax msgpack file: {error}"
+                ) from error
+        leaves = _leaves(tree)
+        if any(isinstance(v, str) and v.startswith("PLACEHOLDER://") for v in leaves.values()):
+            raise UserError(
+                f"{self._path} is Orbax's index of the files beside it; restore the folder with "
+                "Orbax, and save its parameters by flax.serialization.to_bytes as a .msgpack file"
+            )
+        return Tensors(
+            {
+                name: functools.partial(self._read, name, leaf)
+                for name, leaf in leaves.items()
+                if isinstance(leaf, dict) or (isinstance(leaf, _Bytes) and leaf.kind in (1, 3))
+            }
+        )
+
+    def _read(self, name: str, leaf: Any) -> np.ndarray:
+        try:
+            with self._path.open("rb") as file:
+                if isinstance(leaf, _Bytes):
+                    return self._array(file, leaf)
+                chunks, shape = leaf["chunks"], leaf["shape"]
+                parts = [self._array(file, chunks[str(k)]) for k in range(len(chunks))]
+                return np.concatenate(parts).reshape([shape[str(k)] for k in range(len(shape))])
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise UserError(f"{self._path} is damaged: {name}: {error}") from error
+
+    def _array(self, file: BinaryIO, leaf: _Bytes) -> np.ndarray:
+        """An array is a tuple of its shape, the name of its dtype and its bytes."""
+        file.seek(leaf.start)
+        shape, dtype, data = self._value(file)
+        dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+        if dtype.hasobject or dtype.itemsize * math.prod(shape) != data.size:
+            raise ValueError(f"{data.size} bytes do not hold {dtype} of shape {shape}")
+        file.seek(data.start)
+        return np.frombuffer(file.read(data.size), dtype).reshape(shape)
+
+    def _value(self, file: BinaryIO) -> Any:
+        """One msgpack object; of bytes and extensions only where they are."""
+        tag = self._bytes(file, 1)[0]
+        if tag <= 0x7F:
+            return tag
+        if tag >= 0xE0:
+            return tag - 256
+        if tag <= 0x8F:
+            return self._map(file, tag & 0x0F)
+        if tag <= 0x9F:
+            return [self._value(file) for _ in range(tag & 0x0F)]
+        if tag <= 0xBF:
+            return self._bytes(file, tag & 0x1F).decode()
+        if tag in _CONSTANTS:
+            return _CONSTANTS[tag]
+        if tag in _NUMBERS:
+            return self._number(file, _NUMBERS[tag])
+        if tag in _FIXED:
+            return self._extension(file, _FIXED[tag])
+        if tag not in _SIZED:
+            raise ValueError(f"byte {tag} begins no msgpack object")
+        kind, layout = _SIZED[tag]
+        size = self._number(file, layout)
+        match kind:
+            case "map":
+                return self._map(file, size)
+            case "array":
+                return [self._value(file) for _ in range(size)]
+            case "str":
+                return self._bytes(file, size).decode()
+            case "bin":
+                return self._skip(file, None, size)
+        return self._extension(file, size)
+
+    def _map(self, file: BinaryIO, count: int) -> dict[Any, Any]:
+        return {self._value(file): self._value(file) for _ in range(count)}
+
+    def _number(self, file: BinaryIO, layout: str) -> Any:
+        return struct.unpack(layout, self._bytes(file, struct.calcsize(layout)))[0]
+
+    def _extension(self, file: BinaryIO, size: int) -> _Bytes:
+        return self._skip(file, self._bytes(file, 1)[0], size)
+
+    def _skip(self, file: BinaryIO, kind: int | None, size: int) -> _Bytes:
+        start = file.tell()
+        if start + size > self._size:
+            raise ValueError("it ends too early")
+        file.seek(size, 1)
+        return _Bytes(kind, start, size)
+
+    def _bytes(self, file: BinaryIO, size: int) -> bytes:
+        found = file.read(size)
+        if len(found) < size:
+            raise ValueError("it ends too early")
+        return found
+
+
+# First bytes of msgpack objects (github.com/msgpack/msgpack/blob/master/spec.md).
+_CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
+_NUMBERS = dict(zip(range(0xCA, 0xD4), (f">{c}" for c in "fdBHIQbhiq"), strict=True))
+_FIXED = {0xD4 + k: 1 << k for k in range(5)}
+_SIZED = {
+    first + k: (kind, f">{layout}")
+    for kind, first, layouts in (
+        ("bin", 0xC4, "BHI"),
+        ("extension", 0xC7, "BHI"),
+        ("str", 0xD9, "BHI"),
+        ("array", 0xDC, "HI"),
+        ("map", 0xDE, "HI"),
+    )
+    for k, layout in enumerate(layouts)
+}
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    """The leaves of nested maps and lists by path; arrays in chunks are leaves too."""
+    if isinstance(tree, list):
+        tree = dict(enumerate(tree))
+    if not isinstance(tree, dict) or "__msgpack_chunked_array__" in tree:
+        return {path: tree}
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _leaves(value, f"{path}/{key}" if path else str(key))
+    return leaves

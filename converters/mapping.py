@@ -39,8 +39,8 @@ class Rule:
 class Ignore:
     """Tensors of the file that have no parameter, hence are absent from an export; and why.
 
-    `source` may hold `{i}`. One that matches nothing is an error unless `optional`. `check` gets
-    each tensor and returns what is wrong with ignoring it, or None.
+    `source` may hold `{i}` (a number) and `*` (anything). One that matches nothing is an error
+    unless `optional`. `check` gets each tensor and returns what is wrong with ignoring it, or None.
     """
 
     source: str
@@ -161,7 +161,10 @@ def from_params(params: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> Tens
 
 def ignored_names(names: Collection[str], ignore: Sequence[Ignore]) -> dict[str, Ignore]:
     """The names that entries of `ignore` match, each with its entry."""
-    patterns = [(re.escape(entry.source).replace(r"\{i\}", r"\d+"), entry) for entry in ignore]
+    patterns = [
+        (re.escape(entry.source).replace(r"\{i\}", r"\d+").replace(r"\*", ".*"), entry)
+        for entry in ignore
+    ]
     return {
         name: entry for pattern, entry in patterns for name in names if re.fullmatch(pattern, name)
     }
@@ -248,8 +251,9 @@ def _collapse(names: Iterable[str]) -> list[str]:
     """Names that differ only in their layer number, as one: `blocks.{i}.norm.weight (i = 0-11)`."""
     layers: dict[str, list[int]] = {}
     for name in names:
-        pattern, *_ = re.subn(r"\.\d+\.", ".{i}.", name, count=1)
-        found = re.search(r"\.(\d+)\.", name)
+        layer = r"(?<=[._])(\d+)(?=[./])"
+        pattern = re.sub(layer, "{i}", name, count=1)
+        found = re.search(layer, name)
         layers.setdefault(pattern, []).extend([int(found[1])] if found else [])
     return [
         f"{pattern} (i = {', '.join(map(str, sorted(i)))})" if i else pattern

@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options
+from converters import Conversion, Export, Options, huggingface
 from converters.formats import CONFIG, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 from vidjax.models.positions import sincos_1d
 from vidjax.pretrained import Card
+
+FORMATS = ("hf", "original")
+OPTIONS = frozenset({"heads", "decoder_heads", "frames", "size"})
+TRAIN = "configs/videomae_k400_finetune.py"
 
 
 @dataclass(frozen=True)
@@ -332,12 +336,14 @@ def describe(source: Source, options: Options) -> Conversion:
     notes: list[str] = []
     facts = (_hf_facts if format == "hf" else _original_facts)(source.config, model, notes)
 
-    heads = _num_heads("heads", model["width"], options.heads, facts.heads, _HEADS, notes)
+    heads = huggingface.num_heads(
+        "heads", model["width"], options.heads, facts.heads, _HEADS, notes
+    )
     model |= {"num_heads": heads, "eps": facts.eps}
     if model["head"] == "classify" and model["pool"] == "mean":
         model["fc_norm_eps"] = facts.head_eps
     if model["head"] == "reconstruct":
-        model["decoder_num_heads"] = _num_heads(
+        model["decoder_num_heads"] = huggingface.num_heads(
             "decoder_heads",
             model["decoder_width"],
             options.decoder_heads,
@@ -359,7 +365,7 @@ def describe(source: Source, options: Options) -> Conversion:
         ignore=_ignored(format, naming),
         naming=asdict(naming),
         preprocessing=_preprocessing(source, format, options, facts, model, notes),
-        classes=_classes(source.config, model, notes),
+        classes=huggingface.classes(source.config, model, notes),
         notes=notes,
     )
 
@@ -400,27 +406,6 @@ def _read_shapes(format: str, tensors: Mapping[str, np.ndarray], naming: Naming)
     return model | {"final_norm": final_norm}
 
 
-def _num_heads(
-    flag: str,
-    width: int,
-    given: int | None,
-    stated: int | None,
-    published: Mapping[int, int],
-    notes: list[str],
-) -> int:
-    heads = given or stated or published.get(width)
-    if not heads:
-        raise UserError(
-            f"nothing in the file tells its number of heads, and no model of width {width} was "
-            f"published; give it as --{flag}=..."
-        )
-    if width % heads:
-        raise UserError(f"--{flag}={heads} does not divide the width {width}; correct it")
-    if not (given or stated):
-        notes.append(f"{heads} heads are assumed, as in the published model of width {width}")
-    return heads
-
-
 def _hf_facts(
     config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
 ) -> _Facts:
@@ -434,12 +419,7 @@ def _hf_facts(
             "('gelu') only"
         )
     found = _hf_sizes(model) | {"use_mean_pooling": not _has_final_norm(model)}
-    wrong = [f"{k} {config[k]} instead of {found[k]}" for k in found if config[k] != found[k]]
-    if wrong:
-        raise UserError(
-            f"{CONFIG} is not about these tensors: it has {', '.join(wrong)}; fetch both anew "
-            "from one place"
-        )
+    huggingface.contradictions(config, found)
     return _Facts(
         config["layer_norm_eps"],
         _HF_FIXED_EPS,
@@ -521,45 +501,23 @@ def _preprocessing(
 def _read_preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of Preprocessing from a preprocessor_config.json, of whatever age."""
 
-    def side(value: Any) -> int:
-        if not isinstance(value, Mapping):
-            return int(value)
-        return int(value.get("shortest_edge") or min(value["height"], value["width"]))
-
     scale = config.get("rescale_factor", 1 / 255)
     if config.get("resample", 2) != 2 or abs(scale * 255 - 1) > 1e-6:
         raise UserError(
             f"{PREPROCESSOR} has resample {config.get('resample')} and rescale_factor {scale}; "
             "only bilinear (2) and 1/255 are known here"
         )
-    short_side = side(config.get("size", 224))
+    short_side = huggingface.side(config.get("size", 224))
     values = {
         "resize": "pil_bilinear",
         "short_side": short_side,
-        "size": side(config.get("crop_size", short_side)),
+        "size": huggingface.side(config.get("crop_size", short_side)),
     }
     if not config.get("do_normalize", True):
         return values | {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     # 0.5 is the default of transformers' class, for a file that leaves them out.
     mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
     return values | {"mean": tuple(mean), "std": tuple(std)}
-
-
-def _classes(
-    config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
-) -> tuple[str, ...] | None:
-    if model["head"] != "classify" or not model["num_classes"]:
-        return None
-    labels = {int(k): v for k, v in ((config or {}).get("id2label") or {}).items()}
-    if sorted(labels) != list(range(model["num_classes"])):
-        notes.append("the names of the classes are unknown")
-        return None
-    classes = tuple(labels[k] for k in sorted(labels))
-    return None if classes == _default_labels(len(classes)) else classes
-
-
-def _default_labels(count: int) -> tuple[str, ...]:
-    return tuple(f"LABEL_{k}" for k in range(count))
 
 
 def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
@@ -616,22 +574,13 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
     if model["head"] == "reconstruct":
         want["decoder_num_attention_heads"] = model["decoder_num_heads"]
     if model["head"] == "classify":
-        labels = card.classes or _default_labels(model["num_classes"])
-        want["id2label"] = {str(k): label for k, label in enumerate(labels)}
-    config = json.loads(original) if original else {}
-    stated = _HF_DEFAULTS | {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}} | config
-    if original:
-        want = {key: value for key, value in want.items() if stated[key] != value}
-        if not want:
-            return original
-    if "id2label" in want:
-        want["label2id"] = {label: int(k) for k, label in want["id2label"].items()}
+        want["id2label"] = huggingface.id2label(card.classes, model["num_classes"])
     architecture = {
         None: "VideoMAEModel",
         "classify": "VideoMAEForVideoClassification",
         "reconstruct": "VideoMAEForPreTraining",
     }[model["head"]]
-    return _json({"architectures": [architecture], "model_type": "videomae"} | config | want)
+    return huggingface.config_json(original, want, _HF_DEFAULTS, "videomae", architecture)
 
 
 def _hf_preprocessor(card: Card, original: bytes | None) -> bytes:
@@ -640,7 +589,7 @@ def _hf_preprocessor(card: Card, original: bytes | None) -> bytes:
         stated = _read_preprocessor(json.loads(original))
         if all(getattr(facts, key) == value for key, value in stated.items()):
             return original
-    return _json(
+    return huggingface.to_json(
         {
             "image_processor_type": "VideoMAEImageProcessor",
             "do_resize": True,
@@ -655,7 +604,3 @@ def _hf_preprocessor(card: Card, original: bytes | None) -> bytes:
             "image_std": list(facts.std),
         }
     )
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()

@@ -8,8 +8,10 @@ import pickle
 import zipfile
 
 import ml_dtypes
+import msgpack
 import numpy as np
 import pytest
+from flax import serialization, traverse_util
 
 from converters import formats
 from vidjax.errors import UserError
@@ -111,15 +113,14 @@ def test_views_strides_and_parameters(tmp_path):
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.int64, np.uint8, np.bool_]
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".npz", ".msgpack"])
 def test_written_files_are_read_back_byte_for_byte(tmp_path, suffix):
     tensors = {np.dtype(d).name: np.arange(6).reshape(2, 3).astype(d) for d in DTYPES}
     tensors["transposed"] = np.arange(6, dtype=np.float32).reshape(2, 3).T
     tensors["scalar"] = np.array(3, np.float32)
     tensors["nan"] = np.array([np.nan, -0.0, np.inf, 1e-45], np.float32)
     path = tmp_path / f"a{suffix}"
-    write = formats.write_torch if suffix == ".pth" else formats.write_safetensors
-    write(path, tensors)
+    formats.write(path, tensors, {})
     again = formats.read(path)
     assert set(again) == set(tensors)
     for name, value in tensors.items():
@@ -257,13 +258,14 @@ def test_flipped_bits_are_noticed(tmp_path):
         formats.read(path)["a"]
 
 
-@pytest.mark.parametrize("name", ["a.pth", "a.bin", "a.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["a.pth", "a.bin", "a.safetensors", "a.npz", "a.msgpack", "checkpoint_12"]
+)
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.98])
 def test_truncated_files_are_refused(tmp_path, name, share):
     path = tmp_path / name
     tensors = {"a": np.ones(1000, np.float32)}
-    write = formats.write_safetensors if name.endswith("rs") else formats.write_torch
-    write(path, tensors)
+    formats.write(path, tensors, {})
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(UserError, match=str(path)):
@@ -291,7 +293,7 @@ def test_old_and_foreign_files_are_refused_with_the_way_out(tmp_path):
 def test_open_source_says_what_is_missing(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         formats.open_source(tmp_path / "nothing")
-    with pytest.raises(UserError, match=r"no weights in .*expected one of model\.safetensors"):
+    with pytest.raises(UserError, match=r"no weights in .*expected one of model\.safe.*checkpoint"):
         formats.open_source(tmp_path)
     formats.write_torch(tmp_path / "vit_s.pth", {"a": VALUES})
     with pytest.raises(UserError, match=r"name one file, such as .*vit_s\.pth"):
@@ -310,3 +312,168 @@ def test_index_without_a_map(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="which is not beside it"):
         formats.open_source(tmp_path)
+
+
+# Flax's msgpack files and npz.
+
+TREE = {
+    "opt": {"step": 3, "empty": {}, "mu": {"w": np.ones(2, np.float32)}},
+    "params": {
+        "block": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.zeros(3)},
+        "half": np.arange(3).astype(ml_dtypes.bfloat16),
+    },
+    "text": "x" * 40,
+    "numbers": [1, -1, 200, -200, 70000, -70000, 1 << 40, -(1 << 40), 0.5, None, True],
+    "many": {str(k): k for k in range(20)},
+    "scalar": np.float32(2.5),
+    "raw": b"bytes",
+}
+ARRAYS = {
+    "opt/mu/w": TREE["opt"]["mu"]["w"],
+    "params/block/kernel": TREE["params"]["block"]["kernel"],
+    "params/block/bias": TREE["params"]["block"]["bias"],
+    "params/half": TREE["params"]["half"],
+    "scalar": np.asarray(TREE["scalar"]),
+}
+
+
+def same(ours, theirs):
+    assert set(ours) == set(theirs)
+    for name, array in theirs.items():
+        assert ours[name].dtype == array.dtype, name
+        assert ours[name].shape == array.shape, name
+        assert ours[name].tobytes() == array.tobytes(), name
+
+
+def test_what_flax_writes_is_read_exactly(tmp_path):
+    (tmp_path / "checkpoint").write_bytes(serialization.msgpack_serialize(TREE))
+    same(formats.read(tmp_path / "checkpoint"), ARRAYS)
+    same(formats.open_source(tmp_path).tensors, ARRAYS)  # a folder, as Scenic's buckets are
+
+
+def test_what_we_write_flax_reads(tmp_path):
+    formats.write_msgpack(tmp_path / "a.msgpack", ARRAYS, {"step": 7, "rng": None})
+    tree = serialization.msgpack_restore((tmp_path / "a.msgpack").read_bytes())
+    assert (tree.pop("step"), tree.pop("rng")) == (7, None)
+    same(traverse_util.flatten_dict(tree, sep="/"), ARRAYS)
+    assert list(tree["params"]["block"]) == ["kernel", "bias"]
+
+
+def test_large_arrays_are_in_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(serialization, "MAX_CHUNK_SIZE", 40)  # instead of a gigabyte
+    arrays = {"a/w": np.arange(35, dtype=np.float32).reshape(5, 7), "b": np.ones(2)}
+    formats.write_msgpack(tmp_path / "a.msgpack", arrays)
+    data = (tmp_path / "a.msgpack").read_bytes()
+    assert data.count(b"__msgpack_chunked_array__") == 1
+    same(formats.read(tmp_path / "a.msgpack"), arrays)
+    same(traverse_util.flatten_dict(serialization.msgpack_restore(data), sep="/"), arrays)
+    (tmp_path / "b.msgpack").write_bytes(data.replace(b"\xa6chunks", b"\xa6chunkz"))
+    with pytest.raises(UserError, match=r"is damaged: a/w: .*chunks"):
+        formats.read(tmp_path / "b.msgpack")["a/w"]
+
+
+def test_arrays_are_read_when_asked_for(tmp_path):
+    formats.write_msgpack(tmp_path / "a.msgpack", ARRAYS)
+    tensors = formats.read(tmp_path / "a.msgpack")
+    (tmp_path / "a.msgpack").write_bytes(b"")
+    with pytest.raises(UserError, match="scalar: it ends too early"):
+        tensors["scalar"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-1], "ends too early"),
+        (lambda data: data + b"\x00", "ends at byte"),
+        (lambda data: b"\xc1" + data, "byte 193 begins no msgpack object"),
+        (lambda data: b"\x81\x81\x01\x02\x03", "unhashable"),
+        (lambda data: b"\x81" * 100_000, "recursion"),
+        (lambda data: b"\xdf\xff\xff\xff\xff" + data, "damaged, or no Flax msgpack file"),
+        (lambda data: b"\x05", "damaged, or no Flax msgpack file"),
+    ],
+)
+def test_damaged_msgpack(tmp_path, damage, message):
+    path = tmp_path / "a.msgpack"
+    path.write_bytes(damage(serialization.msgpack_serialize(TREE)))
+    with pytest.raises(UserError, match=message):
+        formats.read(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (((3,), "float32", b"1234"), "4 bytes do not hold float32 of shape"),
+        (((1,), "O", b"12345678"), "8 bytes do not hold object"),
+        (((1,), "wrong", b"1234"), "wrong"),
+        (("x", "float32", b"1234"), "damaged: w"),
+        ((1, 2), "damaged: w"),
+    ],
+)
+def test_damaged_arrays_of_msgpack(tmp_path, array, message):
+    content = msgpack.ExtType(1, msgpack.packb(array))
+    (tmp_path / "a.msgpack").write_bytes(msgpack.packb({"w": content}))
+    with pytest.raises(UserError, match=message):
+        formats.read(tmp_path / "a.msgpack")["w"]
+
+
+def test_what_others_call_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint"
+    path.write_text('model_checkpoint_path: "model.ckpt-3"\n')
+    with pytest.raises(UserError, match="TensorFlow's list of its checkpoints"):
+        formats.open_source(tmp_path)
+    path.write_bytes(msgpack.packb({"params": {"w": "PLACEHOLDER://params.w"}}))
+    with pytest.raises(UserError, match="Orbax's index of the files beside it"):
+        formats.open_source(tmp_path)
+    path.unlink()
+    for name, writer in (("_METADATA", "Orbax"), ("saved_model.pb", "TensorFlow")):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(UserError, match=f"was written by {writer}; expected a Flax msgpack"):
+            formats.open_source(tmp_path)
+        (tmp_path / name).unlink()
+    for step in (1, 2):
+        formats.write_msgpack(tmp_path / f"checkpoint_{step}", ARRAYS)
+    with pytest.raises(UserError, match=r"name one file, such as .*checkpoint_1"):
+        formats.open_source(tmp_path)
+
+
+def test_config_of_another_program_is_not_read(tmp_path):
+    """Scenic leaves a config.json of its own beside its checkpoints."""
+    formats.write_msgpack(tmp_path / "checkpoint", ARRAYS)
+    (tmp_path / "config.json").write_text("{nope")
+    assert formats.open_source(tmp_path).config is None
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_of_numpy(tmp_path, save):
+    save(tmp_path / "a.npz", **ARRAYS)
+    same(formats.read(tmp_path / "a.npz"), ARRAYS)
+    formats.write_npz(tmp_path / "b.npz", ARRAYS)
+    with np.load(tmp_path / "b.npz") as ours, np.load(tmp_path / "a.npz") as theirs:
+        same(dict(ours), dict(theirs))
+
+
+def test_npz_runs_nothing(tmp_path):
+    evil = np.array([_Evil(tmp_path / "executed")], dtype=object)
+    np.savez(tmp_path / "a.npz", w=evil, v=VALUES)
+    tensors = formats.read(tmp_path / "a.npz")
+    np.testing.assert_array_equal(tensors["v"], VALUES)
+    with pytest.raises(UserError, match=r"w cannot be read safely: .*allow_pickle"):
+        tensors["w"]
+    (tmp_path / "b.npz").write_bytes(pickle.dumps(_Evil(tmp_path / "executed")))
+    with pytest.raises(UserError, match=r"b\.npz cannot be read as npz"):
+        formats.read(tmp_path / "b.npz")
+    np.save(tmp_path / "c.npy", VALUES)
+    (tmp_path / "c.npy").rename(tmp_path / "c.npz")
+    with pytest.raises(UserError, match="a single array"):
+        formats.read(tmp_path / "c.npz")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_flipped_bits_of_npz_are_noticed(tmp_path):
+    path = tmp_path / "a.npz"
+    formats.write_npz(path, {"a": VALUES})
+    data = bytearray(path.read_bytes())
+    data[data.index(VALUES.tobytes()) + 7] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="a cannot be read safely: Bad CRC-32"):
+        formats.read(path)["a"]

@@ -675,7 +675,7 @@ def test_cls_token_is_not_videomae(tmp_path):
     tensors = hf_tensors(None) | {"embeddings.cls_token": np.zeros((1, 1, D), np.float32)}
     source = write_hf(tmp_path / "hf", tensors, hf_config(None))
     with pytest.raises(UserError, match="holds no weights of videomae"):
-        to_vidjax(source, tmp_path / "v")
+        convert(source, tmp_path / "v", model="videomae")
 
 
 def test_hub_repository_of_v2_without_a_head(tmp_path):
