@@ -26,11 +26,12 @@ def get_config(arg=None):
     config.train_epochs = 50.0
     config.model.update(
         name="vivit", variant="L", head="classify", eps=1e-6,
-        factorisation="encoder", temporal_depth=4, pos_grid=configlib.unset(tuple),
+        factorisation="encoder", temporal_depth=4,
+        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, sampled_frames=int),
         drop_path=0.2, dropout=0.0, dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(name="classification", label_smoothing=0.2, mixup=0.1)
-    # An image has no temporal encoder, and the released Kinetics model a deeper one.
+    # An image has no temporal encoder, and the released Kinetics model's is deeper.
     config.init_missing = ("head/.*", "encoder/temporal/.*")
     config.init_options = dict(inflation="central_frame")
     config.data.update(

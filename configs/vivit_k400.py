@@ -6,14 +6,15 @@
         --config.data.val=k400/val.manifest.jsonl
 
 `config.init` is an image ViT, which is inflated to video (the reference's are trained on
-ImageNet-21k), or any converted or trained ViViT.
+ImageNet-21k), or a converted or trained ViViT of the same factorisation and width.
 Argument: variant B (joint), B_encoder, L_encoder; B_self_attention and B_dot_product, for which no
 recipe was published, have B's; `frames`; `demo`.
 Hardware: the reference trained on TPU pods; a batch has 64 videos whatever the hardware.
 Published top-1 (4x3 views), for weights of the original code; not measured here: B 79.9,
 B_encoder 78.4, L_encoder 80.3.
 Unlike the reference, gradients are clipped by their norm over the whole batch (there per device),
-the rate falls to 0 (there to 2% of its peak), and frames are resized once (there twice).
+frames are resized once (there twice), the spatial encoder starts with the image model's class token
+(there with zeros), and the model computes in bfloat16 (--config.model.dtype=float32 is theirs).
 Source: Arnab et al. 2021 (arXiv:2103.15691), google-research/scenic projects/vivit/configs.
 """
 
@@ -37,7 +38,8 @@ def get_config(arg=None):
     config.model.update(
         name="vivit", variant=recipe["variant"], head="classify", eps=1e-6,
         factorisation=recipe["factorisation"], pool=recipe.get("pool", "token"),
-        temporal_depth=recipe.get("temporal_depth", 4), pos_grid=configlib.unset(tuple),
+        temporal_depth=recipe.get("temporal_depth", 4), attention_order="time_space",
+        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, sampled_frames=int),
         drop_path=0.0, dropout=0.0, dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(name="classification", color_jitter=0.8, grey=0.1)

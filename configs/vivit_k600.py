@@ -22,7 +22,8 @@ def get_config(arg=None):
     config.train_epochs = 30.0
     config.model.update(
         name="vivit", variant="L", head="classify", eps=1e-6,
-        factorisation="encoder", temporal_depth=24, pos_grid=configlib.unset(tuple),
+        factorisation="encoder", temporal_depth=24,
+        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, sampled_frames=int),
         drop_path=0.0, dropout=0.0, dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(name="classification", color_jitter=0.8, grey=0.1)

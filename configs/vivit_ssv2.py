@@ -5,8 +5,9 @@
         --config.init=vivit_l_k400/ --config.data.train=ssv2/train.manifest.jsonl \
         --config.data.val=ssv2/val.manifest.jsonl
 
-`config.init` is a converted or trained ViViT, whose position tables are resized, or an image ViT,
-as in vivit_k400.py.
+`config.init` is a converted or trained ViViT with a factorised encoder, whose position tables are
+resized, or an image ViT, as in vivit_k400.py. The temporal encoder starts fresh unless it has 4
+layers there too; the released Kinetics model has 24.
 Argument: `frames`; `demo`. The model is L with a factorised encoder, on clips of 256 x 256.
 Hardware: the reference trained on TPU pods; a batch has 64 videos whatever the hardware.
 Published top-1/top-5 of the paper, for weights that were never released: 65.9/89.9.
@@ -25,11 +26,12 @@ def get_config(arg=None):
     config.train_epochs = 35.0
     config.model.update(
         name="vivit", variant="L", head="classify", eps=1e-6,
-        factorisation="encoder", temporal_depth=4, pos_grid=configlib.unset(tuple),
+        factorisation="encoder", temporal_depth=4,
+        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, sampled_frames=int),
         drop_path=0.3, dropout=0.0, dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(name="classification", label_smoothing=0.3, mixup=0.3)
-    # An image has no temporal encoder, and the released Kinetics model a deeper one.
+    # An image has no temporal encoder, and the released Kinetics model's is deeper.
     config.init_missing = ("head/.*", "encoder/temporal/.*")
     config.init_options = dict(inflation="central_frame")
     config.data.update(

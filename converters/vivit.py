@@ -23,6 +23,7 @@ import numpy as np
 from converters import Conversion, Export, Options, huggingface
 from converters.formats import CONFIG, NPZ_SUFFIX, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
+from vidjax.data.datasets import DATASETS
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 from vidjax.pretrained import Card
@@ -35,8 +36,8 @@ TRAIN = "configs/vivit_k400.py"
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """How Scenic's config of a data set samples and evaluates."""
+class Protocol:
+    """How Scenic's config of a dataset samples and evaluates."""
 
     name: str
     stride: int = 2
@@ -44,25 +45,24 @@ class DataSet:
     groups: tuple[tuple[str, int], ...] = ()
 
 
-K400, K600 = DataSet("Kinetics-400"), DataSet("Kinetics-600")
-SSV2 = DataSet("Something-Something v2", stride=1)
-EPIC = DataSet("Epic-Kitchens", stride=1, spatial_views=1, groups=(("noun", 300), ("verb", 97)))
+K400, K600 = Protocol("Kinetics-400"), Protocol("Kinetics-600")
+SSV2 = Protocol("Something-Something v2", stride=1)
+EPIC = Protocol("Epic-Kitchens", stride=1, spatial_views=1, groups=DATASETS["epic_kitchens"].groups)
 # By the number of classes, where nothing else tells.
-DATA_SETS = {400: K400, 600: K600, 174: SSV2, 397: EPIC}
+PROTOCOLS = {400: K400, 600: K600, 174: SSV2, 397: EPIC}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published checkpoint: what it is, and of which data set."""
+    """A published checkpoint: what it is, and of which dataset."""
 
     what: str
-    data: DataSet
+    data: Protocol
 
 
 _BUCKET = "vivit/{}/checkpoint"  # in storage.googleapis.com/scenic-bucket
 CHECKPOINTS = {
     "google/vivit-b-16x2-kinetics400": Checkpoint("ViViT-B/16x2 joint", K400),
-    "google/vivit-b-16x2": Checkpoint("ViViT-B/16x2 joint", K400),
     _BUCKET.format("kinetics_400/vivit_base_16x2_unfactorized"): Checkpoint(
         "ViViT-B/16x2 joint", K400
     ),
@@ -683,14 +683,22 @@ def _flat_clip(
     return _Clip((count, size // h, size // w), frames, size)
 
 
-def _data_set(source: Source, options: Options, model: dict[str, Any], notes: list[str]) -> DataSet:
-    """The data set of a model, by its place in the releases, or by its number of classes."""
+def _protocol(
+    source: Source, options: Options, model: dict[str, Any], notes: list[str]
+) -> Protocol:
+    """That of the model's dataset, by its place in the releases or its number of classes."""
     path = source.files[0].as_posix()
-    keys = [k for k in CHECKPOINTS if k == options.hub_id or path.endswith(f"/{k}")]
-    data = DATA_SETS.get(model.get("num_classes"), K400)
-    if keys:
-        data = CHECKPOINTS[keys[0]].data
-        notes.append(f"published as {CHECKPOINTS[keys[0]].what}, {data.name}")
+    key = next((k for k in CHECKPOINTS if k == options.hub_id or path.endswith(f"/{k}")), None)
+    named = bool((source.config or {}).get("id2label"))  # then the classes are known to be others
+    if key:
+        data = CHECKPOINTS[key].data
+        notes.append(f"published as {CHECKPOINTS[key].what}, {data.name}")
+    elif model.get("num_classes") in PROTOCOLS and not (model["num_classes"] == 397 and named):
+        data = PROTOCOLS[model["num_classes"]]
+        notes.append(f"sampling and views are taken as {data.name}'s, by the number of classes")
+    else:
+        data = K400
+        notes.append("sampling and views of Kinetics-400 are assumed: stride 2, 4x3 views")
     if data.groups and sum(count for _, count in data.groups) == model.get("num_classes"):
         model["groups"] = [list(group) for group in data.groups]
         words = " and ".join(f"{count} {name}s" for name, count in data.groups)
@@ -698,7 +706,7 @@ def _data_set(source: Source, options: Options, model: dict[str, Any], notes: li
     return data
 
 
-def _scenic_protocol(data: DataSet) -> dict[str, Any]:
+def _scenic_protocol(data: Protocol) -> dict[str, Any]:
     return {
         "sampling": "dense_cycle",
         "stride": data.stride,
@@ -729,7 +737,7 @@ def _flax_preprocessing(
         why = "as image ViTs are trained"
     else:
         # 256 for crops of 224, 288 for 256 in Scenic's configs.
-        values |= _scenic_protocol(_data_set(source, options, model, notes))
+        values |= _scenic_protocol(_protocol(source, options, model, notes))
         values["short_side"] = clip.size + 32
         why = "as Scenic trains"
     if options.input_range:
@@ -750,7 +758,7 @@ def _hf_preprocessing(
         "mean": (0.5,) * 3,
         "std": (0.5,) * 3,
     }
-    values |= _scenic_protocol(_data_set(source, options, model, notes))
+    values |= _scenic_protocol(_protocol(source, options, model, notes))
     why = f"as Scenic trained the released weights; there is no {PREPROCESSOR}"
     if source.preprocessor is not None:
         values |= _read_preprocessor(source.preprocessor)

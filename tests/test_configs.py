@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vidjax import configlib, optim, pretrained, task, train
-from vidjax.data import datasets
+from vidjax import configlib, models, optim, pretrained, task, train
+from vidjax.data import datasets, transforms
 from vidjax.errors import UserError
 
 DEMO = "--config=configs/videomae_k400.py:demo"
@@ -72,28 +72,51 @@ def test_published_recipes(name, batch, peak, final, decay, epochs):
     assert config.optim.b2 == (0.999 if "finetune" in name else 0.95)
 
 
+# Of Kinetics, Something-Something and Epic-Kitchens.
+COLOURS = dict(color_jitter=0.8, grey=0.1)
+KINETICS = [2, 256, 224, 0.5, "", 0.0, COLOURS, (4, 3)]
+SSV2 = [1, 288, 256, 0.0, "scenic-n2-m20", 0.3, dict(label_smoothing=0.3, mixup=0.3), (4, 3)]
+EPIC = [1, 256, 224, 0.5, "scenic-n2-m15", 0.2, dict(label_smoothing=0.2, mixup=0.1), (4, 1)]
+
+
 @pytest.mark.parametrize(
-    ("name", "lr", "epochs", "parameters"),
+    ("name", "lr", "epochs", "parameters", "recipe"),
     [
-        ("vivit_k400.py", 0.1, 30, 88_954_000),
-        ("vivit_k400.py:B_encoder", 0.05, 30, 115_062_928),
-        ("vivit_k400.py:B_self_attention", 0.1, 30, 117_319_312),
-        ("vivit_k400.py:B_dot_product", 0.1, 30, 88_952_464),
-        ("vivit_k400.py:L_encoder", 0.1, 30, 606_827_920),
-        ("vivit_k600.py", 0.05, 30, 607_032_920),  # 200 classes more than on K400
-        ("vivit_ssv2.py", 0.4, 35, 354_671_790 + 60 * 1024),  # 16 x 16 instead of 14 x 14 places
-        ("vivit_epic.py", 0.5, 50, 354_900_365),  # 397 scores instead of 174
+        ("vivit_k400.py", 0.1, 30, 88_954_000, KINETICS),
+        ("vivit_k400.py:B_encoder", 0.05, 30, 115_062_928, KINETICS),
+        ("vivit_k400.py:B_self_attention", 0.1, 30, 117_319_312, KINETICS),
+        ("vivit_k400.py:B_dot_product", 0.1, 30, 88_952_464, KINETICS),
+        ("vivit_k400.py:L_encoder", 0.1, 30, 606_827_920, KINETICS),
+        ("vivit_k600.py", 0.05, 30, 607_032_920, KINETICS),  # 200 classes more than on K400
+        # 16 x 16 instead of 14 x 14 places.
+        ("vivit_ssv2.py", 0.4, 35, 354_671_790 + 60 * 1024, SSV2),
+        ("vivit_epic.py", 0.5, 50, 354_900_365, EPIC),  # 397 scores instead of 174
     ],
 )
-def test_published_vivit_recipes(name, lr, epochs, parameters):
+def test_published_vivit_recipes(name, lr, epochs, parameters, recipe):
     config = configlib.load(f"configs/{name}")
     assert config.optim.name == "sgd" and config.optim.momentum == 0.9
     assert config.optim.clip_norm == 1.0 and config.optim.weight_decay == 0.0
+    assert config.optim.warmup_epochs == 2.5
     assert optim.scaled_rates(config.optim, config.data.batch_size) == (lr, 0.0)
     assert config.train_epochs == epochs and config.data.batch_size == 64
     assert config.evals.test.average == "logits"
+    keys = ("stride", "short_side", "size", "flip", "rand_augment")
+    objective = {k: v for k, v in config.objective.to_dict().items() if k != "name"}
+    found = [config.data[key] for key in keys]
+    assert [*found, config.model.drop_path, objective, config.evals.test.views] == recipe
+    assert (config.data.frames, config.data.augment) == (32, "scale_jitter")
     found = pretrained.param_specs(task.Task(config).model)
     assert sum(math.prod(x.shape) for x in found.values()) == parameters
+
+
+def test_labels_of_another_kind_than_the_models_answers(tmp_path):
+    card = pretrained.Card(
+        models.config_of(task.Task(configlib.load("configs/vivit_k400.py:demo")).model),
+        transforms.Preprocessing(),
+    )
+    with pytest.raises(UserError, match=r"motion \(4 classes\) and direction \(2 classes\), but"):
+        task.Task(configlib.load("configs/vivit_epic.py:demo"), card)
 
 
 def test_ssv2_is_never_flipped(tmp_path, monkeypatch):

@@ -103,6 +103,12 @@ def test_layer_factors_count_on_through_the_stages_of_an_encoder():
         found = encoder[name]["blocks"]["mlp"]["fc1"]["bias"].ravel()
         np.testing.assert_allclose(found, [0.5**power for power in blocks])
         assert float(encoder[name]["norm"]["scale"]) == 0.5**norm
+    trained, _ = optim.split_params(params, ("encoder/spatial/blocks/.*",))
+    with pytest.raises(UserError, match="blocks of encoder/spatial/ are frozen"):
+        optim.layer_factors(trained, 0.5)
+    trained, _ = optim.split_params(params, ("encoder/spatial/.*", "encoder/patch_embed/.*"))
+    found = optim.layer_factors(trained, 0.5)["encoder"]["temporal"]["pos_embed"]
+    assert float(found) == 0.5**3
 
 
 def test_sgd_has_momentum():

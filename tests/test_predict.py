@@ -74,6 +74,15 @@ def test_classes_without_names_are_numbered(tmp_path, files):
     assert {name for name, _ in scores} == {"class 0", "class 1", "class 2"}
 
 
+def test_each_answer_is_ranked_by_itself(tmp_path, files):
+    groups = (("noun", 3), ("verb", 2))
+    folder = save(tmp_path, None, head="classify", num_classes=5, groups=groups)
+    (scores,) = predict.predict(folder, [files["video"]], top_k=2).values()
+    assert [name.split()[0] for name, _ in scores] == ["noun:", "noun:", "verb:", "verb:"]
+    assert {name for name, _ in scores[2:]} == {"verb: class 0", "verb: class 1"}
+    assert sum(share for _, share in scores[2:]) == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [

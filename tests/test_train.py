@@ -5,9 +5,13 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen as nn
+from flax import traverse_util
 
-from vidjax import configlib, optim, sharding, task, train
+from vidjax import configlib, models, optim, pretrained, sharding, task, train
+from vidjax.data import transforms
 from vidjax.errors import UserError
 
 
@@ -118,16 +122,59 @@ def test_ema_follows(small, tmp_path):
 
 
 def test_fine_tuning_takes_over_the_encoder(small, tmp_path, capsys):
-    pretrained = train.train(small(), tmp_path / "pretrained")
+    source = train.train(small(), tmp_path / "pretrained")
     config = small("videomae_k400_finetune", init=str(tmp_path / "pretrained"))
     config.update(train_steps=2)
     config.optim.lr = 0.0
     state = train.train(config, tmp_path / "tuned")
     assert_same(
-        state.params["encoder"]["blocks"], jax.device_get(pretrained.params["encoder"]["blocks"])
+        state.params["encoder"]["blocks"], jax.device_get(source.params["encoder"]["blocks"])
     )
     said = capsys.readouterr().err
     assert "fresh here: fc_norm/bias, fc_norm/scale, head/bias, head/kernel" in said
+
+
+@pytest.mark.parametrize("factorisation", ["encoder", "self_attention"])
+def test_an_image_model_starts_a_video_model(small, factorisation, tmp_path):
+    config = small("vivit_k400", init=str(tmp_path / "image"))
+    config.model.update(factorisation=factorisation, temporal_depth=1)
+    config.init_options.temporal_attention = "zero"
+    if factorisation == "self_attention":
+        config.model.pool = "mean"
+    sizes = {key: config.model[key] for key in ("width", "depth", "num_heads", "mlp_dim", "eps")}
+    image = models.build(
+        "vivit", head="classify", num_classes=3, representation_size=5, patch_size=(1, 8, 8),
+        pos_grid=(1, 4, 4), **sizes,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    params = {
+        path: rng.normal(size=x.shape).astype(np.float32)
+        for path, x in pretrained.param_specs(image).items()
+    }
+    pretrained.save_pretrained(
+        tmp_path / "image",
+        traverse_util.unflatten_dict(params, sep="/"),
+        pretrained.Card(models.config_of(image), transforms.Preprocessing(frames=1)),
+    )
+    work, said = task.Task(config), []
+    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
+        init, abstract = train.abstract_state(work, optax.identity())
+        state = train.initial_state(work, init, abstract, said.append)
+    found = traverse_util.flatten_dict(jax.device_get(state.params), sep="/")
+    kernel = params["encoder/patch_embed/kernel"][0]
+    np.testing.assert_array_equal(found["encoder/patch_embed/kernel"], [0 * kernel, kernel])
+    said = "\n".join(said)
+    assert "inflated to 2 frames (central_frame)" in said and "pre_logits left out" in said
+    if factorisation == "encoder":
+        blocks, kernel = "encoder/spatial/blocks/attn", "encoder/temporal/blocks/attn/out/kernel"
+        assert found[kernel].any() and "fresh here: encoder/temporal, head" in said
+    else:
+        blocks, kernel = "encoder/blocks/attn_space", "encoder/blocks/attn_time/out/kernel"
+        assert not found[kernel].any() and "fresh here: encoder/blocks, head" in said
+    query = "query/kernel"
+    np.testing.assert_array_equal(
+        found[f"{blocks}/{query}"], params[f"encoder/blocks/attn/{query}"]
+    )
 
 
 def test_checkpoint_of_another_architecture(small, tmp_path):
@@ -206,7 +253,7 @@ def test_sharded_init_equals_unsharded(small):
         config.mesh.update(mesh)
         work = task.Task(config)
         optimizer = optim.make_optimizer(config.optim, lambda step: 1e-3)
-        with jax.set_mesh(work.mesh), sharding.nn.logical_axis_rules(sharding.RULES):
+        with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
             init, abstract = train.abstract_state(work, optimizer)
             state = train.initial_state(work, init, abstract, print)
         states.append(jax.device_get(state.params))

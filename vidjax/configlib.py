@@ -102,6 +102,11 @@ def unset(kind: type) -> FieldReference:
     return placeholder(kind)
 
 
+def unset_keys(**kinds: type) -> dict[str, FieldReference]:
+    """Several such keys."""
+    return {key: unset(kind) for key, kind in kinds.items()}
+
+
 def use_demo(config: ConfigDict, *, steps: int, lr: float) -> None:
     """Turns a recipe into one that a laptop runs in minutes, on clips that it makes itself.
 
@@ -127,6 +132,8 @@ def use_demo(config: ConfigDict, *, steps: int, lr: float) -> None:
         config.model.update({"decoder_width": 64, "decoder_depth": 2, "decoder_num_heads": 2})
         config.model.decoder_mlp_dim = 256
         config.objective.mask_ratio = 0.75
+    if "temporal_depth" in config.model:
+        config.model.temporal_depth = 2
     for block in (config.model, config.objective):
         for key in ("head_dropout", "mixup", "cutmix", "erase", "color_jitter", "grey"):
             if key in block:

@@ -4,7 +4,6 @@ Reference for schedule, weight decay and layer decay: MCG-NJU/VideoMAE utils.py 
 optim_factory.py.
 """
 
-import itertools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -95,33 +94,37 @@ def layer_factors(params: Params, decay: float) -> Params:
     tokens and the norm of a stage go with the block before them.
 
     Raises:
-        UserError: all blocks of a stage are frozen, but what makes its tokens is not.
+        UserError: the blocks of a stage are frozen, but what is before or after them is not.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
-    depths: dict[str, int] = {}  # of "encoder/", or "encoder/spatial/" and "encoder/temporal/"
-    for path in sorted(flat):
-        stage, blocks, _ = path.partition("blocks/")
-        if blocks and stage.startswith("encoder/"):
-            depths.setdefault(stage, flat[path].shape[0])
-    total = sum(depths.values())
-    starts = dict(zip(depths, itertools.accumulate(depths.values(), initial=0), strict=False))
+    stages = ["encoder/spatial/", "encoder/temporal/"]
+    if not any(path.startswith(tuple(stages)) for path in flat):
+        stages = ["encoder/"]
+
+    def depth(stage: str) -> int:
+        sizes = [len(x) for path, x in flat.items() if path.startswith(stage + "blocks/")]
+        return sizes[0] if sizes else 0  # 0: they are frozen, or there is no such stage
+
+    depths = [depth(stage) for stage in stages]
+    total = sum(depths)
+    starts = [sum(depths[:i]) for i in range(len(stages))]
 
     def layer(path: str, x: jax.Array) -> int | jax.Array:
         if not path.startswith("encoder/"):
             return total + 1
-        stage = next((stage for stage in depths if path.startswith(stage)), "encoder/")
-        name, start = path.removeprefix(stage), starts.get(stage, 0)
-        if name.startswith("blocks/"):
-            return start + jnp.arange(1, 1 + len(x)).reshape(-1, *[1] * (x.ndim - 1))
-        if name.startswith("norm/"):
-            end = start + depths.get(stage, 0)
-            return end if end < total else total + 1
-        if not depths:
+        # What is in no stage, the patches, goes with the first one.
+        i = next((i for i, stage in enumerate(stages) if path.startswith(stage)), 0)
+        name = path.removeprefix(stages[i])
+        if name.startswith("norm/") and not any(depths[i + 1 :]):
+            return total + 1
+        if not depths[i]:
             raise UserError(
                 f"config.optim.layer_decay needs to know how far {path} is from the head, but "
-                f"the blocks are frozen; freeze it too, or set layer_decay to 1"
+                f"the blocks of {stages[i]} are frozen; freeze it too, or set layer_decay to 1"
             )
-        return start
+        if name.startswith("blocks/"):
+            return starts[i] + jnp.arange(1, 1 + len(x)).reshape(-1, *[1] * (x.ndim - 1))
+        return starts[i] + depths[i] if name.startswith("norm/") else starts[i]
 
     factors = {path: jnp.float32(decay) ** (total + 1 - layer(path, x)) for path, x in flat.items()}
     return traverse_util.unflatten_dict(factors, sep="/")

@@ -40,14 +40,14 @@ def predict(
     out = {}
     for path in videos:
         logits = apply({"params": loaded.params}, loaded.preprocess(path))[0]
-        names = loaded.classes or [f"class {i}" for i in range(len(logits))]
         out[path], start = [], 0
         for group, size in getattr(loaded.model, "groups", ()) or (("", len(logits)),):
             part = slice(start, start + size)
+            names = loaded.classes[part] if loaded.classes else [f"class {i}" for i in range(size)]
             probabilities = np.asarray(jax.nn.softmax(logits[part]))
             label = f"{group}: " if group else ""
             for i in np.argsort(-probabilities)[:top_k]:
-                out[path].append((label + names[part][i], float(probabilities[i])))
+                out[path].append((label + names[i], float(probabilities[i])))
             start += size
     return out
 

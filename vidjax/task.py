@@ -65,6 +65,12 @@ class Task:
                 fields.setdefault("groups", self.dataset.groups)
         clip = (config.data.frames, config.data.size, config.data.size)
         self.model = models.build(**fields, clip=clip)
+        groups = getattr(self.model, "groups", ())
+        if fields["head"] == "classify" and self.dataset and groups != self.dataset.groups:
+            raise UserError(
+                f"videos of {config.data.name} have the labels {_names(self.dataset.groups)}, but "
+                f"the model answers {_names(groups)}; choose the config of the model's own data"
+            )
         objective = config.objective.to_dict()
         self.objective = objectives.build(
             objective.pop("name"),
@@ -260,6 +266,10 @@ def _check(config: ConfigDict) -> None:
             f"config.model.dtype must be float32, bfloat16, float16 or float64, "
             f"not {config.model.dtype!r}"
         )
+
+
+def _names(groups: tuple[tuple[str, int], ...]) -> str:
+    return " and ".join(f"{name} ({size} classes)" for name, size in groups) or "one class"
 
 
 def _demo_folder() -> pathlib.Path:

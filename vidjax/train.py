@@ -146,7 +146,8 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     card, mine = pretrained.read_card(config.init), models.config_of(work.model)
     there = {**card.model, **dataclasses.asdict(card.preprocessing)}
     here = {**mine, **dataclasses.asdict(work.preprocessing)}
-    for key in ("eps", "fc_norm_eps", "patch_size", "mean", "std", "resize"):
+    keys = ("eps", "fc_norm_eps", "patch_size", "pool", "attention_order", "sampled_frames")
+    for key in (*keys, "representation_size", "mean", "std", "resize"):
         if key in there and key in here and there[key] != here[key]:
             say(f"note: {config.init} was made with {key} {there[key]}, this run has {here[key]}")
     loaded, notes = models.adapt(

@@ -269,7 +269,7 @@ def test_epic_kitchens_test_list_has_no_labels(tmp_path):
     ("text", "arguments", "message"),
     [
         ("path,noun,verb\na.mp4,300,0\n", EPIC, "line 2: noun 300 is out of range for 300 classes"),
-        ("path,noun,verb\na.mp4,0,0\nb.mp4,0,97\n", {}, "line 3: verb 97 is out of range for 97"),
+        ("path,noun,verb\na.mp4,0,0\nb.mp4,0,97\n", EPIC, "line 3: verb 97 is out of range for 97"),
         ("path,noun,verb\na.mp4,-1,0\n", EPIC, "line 2: noun -1 is out of range"),
         ("path,noun,verb\na.mp4,3\n", EPIC, "line 2: expected `path,noun,verb`, got 'a.mp4,3'"),
         ("path,noun,verb\na.mp4,3,\n", EPIC, "line 2: verb is ''; write it as a number"),

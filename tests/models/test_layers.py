@@ -193,3 +193,17 @@ def test_stochastic_depth_grows_with_depth_and_keeps_the_mean():
     np.testing.assert_allclose(np.unique(added[2]), [0.0, 2.0], atol=1e-6)  # rate 0.5, rescaled
     assert abs((added[1] == 0).mean() - 0.25) < 0.06
     assert abs(added[2].mean() - 1.0) < 0.2
+
+
+def test_heads_one_by_one_are_heads_at_once(monkeypatch):
+    q, k, v = RNG.normal(size=(3, 2, 3, 5, 4, 6)).astype(np.float32)  # [B, T, N, H, K]
+
+    def loss(q, k, v):
+        return jnp.square(layers.attend(q, k, v)[0]).sum()
+
+    whole = layers.attend(q, k, v)[0], jax.grad(loss, (0, 1, 2))(q, k, v)
+    monkeypatch.setattr(layers, "_LARGE", 0)
+    assert "while" in jax.jit(loss).lower(q, k, v).compile().as_text()
+    by_head = layers.attend(q, k, v)[0], jax.grad(loss, (0, 1, 2))(q, k, v)
+    for found, expected in zip(jax.tree.leaves(by_head), jax.tree.leaves(whole), strict=True):
+        assert relative_error(found, np.asarray(expected)) < 1e-6

@@ -1,5 +1,6 @@
 """ViViT against numpy sketches of its factorisations; the goldens are in tests/converters."""
 
+import functools
 import math
 
 import jax
@@ -100,6 +101,10 @@ def test_the_clip_gives_the_position_grid():
         (dict(factorisation="dot_product"), "no class token"),
         (dict(factorisation="dot_product", pool="mean", num_heads=3), "must be even"),
         (dict(pool="gap"), "choose one of token, mean"),
+        (dict(factorisation="self_attention", pool="mean", drop_path=0.1), "no stochastic depth"),
+        (dict(patch_size=(8, 8)), "patch_size"),
+        (dict(temporal_depth=-1), "must not be negative"),
+        (dict(groups=(("noun", 3), ("verb", 4))), "do not add up to num_classes 5"),
         (dict(factorisation="self_attention", pool="mean", attention_order="ts"), "time_space"),
     ],
 )
@@ -129,6 +134,7 @@ def test_half_of_the_heads_attend_over_time():
     rng = np.random.default_rng(0)
     q, k, v = rng.normal(size=(3, 1, 6, 4, 5)).astype(np.float32)  # 3 slices of 2 tokens, 4 heads
     out, weights = vivit.attend_time_and_space(q, k, v, slices=3)
+    weights = weights()
     assert weights["time"].shape == (1, 2, 2, 3, 3) and weights["space"].shape == (1, 3, 2, 2, 2)
     expected = np.zeros((6, 4, 5))
     for token in range(6):
@@ -152,26 +158,32 @@ def test_another_clip_gets_resampled_positions(kind):
     """A model whose stored table was resampled by hand agrees with the one that does it itself."""
     small, large = make(**kind), make(**kind, grid=(4, 3, 5))
     params = random_params(small)
-    resized = dict(params)
-    for path in [path for path in params if path.endswith("pos_embed")]:
-        old, new = small.pos_grid, large.pos_grid
-        if "spatial" in path:
-            old, new = (1, *old[1:]), (1, *new[1:])
-        if "temporal" in path:
-            old, new = (old[0], 1, 1), (new[0], 1, 1)
-        table, token = params[path][0], int(small.pool == "token")
-        rows = positions.resample_grid(table[token:], old, new)
-        resized[path] = np.concatenate([table[:token], rows])[None]
+
+    def resized(*kernels):
+        out = dict(params)
+        for path in [path for path in params if path.endswith("pos_embed")]:
+            old, new = small.pos_grid, large.pos_grid
+            if "spatial" in path:
+                old, new = (1, *old[1:]), (1, *new[1:])
+            if "temporal" in path:
+                old, new = (old[0], 1, 1), (new[0], 1, 1)
+            table, token = params[path][0], int(small.pool == "token")
+            rows = positions.resample_grid(table[token:], old, new, *kernels)
+            out[path] = np.concatenate([table[:token], rows])[None]
+        return out
+
     video = np.random.default_rng(2).uniform(-1, 1, (1, 8, 24, 40, 3)).astype(np.float32)
-    expected = jax.jit(large.apply)(nest(resized), video)
+    apply = jax.jit(large.apply)
+    expected = apply(nest(resized()), video)
     found = jax.jit(small.apply)(nest(params), video)
     assert relative_error(found, expected) < 2e-6
-    assert relative_error(jax.jit(large.apply)(nest(random_params(large)), video), expected) > 1e-3
+    other = apply(nest(resized(("linear_corners",) * 3)), video)
+    assert relative_error(other, expected) > 1e-4
 
 
 def test_uniform_frame_sampling():
-    model = make(head=None, grid=(3, 2, 2), patch_size=(1, 8, 8), sampled_frames=3)
-    plain = make(head=None, grid=(3, 2, 2), patch_size=(1, 8, 8))
+    fields = dict(head=None, grid=(3, 2, 2), patch_size=(1, 8, 8), depth=1)
+    model, plain = make(**fields, sampled_frames=3), make(**fields)
     params, video = random_params(model), clip(frames=16)
     found = jax.jit(model.apply)(nest(params), video)
     # round(16 k / 4) for k = 1, 2, 3.
@@ -205,13 +217,51 @@ def test_stochastic_depth_does_not_scale():
     block = vivit.Block(4, 48, 1e-6, "gelu_tanh", rescale_drop_path=False)
     one = np.random.default_rng(0).normal(size=(1, 3, 24)).astype(np.float32)
     x = np.repeat(one, 64, axis=0)
-    params = block.init(jax.random.key(0), x)
+    params = jax.jit(block.init)(jax.random.key(0), x)
     apply = jax.jit(lambda rate, key: block.apply(params, x, drop_rate=rate, rngs={"dropout": key}))
     whole = np.asarray(apply(jnp.float32(0.0), jax.random.key(0)))
     half = np.asarray(apply(jnp.float32(0.5), jax.random.key(0)))
     # A quarter of the clips keeps both branches, with their plain values; a quarter keeps none.
     assert sum(np.allclose(half[i], whole[i], rtol=1e-5) for i in range(64)) > 5
     assert sum(np.allclose(half[i], x[i], rtol=1e-5) for i in range(64)) > 5
+
+
+def test_what_is_recorded():
+    shapes = {}
+    for kind in KINDS:
+        model = make(head=None, **kind)
+        params = nest(random_params(model))
+        both = functools.partial(model.apply, mutable=["hidden_states", "attention"])
+        _, seen = jax.eval_shape(both, params, clip())
+        flat = traverse_util.flatten_dict(seen, sep="/")
+        shapes[kind["factorisation"]] = {
+            path.replace("/encoder/", "/"): x.shape for path, x in flat.items()
+        }
+    hidden = {
+        "hidden_states/embeddings": (2, 12, 24),
+        "hidden_states/blocks/output": (2, 2, 12, 24),
+    }
+    assert shapes["joint"] == {
+        "hidden_states/embeddings": (2, 13, 24),
+        "hidden_states/blocks/output": (2, 2, 13, 24),
+        "attention/blocks/attn/weights": (2, 2, 4, 13, 13),
+    }
+    assert shapes["encoder"] == {
+        "hidden_states/spatial/embeddings": (2, 3, 5, 24),
+        "hidden_states/spatial/blocks/output": (2, 2, 3, 5, 24),
+        "attention/spatial/blocks/attn/weights": (2, 2, 3, 4, 5, 5),
+        "hidden_states/temporal/embeddings": (2, 4, 24),
+        "hidden_states/temporal/blocks/output": (2, 2, 4, 24),
+        "attention/temporal/blocks/attn/weights": (2, 2, 4, 4, 4),
+    }
+    assert shapes["self_attention"] == hidden | {
+        "attention/blocks/attn_time/weights": (2, 2, 4, 4, 3, 3),
+        "attention/blocks/attn_space/weights": (2, 2, 3, 4, 4, 4),
+    }
+    assert shapes["dot_product"] == hidden | {
+        "attention/blocks/attn/weights/time": (2, 2, 4, 2, 3, 3),
+        "attention/blocks/attn/weights/space": (2, 2, 3, 2, 4, 4),
+    }
 
 
 def image_model(pool="token"):
@@ -230,8 +280,7 @@ def start(params, source, model, **options):
 STILL = np.repeat(clip(frames=1), 6, axis=1)
 
 
-@pytest.mark.parametrize("inflation", ["central_frame", "average"])
-def test_an_inflated_model_starts_as_the_image_model(inflation):
+def test_an_inflated_model_starts_as_the_image_model():
     """On a still clip, wherever attention cannot tell a frame from six equal ones."""
     image = image_model(pool="mean")
     params = random_params(image)
@@ -240,12 +289,12 @@ def test_an_inflated_model_starts_as_the_image_model(inflation):
     zero = dict(temporal_attention="zero")
     for kind, options in (
         (dict(factorisation="joint", pool="mean"), {}),
+        (dict(factorisation="joint", pool="mean"), dict(inflation="average")),
         (dict(factorisation="self_attention", pool="mean"), zero),
         (dict(factorisation="self_attention", pool="mean", attention_order="space_time"), zero),
-        (dict(factorisation="encoder", pool="mean", temporal_depth=0), {}),
     ):
         model = make(**kind)
-        started, fresh, _ = start(params, image, model, inflation=inflation, **options)
+        started, fresh, _ = start(params, image, model, **options)
         assert all("norm_time" in path for path in fresh)
         assert relative_error(jax.jit(model.apply)(nest(started), STILL), expected) < 5e-6
     model = make(**KINDS[2])
@@ -308,9 +357,19 @@ def test_what_cannot_start_a_model():
         start(random_params(joint), joint, joint, inflaton="average")
     with pytest.raises(UserError, match="central_frame, average"):
         start(random_params(joint), joint, joint, inflation="all")
-    with pytest.raises(UserError, match="init_options"):
+    with pytest.raises(UserError, match="init_options for videomae"):
         other = models.build("videomae", "Ti", eps=1e-6)
         models.adapt({}, models.config_of(joint), other, inflation="average")
+
+
+def test_what_is_left_out_is_said():
+    source = make(factorisation="encoder", temporal_depth=3, representation_size=7)
+    model = make(factorisation="encoder", temporal_depth=2, pool="mean")
+    _, fresh, notes = start(random_params(source), source, model)
+    assert {path.split("/")[1] for path in fresh} == {"temporal"}
+    for start_of_note in ("pre_logits left out", "encoder/temporal left out: 3 layers there, 2",
+                          "encoder/spatial/cls_token left out"):  # fmt: skip
+        assert any(note.startswith(start_of_note) for note in notes)
 
 
 def test_only_the_output_of_temporal_attention_starts_at_zero():

@@ -608,7 +608,8 @@ def _group_labels(
             f"{path} {first.where}: {first.path} has {len(first.label)} labels, but data of {name} "
             f"has one label a video; set the right dataset ({', '.join(_GROUPED)} have several)"
         )
-    facts = facts or DATASETS[next(iter(_GROUPED))]
+    if not facts:  # data.check only wants the videos
+        return [row.label for row in rows]
     names = [name for name, _ in facts.groups]
     for row in rows:
         if row.label == -1 and not need_labels:

@@ -56,6 +56,12 @@ def build(
     ]
     # JSON and configs turn tuples into lists; modules must be hashable.
     fields = {key: _frozen(value) for key, value in fields.items()}
+    groups = fields.get("groups", ())
+    if groups and sum(size for _, size in groups) != fields["num_classes"]:
+        raise UserError(
+            f"groups {groups} of classes do not add up to num_classes {fields['num_classes']}; "
+            f"correct one of them"
+        )
     if missing == ["pos_grid"] and clip:
         model = model_class(**fields, pos_grid=(1, 1, 1))
         return model.clone(pos_grid=model.token_grid(clip))
@@ -105,7 +111,7 @@ def adapt(
     module = importlib.import_module(type(model).__module__)
     known = list(inspect.signature(module.adapt).parameters)[3:] if hasattr(module, "adapt") else []
     for key in options:
-        _known(key, known, f"entry of config.init_options for {source['name']}")
+        _known(key, known, f"entry of config.init_options for {module.__name__.split('.')[-1]}")
     if not known or importlib.import_module(f"{__name__}.{source['name']}") is not module:
         return params, []
     return module.adapt(params, source, model, **options)

@@ -120,18 +120,44 @@ class Linear(nn.Module):
         return y
 
 
-def attend(query: Array, key: Array, value: Array) -> tuple[Array, Array]:
-    """Softmax attention of query [..., N, H, K] over key and value [..., M, H, K].
+Attend = Callable[[Array, Array, Array], tuple[Array, Callable[[], Any]]]
 
-    Returns:
-        What the heads give, [..., N, H, K], and their weights softmax(q·k / sqrt(K)),
-        [..., H, N, M], in float32 at least.
+
+def attention_weights(query: Array, key: Array) -> Array:
+    """softmax(q·k / sqrt(K)) of query [..., N, K] and key [..., M, K]: [..., N, M].
+
+    In float32, or float64 if the query is.
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = jnp.einsum("...nhk,...mhk->...hnm", query, key, preferred_element_type=dtype)
-    weights = jax.nn.softmax(logits, axis=-1)
-    return jnp.einsum("...hnm,...mhk->...nhk", weights.astype(value.dtype), value), weights
+    logits = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=dtype)
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def attend(query: Array, key: Array, value: Array) -> tuple[Array, Callable[[], Array]]:
+    """Softmax attention of query [..., N, H, K] over key and value [..., M, H, K].
+
+    Returns:
+        What the heads give, [..., N, H, K], and a function that computes their weights
+        [..., H, N, M] for whoever wants to see them.
+    """
+    heads = [jnp.swapaxes(x, -2, -3) for x in (query, key, value)]  # [..., H, N, K]
+
+    def at_once(query: Array, key: Array, value: Array) -> Array:
+        return attention_weights(query, key).astype(value.dtype) @ value
+
+    def one_by_one(*heads: Array) -> Array:
+        out = jax.lax.map(lambda one: at_once(*one), [jnp.moveaxis(x, -3, 0) for x in heads])
+        return jnp.moveaxis(out, 0, -3)
+
+    if query.shape[-3] * key.shape[-3] < _LARGE:
+        out = at_once(*heads)
+    else:  # a CPU's caches hold the logits of one head: 2 to 4 times faster
+        out = jax.lax.platform_dependent(*heads, cpu=one_by_one, default=at_once)
+    return jnp.swapaxes(out, -2, -3), lambda: attention_weights(*heads[:2])
+
+
+_LARGE = 128 * 128  # logits of one head
 
 
 class Attention(nn.Module):
@@ -141,14 +167,15 @@ class Attention(nn.Module):
         num_heads: number of heads H; must divide the width.
         qkv_bias: whether query, key and value have a bias.
         initializer: key of INITS.
-        attend: which tokens each head looks at, and how; the weights that it returns are recorded.
+        attend: which tokens each head looks at, and how; what its second result computes is
+            recorded on request.
     """
 
     num_heads: int
     qkv_bias: tuple[bool, bool, bool] = (True, True, True)
     initializer: str = "xavier_uniform"
     dtype: Any = jnp.float32
-    attend: Callable[[Array, Array, Array], tuple[Array, Any]] = attend
+    attend: Attend = attend
 
     @nn.compact
     def __call__(self, x: Array, *, head_mask: Array | None = None) -> Array:
@@ -157,6 +184,8 @@ class Attention(nn.Module):
         head_mask [H] scales each head's output (0 removes it).
         """
         width = x.shape[-1]
+        if width % self.num_heads:
+            raise UserError(f"num_heads {self.num_heads} does not divide the width {width}")
         kernel_init, qkv_init = INITS[self.initializer]
         query, key, value = (
             Linear(
@@ -170,7 +199,8 @@ class Attention(nn.Module):
             for name, use_bias in zip(("query", "key", "value"), self.qkv_bias, strict=True)
         )
         x, weights = self.attend(query, key, value)
-        record(self, "attention", "weights", weights)
+        if self.is_mutable_collection("attention"):
+            record(self, "attention", "weights", weights())
         if head_mask is not None:
             x = x * head_mask[:, None].astype(self.dtype)
         axes = ("heads", "head_dim", "embed")
@@ -238,7 +268,7 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
     dropout: float = 0.0
     rescale_drop_path: bool = True
-    attend: Callable[[Array, Array, Array], tuple[Array, Any]] = attend
+    attend: Attend = attend
 
     @nn.compact
     def __call__(

@@ -18,16 +18,18 @@ Initial values are Scenic's, but for its MLP biases, which start at N(0, 1e-6) i
 Stochastic depth zeroes whole branches of a clip without scaling the others, unlike timm's, and
 does nothing outside training; `self_attention` has none, as in Scenic. Dropout follows the
 position table, every attention output and both MLP layers; Hugging Face has none between those
-two. Neither has rates above 0 for dropout in any release. In the spatial encoder all slices of a
-clip share the masks of both.
+two, and both can drop attention weights, which is not done here: all such rates are 0 in every
+release. In the spatial encoder all slices of a clip share the masks of both.
 Clips with another grid than `pos_grid` are given the position table resampled, bicubic in space
 and linear in time (PyTorch's, align_corners=False); the class token's row is kept. No reference
 does so: Scenic resizes at the start of training only (see `adapt`), and Hugging Face's
 `interpolate_pos_encoding` fails.
 Recorded on request, by `model.apply(..., mutable=["hidden_states", "attention"])`, below
-`encoder`, or `encoder/spatial` and `encoder/temporal`: `hidden_states` embeddings [B, N, D] and
-blocks/output [L, B, N, D] (before the final norm), `attention` blocks/attn/weights
-[L, B, H, N, N]; [B, t, S, ...] instead of [B, N, ...] where slices are apart.
+`encoder`, or `encoder/spatial` [B, t, S, ...] and `encoder/temporal` [B, t, ...]: `hidden_states`
+embeddings [B, N, D] and blocks/output [L, B, N, D] (before the final norm); `attention`
+blocks/attn/weights [L, B, H, N, N], but blocks/attn_time/weights [L, B, S, H, t, t] and
+blocks/attn_space/weights [L, B, t, H, S, S] of `self_attention`, and of `dot_product` the two in
+blocks/attn/weights/time and .../space, with half of the heads each.
 """
 
 import dataclasses
@@ -139,10 +141,24 @@ class EncoderFields(nn.Module):
                     f"model field {name} is {getattr(self, name)!r}; choose one of "
                     f"{', '.join(known)}"
                 )
-        if self.pool == "token" and self.factorisation in ("self_attention", "dot_product"):
+        for name in ("pos_grid", "patch_size"):
+            value = getattr(self, name)
+            if len(value) != 3 or min(value) < 1:
+                raise UserError(
+                    f"model field {name} is {value}; give (frames, rows, columns), each at least 1"
+                )
+        if self.temporal_depth < 0 or (self.sampled_frames or 1) < 1:
+            raise UserError("model fields temporal_depth and sampled_frames must not be negative")
+        space_time = self.factorisation == "self_attention"
+        if self.pool == "token" and (space_time or self.factorisation == "dot_product"):
             raise UserError(
                 f"ViViT with factorisation {self.factorisation!r} has no class token to pool by; "
                 f"set the model's pool to mean, max or sum"
+            )
+        if space_time and self.drop_path:
+            raise UserError(
+                "ViViT with factorisation 'self_attention' has no stochastic depth; set the "
+                "model's drop_path to 0"
             )
         if self.factorisation == "dot_product" and self.num_heads % 2:
             raise UserError(
@@ -184,7 +200,7 @@ def sample_frames(video: Array, count: int) -> Array:
 
 def attend_time_and_space(
     query: Array, key: Array, value: Array, *, slices: int
-) -> tuple[Array, dict[str, Array]]:
+) -> tuple[Array, Callable[[], dict[str, Array]]]:
     """The first half of the heads attend over time, the others over space.
 
     Args:
@@ -192,7 +208,8 @@ def attend_time_and_space(
         slices: time slices t.
 
     Returns:
-        [B, N, H, K], and the weights: time [B, S, H/2, t, t] and space [B, t, H/2, S, S].
+        [B, N, H, K], and a function that computes the weights: time [B, S, H/2, t, t] and space
+        [B, t, H/2, S, S].
     """
     batch, tokens, heads, width = query.shape
 
@@ -203,7 +220,7 @@ def attend_time_and_space(
     time, over_time = attend(*(part(x, first).swapaxes(1, 2) for x in (query, key, value)))
     space, over_space = attend(*(part(x, last) for x in (query, key, value)))
     out = jnp.concatenate([time.swapaxes(1, 2), space], axis=-2)  # [B, t, S, H, K]
-    return out.reshape(query.shape), {"time": over_time, "space": over_space}
+    return out.reshape(query.shape), lambda: {"time": over_time(), "space": over_space()}
 
 
 class SpaceTimeBlock(nn.Module):
@@ -226,8 +243,8 @@ class SpaceTimeBlock(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Array, *, drop_rate: Array | None = None) -> Array:
-        """Maps x [B, N, D] to [B, N, D]; drop_rate must be None."""
+    def __call__(self, x: Array, *, drop_rate: None = None) -> Array:
+        """Maps x [B, N, D] to [B, N, D]; `scan_blocks` gives every block a drop_rate."""
         batch, tokens, width = x.shape
         for axis in self.order.split("_"):
             y = LayerNorm(self.eps, self.dtype, name=f"norm_{axis}")(x)
@@ -308,9 +325,8 @@ def encode(module: EncoderFields, x: Array, grid: tuple[int, int, int], *, train
     x = dropout(x, rate)
 
     sizes = (module.num_heads, module.mlp_dim, module.eps)
-    drop_path = module.drop_path if train else 0.0
     if module.factorisation == "self_attention":
-        order, drop_path = module.attention_order, 0.0  # Scenic has the rate, but ignores it
+        order = module.attention_order
         block = SpaceTimeBlock(*sizes, grid[0], order, dtype, rate, name="blocks")
     else:
         options = {"dtype": dtype, "dropout": rate, "rescale_drop_path": False}
@@ -321,7 +337,7 @@ def encode(module: EncoderFields, x: Array, grid: tuple[int, int, int], *, train
         block,
         x,
         depth=module.depth,
-        drop_path=drop_path,
+        drop_path=module.drop_path if train else 0.0,
         remat=module.remat,
         unroll=module.unroll,
     )
@@ -413,7 +429,7 @@ def adapt(
         Parameters, and what was done. Positions are resized linearly with the corners in place,
         which repeats an image's for every time slice. What the source does not have (a temporal
         encoder, norm_time, a class token) is absent. Class token and pre_logits are left out where
-        the model has none.
+        the model has none, the temporal encoder where the model's has another depth.
 
     Raises:
         UserError: the source's factorisation cannot become the model's, or an unknown option.
@@ -427,8 +443,20 @@ def adapt(
                 f"config.init_options.{name} is {value!r}; choose one of {', '.join(known)}"
             )
     params, notes = dict(params), []
+
+    def leave_out(start: str, why: str) -> None:
+        if found := [path for path in params if path.startswith(start)]:
+            for path in found:
+                del params[path]
+            notes.append(f"{start.rstrip('/')} left out: {why}")
+
     if not model.representation_size:
-        params = {k: v for k, v in params.items() if not k.startswith("pre_logits/")}
+        leave_out("pre_logits/", "the model has no representation_size")
+    if source["factorisation"] == "encoder" and source["temporal_depth"] != model.temporal_depth:
+        leave_out(
+            "encoder/temporal/",
+            f"{source['temporal_depth']} layers there, {model.temporal_depth} here",
+        )
     kernel, t = params["encoder/patch_embed/kernel"], model.patch_size[0]
     if kernel.shape[0] == 1 < t:
         inflated = np.repeat(kernel / t if inflation == "average" else 0 * kernel, t, axis=0)
@@ -460,10 +488,11 @@ def adapt(
         token, rows = table[:had_token], table[had_token:]
         if has_token and not had_token:
             token = np.zeros_like(rows[:1])
+            notes.append(f"{path}: the class token's starts at 0")
         rows = positions.resample_grid(rows, old, new, ("linear_corners",) * 3)
         params[path] = np.concatenate([token, rows])[None] if has_token else rows[None]
         if not has_token:
-            params.pop(f"{stage}cls_token", None)
+            leave_out(f"{stage}cls_token", f"the model pools by {model.pool}")
         if old != new:
             notes.append(f"{path} resized from {old} to {new} tokens")
     return params, notes
