@@ -26,6 +26,7 @@ import platform
 import statistics
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
