@@ -3,6 +3,7 @@
 import glob
 import json
 import math
+import pathlib
 import subprocess
 import sys
 
@@ -172,33 +173,50 @@ def test_validation_labels_are_the_training_lists(tmp_path):
         task.Task(config).videos("val")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "say what to train"),
-        (("--config=configs/videomae_k440.py",), "did you mean 'configs/videomae_k400.py'"),
-        (("--config=configs/videomae_k400.py", "--config.optim.lrr=1"), "'optim.lr'"),
-        (("--config=configs/videomae_k400.py", "--config.optim.lr=fast"), "could not convert"),
-        (("--config=configs/videomae_k400.py:XXL",), "no recipe for variant 'XXL'"),
-        (("--config=configs/videomae_k400.py",), "--config.data.train"),
-        ((DEMO,), "--workdir"),
-        (("--config=configs/videomae_k400.py", "--config.data.train=no.csv"), "no.csv"),
-        ((DEMO, "stray"), "stray"),
-        (("--config", "configs/no.py"), "there is no config file configs/no.py"),
-        (("--config", "configs/videomae_k400.py", "--config.optim.lrr=1"), "'optim.lr'"),
-        (
-            ("--config=configs/videomae_k400.py:demo", "--config.model.remat=dot"),
-            "none, dots, full",
-        ),
-        (("--config=configs/videomae_k400.py:demo", "--config.model.dtype=bf16"), "bfloat16"),
-        (("--config=configs/videomae_k400.py:demo", "--config.grad_accum=0"), "at least 1"),
-        (("--config=configs/videomae_k400.py:demo", "--config.mesh.fsdp=0"), "does not make"),
-    ],
-)
-def test_command_line_answers_in_one_sentence(arguments, message):
-    done = subprocess.run(
-        [sys.executable, "-m", "vidjax.train", *arguments], capture_output=True, text=True
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and message in done.stderr
-    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+MISTAKES = [
+    ((), "say what to train"),
+    (("--config=configs/videomae_k440.py",), "did you mean 'configs/videomae_k400.py'"),
+    (("--config=configs/videomae_k400.py", "--config.optim.lrr=1"), "'optim.lr'"),
+    (("--config=configs/videomae_k400.py", "--config.optim.lr=fast"), "could not convert"),
+    (("--config=configs/videomae_k400.py:XXL",), "no recipe for variant 'XXL'"),
+    (("--config=configs/videomae_k400.py",), "--config.data.train"),
+    ((DEMO,), "--workdir"),
+    (("--config=configs/videomae_k400.py", "--config.data.train=no.csv"), "no.csv"),
+    ((DEMO, "stray"), "stray"),
+    (("--config", "configs/no.py"), "there is no config file configs/no.py"),
+    (("--config", "configs/videomae_k400.py", "--config.optim.lrr=1"), "'optim.lr'"),
+    (
+        ("--config=configs/videomae_k400.py:demo", "--config.model.remat=dot"),
+        "none, dots, full",
+    ),
+    (("--config=configs/videomae_k400.py:demo", "--config.model.dtype=bf16"), "bfloat16"),
+    (("--config=configs/videomae_k400.py:demo", "--config.grad_accum=0"), "at least 1"),
+    (("--config=configs/videomae_k400.py:demo", "--config.mesh.fsdp=0"), "does not make"),
+]
+
+# Imports what takes seconds once, and answers each command line in a process of its own.
+ANSWER = """
+import json, os, runpy, sys
+import vidjax.train
+for index, arguments in enumerate(json.loads(sys.argv[1])):
+    if os.fork() == 0:
+        sys.argv = ["vidjax.train", *arguments]
+        os.dup2(os.open(f"{sys.argv[0]}.{index}", os.O_WRONLY | os.O_CREAT), 2)
+        runpy.run_module("vidjax.train", run_name="__main__", alter_sys=True)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_command_line_answers_in_one_sentence(tmp_path):
+    (tmp_path / "configs").symlink_to(pathlib.Path("configs").absolute())
+    arguments = json.dumps([arguments for arguments, _ in MISTAKES])
+    command = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", ANSWER, arguments]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True)
+    codes = done.stdout.split()
+    assert len(codes) == len(MISTAKES)
+    for index, (arguments, message) in enumerate(MISTAKES):
+        said = (tmp_path / f"vidjax.train.{index}").read_text()
+        assert codes[index] == "2", (arguments, said)
+        assert said.startswith("error: ") and message in said, (arguments, said)
+        assert "Traceback" not in said and said.count("\n") == 1, (arguments, said)

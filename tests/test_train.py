@@ -19,6 +19,13 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.fixture(scope="module")
+def a_run(small, tmp_path_factory):
+    """The workdir and the last state of a finished run."""
+    workdir = tmp_path_factory.mktemp("pretrained") / "run"
+    return workdir, train.train(small(train_steps=2), workdir)
+
+
 @pytest.mark.parametrize("name", ["videomae_k400", "videomae_k400_finetune"])
 def test_resuming_is_exact(small, name, tmp_path):
     extra = {"ema_decay": 0.9, "grad_accum": 2}
@@ -38,6 +45,9 @@ def test_resuming_is_exact(small, name, tmp_path):
     resumed = train.train(halves, tmp_path / "halves")
     assert int(resumed.step) == 4
     assert_same(whole, resumed)
+    assert jax.tree.structure(whole.ema_params) == jax.tree.structure(whole.params)
+    params, ema = (x["encoder"]["patch_embed"]["kernel"] for x in (whole.params, whole.ema_params))
+    assert 0 < np.abs(params - ema).max() < np.abs(params).max()
     steps = [json.loads(line)["step"] for line in (tmp_path / "halves/metrics.jsonl").open()]
     assert steps == sorted(set(steps) | {4})[:1] + [4] * (len(steps) - 1)
 
@@ -114,16 +124,9 @@ def test_frozen_parameters_stay_and_have_no_moments(small, tmp_path):
     np.testing.assert_array_equal(state.params["encoder"]["blocks"]["mlp"]["fc1"]["kernel"], fc1)
 
 
-def test_ema_follows(small, tmp_path):
-    state = train.train(small(ema_decay=0.5), tmp_path / "run")
-    assert jax.tree.structure(state.ema_params) == jax.tree.structure(state.params)
-    params, ema = state.params["mask_token"], state.ema_params["mask_token"]
-    assert 0 < np.abs(params - ema).max() < np.abs(params).max()
-
-
-def test_fine_tuning_takes_over_the_encoder(small, tmp_path, capsys):
-    source = train.train(small(), tmp_path / "pretrained")
-    config = small("videomae_k400_finetune", init=str(tmp_path / "pretrained"))
+def test_fine_tuning_takes_over_the_encoder(small, a_run, tmp_path, capsys):
+    folder, source = a_run
+    config = small("videomae_k400_finetune", init=str(folder))
     config.update(train_steps=2)
     config.optim.lr = 0.0
     state = train.train(config, tmp_path / "tuned")
@@ -177,20 +180,18 @@ def test_an_image_model_starts_a_video_model(small, factorisation, tmp_path):
     )
 
 
-def test_checkpoint_of_another_architecture(small, tmp_path):
-    train.train(small(train_steps=2), tmp_path / "pretrained")
-    config = small("videomae_k400_finetune", init=str(tmp_path / "pretrained"))
+def test_checkpoint_of_another_architecture(small, a_run, tmp_path):
+    config = small("videomae_k400_finetune", init=str(a_run[0]))
     config.model.width = 48
     with pytest.raises(UserError, match=r"encoder/.* is float32.*there.*here"):
         train.train(config, tmp_path / "tuned")
 
 
-def test_workdir_of_another_config(small, tmp_path):
-    train.train(small(train_steps=2), tmp_path / "run")
+def test_workdir_of_another_config(small, a_run):
     config = small(train_steps=2)
     config.optim.lr = 0.5
     with pytest.raises(UserError, match=r"optim.lr = 0.002 there, 0.5 now"):
-        train.train(config, tmp_path / "run")
+        train.train(config, a_run[0])
 
 
 def test_workdir_whose_run_saved_nothing_can_be_used_again(small, tmp_path):
