@@ -26,7 +26,9 @@ def get_config(arg=None):
         **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, sampled_frames=int),
         drop_path=0.0, dropout=0.0, dtype="bfloat16",
     )  # fmt: skip
-    config.objective = dict(name="classification", color_jitter=0.8, grey=0.1)
+    config.objective = dict(
+        name="classification", label_smoothing=0.0, mixup=0.0, color_jitter=0.8, grey=0.1
+    )
     config.init_missing = ("head/.*", "encoder/temporal/.*")
     config.init_options = dict(inflation="central_frame")
     config.data.update(

@@ -30,7 +30,9 @@ def get_config(arg=None):
         **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, sampled_frames=int),
         drop_path=0.3, dropout=0.0, dtype="bfloat16",
     )  # fmt: skip
-    config.objective = dict(name="classification", label_smoothing=0.3, mixup=0.3)
+    config.objective = dict(
+        name="classification", label_smoothing=0.3, mixup=0.3, color_jitter=0.0, grey=0.0
+    )
     # An image has no temporal encoder, and the released Kinetics model's is deeper.
     config.init_missing = ("head/.*", "encoder/temporal/.*")
     config.init_options = dict(inflation="central_frame")

@@ -103,7 +103,7 @@ def test_published_vivit_recipes(name, lr, epochs, parameters, recipe):
     assert config.train_epochs == epochs and config.data.batch_size == 64
     assert config.evals.test.average == "logits"
     keys = ("stride", "short_side", "size", "flip", "rand_augment")
-    objective = {k: v for k, v in config.objective.to_dict().items() if k != "name"}
+    objective = {k: v for k, v in config.objective.to_dict().items() if k != "name" and v}
     found = [config.data[key] for key in keys]
     assert [*found, config.model.drop_path, objective, config.evals.test.views] == recipe
     assert (config.data.frames, config.data.augment) == (32, "scale_jitter")

@@ -68,8 +68,8 @@ class Task:
         groups = getattr(self.model, "groups", ())
         if fields["head"] == "classify" and self.dataset and groups != self.dataset.groups:
             raise UserError(
-                f"videos of {config.data.name} have the labels {_names(self.dataset.groups)}, but "
-                f"the model answers {_names(groups)}; choose the config of the model's own data"
+                f"videos of {config.data.name} are labelled with {_names(self.dataset.groups)}, "
+                f"but the model answers {_names(groups)}; choose the config of its own data"
             )
         objective = config.objective.to_dict()
         self.objective = objectives.build(
