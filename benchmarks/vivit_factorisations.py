@@ -38,6 +38,7 @@ from flax import linen as nn
 
 from vidjax import models
 from vidjax.errors import UserError, run_main
+from vidjax.models import layers
 from vidjax.objectives.classification import Classification
 from vidjax.train import TrainState, make_train_step
 
@@ -139,9 +140,12 @@ def train_operations(model: nn.Module, clip: tuple[int, int, int]) -> int:
 
 
 def _count(function: Callable, *arguments: Any) -> int:
-    # As lowered for a TPU: on a CPU attention loops over its heads, and XLA counts a loop once.
-    lowered = function.trace(*arguments).lower(lowering_platforms=("tpu",))
-    return int(lowered.cost_analysis()["flops"])
+    # On a CPU attention loops over its heads, and XLA counts a loop once.
+    large, layers.LARGE = layers.LARGE, math.inf
+    try:
+        return int(function.lower(*arguments).cost_analysis()["flops"])
+    finally:
+        layers.LARGE = large
 
 
 def _unrolled(model: nn.Module) -> nn.Module:

@@ -130,7 +130,8 @@ def attention_weights(query: Array, key: Array) -> Array:
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=dtype)
+    # Not by matmul, which drops batch axes of one clip: then REMAT_POLICIES would keep the logits.
+    logits = jnp.einsum("...nk,...mk->...nm", query, key, preferred_element_type=dtype)
     return jax.nn.softmax(logits, axis=-1)
 
 
@@ -144,20 +145,21 @@ def attend(query: Array, key: Array, value: Array) -> tuple[Array, Callable[[], 
     heads = [jnp.swapaxes(x, -2, -3) for x in (query, key, value)]  # [..., H, N, K]
 
     def at_once(query: Array, key: Array, value: Array) -> Array:
-        return attention_weights(query, key).astype(value.dtype) @ value
+        weights = attention_weights(query, key).astype(value.dtype)
+        return jnp.einsum("...nm,...mk->...nk", weights, value)
 
     def one_by_one(*heads: Array) -> Array:
         out = jax.lax.map(lambda one: at_once(*one), [jnp.moveaxis(x, -3, 0) for x in heads])
         return jnp.moveaxis(out, 0, -3)
 
-    if query.shape[-3] * key.shape[-3] < _LARGE:
-        out = at_once(*heads)
-    else:  # a CPU's caches hold the logits of one head: 2 to 4 times faster
-        out = jax.lax.platform_dependent(*heads, cpu=one_by_one, default=at_once)
+    # A CPU's caches hold the logits of one head: up to 4 times faster. Not by platform_dependent,
+    # for whose gradient what both ways save for the backward pass would be kept.
+    loop = jax.default_backend() == "cpu" and query.shape[-3] * key.shape[-3] >= LARGE
+    out = one_by_one(*heads) if loop else at_once(*heads)
     return jnp.swapaxes(out, -2, -3), lambda: attention_weights(*heads[:2])
 
 
-_LARGE = 128 * 128  # logits of one head
+LARGE = 128 * 128  # logits of a head from which on a CPU takes heads one by one
 
 
 class Attention(nn.Module):
