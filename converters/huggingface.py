@@ -1,9 +1,10 @@
 """What the JSON files of Hugging Face's folders say, and how they are written; for all families."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 
 
@@ -84,6 +85,40 @@ def config_json(
     if "id2label" in want:
         want["label2id"] = {label: int(k) for k, label in want["id2label"].items()}
     return to_json({"architectures": [architecture], "model_type": model_type} | config | want)
+
+
+def preprocessor_json(
+    original: bytes | None,
+    facts: Preprocessing,
+    read: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    kind: str,
+    values: Mapping[str, Any],
+) -> bytes:
+    """A preprocessor_config.json that says `facts`; the original as it was if it says that already.
+
+    Args:
+        original: the file that the model came with, or None.
+        facts: what the new one must say.
+        read: the family's reader of such a file: fields of Preprocessing.
+        kind: of image processor, in a new file.
+        values: a new file's rescaling and normalisation.
+    """
+    if original:
+        stated = read(json.loads(original))
+        if all(getattr(facts, key) == value for key, value in stated.items()):
+            return original
+    return to_json(
+        {
+            "image_processor_type": kind,
+            "do_resize": True,
+            "size": {"shortest_edge": facts.short_side},
+            "resample": 2,
+            "do_center_crop": True,
+            "crop_size": {"height": facts.size, "width": facts.size},
+            "do_rescale": True,
+            **values,
+        }
+    )
 
 
 def contradictions(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:

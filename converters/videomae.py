@@ -8,7 +8,6 @@ Numerics: Hugging Face has layer_norm_eps (1e-12 published) in blocks and encode
 PyTorch's default 1e-5 in fc_norm and the decoder's norm; the originals have 1e-6 throughout.
 """
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -585,22 +584,12 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
 
 def _hf_preprocessor(card: Card, original: bytes | None) -> bytes:
     facts = card.preprocessing
-    if original:
-        stated = _read_preprocessor(json.loads(original))
-        if all(getattr(facts, key) == value for key, value in stated.items()):
-            return original
-    return huggingface.to_json(
-        {
-            "image_processor_type": "VideoMAEImageProcessor",
-            "do_resize": True,
-            "size": {"shortest_edge": facts.short_side},
-            "resample": 2,
-            "do_center_crop": True,
-            "crop_size": {"height": facts.size, "width": facts.size},
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(facts.mean),
-            "image_std": list(facts.std),
-        }
+    values = {
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(facts.mean),
+        "image_std": list(facts.std),
+    }
+    return huggingface.preprocessor_json(
+        original, facts, _read_preprocessor, "VideoMAEImageProcessor", values
     )

@@ -930,25 +930,15 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
 
 def _hf_preprocessor(card: Card, original: bytes | None) -> bytes:
     facts = card.preprocessing
-    if original:
-        stated = _read_preprocessor(json.loads(original))
-        if all(getattr(facts, key) == value for key, value in stated.items()):
-            return original
     # The processor's rescaling leads to [-1, 1]; what is left is for its normalisation.
     mean, std = [2 * m - 1 for m in facts.mean], [2 * s for s in facts.std]
-    return huggingface.to_json(
-        {
-            "image_processor_type": "VivitImageProcessor",
-            "do_resize": True,
-            "size": {"shortest_edge": facts.short_side},
-            "resample": 2,
-            "do_center_crop": True,
-            "crop_size": {"height": facts.size, "width": facts.size},
-            "do_rescale": True,
-            "rescale_factor": 1 / 127.5,
-            "offset": True,
-            "do_normalize": mean != [0.0] * 3 or std != [1.0] * 3,
-            "image_mean": mean,
-            "image_std": std,
-        }
+    values = {
+        "rescale_factor": 1 / 127.5,
+        "offset": True,
+        "do_normalize": mean != [0.0] * 3 or std != [1.0] * 3,
+        "image_mean": mean,
+        "image_std": std,
+    }
+    return huggingface.preprocessor_json(
+        original, facts, _read_preprocessor, "VivitImageProcessor", values
     )

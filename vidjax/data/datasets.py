@@ -279,16 +279,14 @@ def _text(path: str, lines: list[tuple[int, str]]) -> list[_Row]:
             rows.append(_Row(where, line.strip('"')))
             continue
         fields = _fields(line, separator)
-        if groups:
-            if len(fields) != len(header):
-                raise _bad_line(path, where, line, f"`{first}`")
-            columns = dict(zip(header, fields, strict=True))
-            video = next((columns[c] for c in _PATH_COLUMNS if c in columns), fields[0])
-            rows.append(_Row(where, video, _label_tuple(path, where, columns, groups)))
-            continue
+        if groups and len(fields) != len(header):
+            raise _bad_line(path, where, line, f"`{first}`")
         if header and len(header) == len(fields):
             columns = dict(zip(header, fields, strict=True))
             video = next((columns[c] for c in _PATH_COLUMNS if c in columns), fields[0])
+            if groups:
+                rows.append(_Row(where, video, _label_tuple(path, where, columns, groups)))
+                continue
             other = fields[-1] if len(fields) == 2 else "-1"
             label = next((columns[c] for c in _LABEL_COLUMNS if c in columns), other)
         else:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from vidjax.errors import UserError
+from vidjax.models.layers import fields_of
 
 
 def names() -> list[str]:
@@ -56,17 +57,18 @@ def build(
     ]
     # JSON and configs turn tuples into lists; modules must be hashable.
     fields = {key: _frozen(value) for key, value in fields.items()}
+    from_clip = missing == ["pos_grid"] and clip
+    if missing and not from_clip:
+        raise UserError(f"model {name} with head {head!r} needs {', '.join(missing)}")
     groups = fields.get("groups", ())
     if groups and sum(size for _, size in groups) != fields["num_classes"]:
         raise UserError(
             f"groups {groups} of classes do not add up to num_classes {fields['num_classes']}; "
             f"correct one of them"
         )
-    if missing == ["pos_grid"] and clip:
+    if from_clip:
         model = model_class(**fields, pos_grid=(1, 1, 1))
         return model.clone(pos_grid=model.token_grid(clip))
-    if missing:
-        raise UserError(f"model {name} with head {head!r} needs {', '.join(missing)}")
     return model_class(**fields)
 
 
@@ -79,11 +81,7 @@ def config_of(model: nn.Module) -> dict[str, Any]:
     name = type(model).__module__.rpartition(".")[-1]
     heads = importlib.import_module(type(model).__module__).HEADS
     head = next(key for key, value in heads.items() if value is type(model))
-    fields = {
-        f.name: getattr(model, f.name)
-        for f in dataclasses.fields(model)
-        if f.name not in ("parent", "name")
-    }
+    fields = fields_of(model, type(model))
     return {"name": name, "head": head} | {key: _plain(value) for key, value in fields.items()}
 
 

@@ -9,6 +9,7 @@ Sharding: every parameter names its logical axes (`embed heads head_dim mlp`; sc
 `vidjax.sharding` maps the names to mesh axes.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,6 +55,12 @@ def torch_uniform(fan_in: int) -> Initializer:
         return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / fan_in**0.5
 
     return init
+
+
+def fields_of(module: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
+    """The values that `module` has for the fields of `kind`, its own class or a base of it."""
+    names = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
+    return {name: getattr(module, name) for name in names}
 
 
 def at_least_float32(x: Array) -> Array:

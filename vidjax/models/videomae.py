@@ -11,8 +11,6 @@ Recorded on request, by `model.apply(..., mutable=["hidden_states", "attention"]
 final norm), `attention` encoder/blocks/attn/weights [L, B, H, N, N]; also under `decoder`.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -24,6 +22,7 @@ from vidjax.models.layers import (
     LayerNorm,
     Linear,
     PatchEmbed,
+    fields_of,
     grid_of,
     record,
     scan_blocks,
@@ -128,8 +127,7 @@ class Encoder(EncoderFields, kw_only=True):
 
 
 def make_encoder(model: EncoderFields, *, final_norm: bool, initializer: str) -> Encoder:
-    names = [f.name for f in dataclasses.fields(EncoderFields) if f.name not in ("parent", "name")]
-    fields = {name: getattr(model, name) for name in names}
+    fields = fields_of(model, EncoderFields)
     return Encoder(**fields, final_norm=final_norm, initializer=initializer)
 
 

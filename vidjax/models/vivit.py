@@ -32,7 +32,6 @@ blocks/attn_space/weights [L, B, t, H, S, S] of `self_attention`, and of `dot_pr
 blocks/attn/weights/time and .../space, with half of the heads each.
 """
 
-import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -55,6 +54,7 @@ from vidjax.models.layers import (
     PatchEmbed,
     attend,
     dropout,
+    fields_of,
     finish_block,
     grid_of,
     record,
@@ -171,20 +171,6 @@ class EncoderFields(nn.Module):
         frames = min(clip[0], self.sampled_frames or clip[0])
         return grid_of((1, frames, *clip[1:]), self.patch_size)
 
-    def pooled(self, tokens: Array) -> Array:
-        """What the head sees [B, D or R] of the encoder's tokens [B, N, D]."""
-        over_time = self.factorisation == "encoder" and not self.temporal_depth
-        x = POOLS["mean" if over_time else self.pool](tokens)
-        return jnp.tanh(self.pre_logits(x)) if self.representation_size else x
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        clip = (1, *self.patch_size, 3)
-        return {"video": jax.ShapeDtypeStruct(clip, jnp.float32)}
-
-    def make_pre_logits(self) -> Linear:
-        return Linear((self.representation_size,), ("embed", None), dtype=self.dtype)
-
 
 def sample_frames(video: Array, count: int) -> Array:
     """`count` frames of video [B, T, H, W, C] at the inner points of `count + 1` equal parts.
@@ -284,7 +270,7 @@ class Encoder(EncoderFields):
         x = PatchEmbed(self.width, self.patch_size, self.dtype, init, name="patch_embed")(video)
         if self.factorisation != "encoder":
             return encode(self, x, grid, train=train)
-        fields = fields_of(self)
+        fields = fields_of(self, EncoderFields)
         t, h, w = self.pos_grid
         spatial = Stage(**fields | {"pos_grid": (1, h, w)}, name="spatial")
         x = x.reshape(x.shape[0], grid[0], -1, self.width)  # [B, t, S, D]
@@ -316,11 +302,8 @@ def encode(module: EncoderFields, x: Array, grid: tuple[int, int, int], *, train
         token = param("cls_token", nn.initializers.zeros, 1, x.shape[-1]).astype(dtype)
         token = jnp.broadcast_to(token, (*x.shape[:-2], 1, x.shape[-1]))
         x = jnp.concatenate([token, x], axis=-2)
-        rows = positions.resample_grid(table[1:], old, grid)
-        table = jnp.concatenate([table[:1], rows])
-    else:
-        table = positions.resample_grid(table, old, grid)
-    x = x + table.astype(dtype)
+    rows = positions.resample_grid(table[with_token:], old, grid)
+    x = x + jnp.concatenate([table[:with_token], rows]).astype(dtype)
     record(module, "hidden_states", "embeddings", x)
     x = dropout(x, rate)
 
@@ -344,19 +327,14 @@ def encode(module: EncoderFields, x: Array, grid: tuple[int, int, int], *, train
     return LayerNorm(module.eps, dtype, name="norm")(x)
 
 
-def fields_of(model: EncoderFields) -> dict[str, Any]:
-    """The values of the encoder's fields."""
-    names = [f.name for f in dataclasses.fields(EncoderFields) if f.name not in ("parent", "name")]
-    return {name: getattr(model, name) for name in names}
-
-
 class Features(EncoderFields):
     """The encoder alone, with its pooler if `representation_size` is set."""
 
     def setup(self) -> None:
-        self.encoder = Encoder(**fields_of(self))
+        self.encoder = Encoder(**fields_of(self, EncoderFields))
         if self.representation_size:
-            self.pre_logits = self.make_pre_logits()
+            size = (self.representation_size,)
+            self.pre_logits = Linear(size, ("embed", None), dtype=self.dtype)
 
     def __call__(self, video: Array, *, train: bool = False) -> Array:
         """Encodes normalised video [B, T, H, W, 3] to tokens, see `Encoder`."""
@@ -366,11 +344,21 @@ class Features(EncoderFields):
         return tokens
 
     def embed(self, video: Array, *, train: bool = False) -> Array:
-        """One vector [B, D or R] for each normalised video [B, T, H, W, 3]."""
+        """One vector for each normalised video [B, T, H, W, 3], what a head sees: [B, D or R]."""
         return self.pooled(self.encoder(video, train=train))
 
+    def pooled(self, tokens: Array) -> Array:
+        """That vector of the encoder's tokens [B, N, D]."""
+        over_time = self.factorisation == "encoder" and not self.temporal_depth
+        x = POOLS["mean" if over_time else self.pool](tokens)
+        return jnp.tanh(self.pre_logits(x)) if self.representation_size else x
 
-class Classifier(EncoderFields, kw_only=True):
+    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the smallest inputs with which the parameters can be initialised."""
+        return {"video": jax.ShapeDtypeStruct((1, *self.patch_size, 3), jnp.float32)}
+
+
+class Classifier(Features, kw_only=True):
     """The encoder, a pooled feature, a linear head.
 
     Attributes:
@@ -383,17 +371,11 @@ class Classifier(EncoderFields, kw_only=True):
     groups: tuple[tuple[str, int], ...] = ()
 
     def setup(self) -> None:
-        self.encoder = Encoder(**fields_of(self))
-        if self.representation_size:
-            self.pre_logits = self.make_pre_logits()
+        super().setup()
         if self.num_classes:
             zeros = nn.initializers.zeros
             axes = ("embed", "classes")
             self.head = Linear((self.num_classes,), axes, kernel_init=zeros, dtype=self.dtype)
-
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """What the head sees of normalised video [B, T, H, W, 3]: [B, D or R]."""
-        return self.pooled(self.encoder(video, train=train))
 
     def __call__(self, video: Array, *, train: bool = False) -> Array:
         """Class scores [B, C] of normalised video [B, T, H, W, 3]."""
@@ -476,6 +458,7 @@ def adapt(
         params = _refactorise(params, after, temporal_attention)
         notes.append(f"factorisation {before} turned into {after}")
 
+    had_token, has_token = source["pool"] == "token", model.pool == "token"
     for path in [path for path in params if path.endswith("/pos_embed")]:
         stage = path.removesuffix("pos_embed")
         old, new = tuple(source["pos_grid"]), model.pos_grid
@@ -483,7 +466,6 @@ def adapt(
             old, new = (1, *old[1:]), (1, *new[1:])
         elif stage == "encoder/temporal/":
             old, new = (old[0], 1, 1), (new[0], 1, 1)
-        had_token, has_token = source["pool"] == "token", model.pool == "token"
         table = params[path][0]
         token, rows = table[:had_token], table[had_token:]
         if has_token and not had_token:
