@@ -11,11 +11,18 @@ and three constants
     FORMATS    what `export` can write
     OPTIONS    names of Options that `describe` understands
     TRAIN      a config that starts from such a model
+
+and, where files are published under other names than their place on the hub, a fourth
+
+    HUB_FILES  name -> "org/name/path/to/file"
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from converters.mapping import Ignore, Rule
 from vidjax.data.transforms import Preprocessing
@@ -37,10 +44,26 @@ class Options:
     attention_order: str | None = None
     pool: str | None = None
     input_range: tuple[float, float] | None = None
+    preprocessing: str | None = None
+    tokenizer: str | None = None
+    raw_text: bool | None = None
 
     def given(self) -> set[str]:
         """Names of the flags that were given."""
         return {name for name, value in vars(self).items() if value is not None} - {"hub_id"}
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """A vocabulary that travels with a model.
+
+    Attributes:
+        path: of the file in the source.
+        card: of `vidjax.pretrained.Card`; its "file" is what the file is called there.
+    """
+
+    path: Path
+    card: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,7 @@ class Conversion:
         naming: what is particular about this source's names; `export` gets it back through the
             card's provenance and spells the names in the same way.
         preprocessing, classes: of the card.
+        tokenizer: of a model that reads texts, if it is known.
         notes: what the person should know, one sentence each.
     """
 
@@ -64,6 +88,7 @@ class Conversion:
     naming: dict[str, Any]
     preprocessing: Preprocessing
     classes: tuple[str, ...] | None = None
+    tokenizer: TokenizerFile | None = None
     notes: Sequence[str] = ()
 
 
@@ -74,7 +99,11 @@ class Export:
     Attributes:
         rules: the table.
         weights: the weights' file name, which also says its kind.
-        files: by name, to be written beside it.
+        files: by path, to be written beside it.
+        computed: tensors of the file that no parameter becomes. Those that a model of this format
+            came with are written instead.
+        left_out: parameters that the format has no place for; `notes` say so.
+        tokenizer: path beside the weights of the model's vocabulary, if it has one.
         notes: what the person should know, one sentence each.
         beside: what readers of a msgpack file expect beside the weights in it.
     """
@@ -82,5 +111,8 @@ class Export:
     rules: Sequence[Rule]
     weights: str
     files: dict[str, bytes] = field(default_factory=dict)
+    computed: Mapping[str, np.ndarray] = field(default_factory=dict)
+    left_out: Collection[str] = ()
+    tokenizer: str | None = None
     notes: Sequence[str] = ()
     beside: dict[str, Any] = field(default_factory=dict)

@@ -4,16 +4,17 @@
     python -m converters.convert --from=checkpoint.pth --to=videomae_b
     python -m converters.convert --from=b_k400 --to=exported --format=hf
 
-`--from` is a weight file (.safetensors, .pth, .npz, .msgpack, Scenic's `checkpoint`), a folder
-(Hugging Face's or Scenic's layout, or ours, or a training run's), or a
-Hugging Face hub id: `org/name`, `org/name@revision` or `org/name/path/to/file.pth`, taken from
-the local cache where it is there. What was written is read again and compared with the source,
-byte for byte, before the target appears.
+`--from` is a weight file (.safetensors, .pth, .npz, .h5, .msgpack, Scenic's `checkpoint`), a folder
+(Hugging Face's, KerasHub's or Scenic's layout, or ours, or a training run's), a published name such
+as `videoprism_public_v1_base`, or a Hugging Face hub id: `org/name`, `org/name@revision` or
+`org/name/path/to/file.pth`, taken from the local cache where it is there. What was written is read
+again and compared with the source, byte for byte, before the target appears.
 """
 
 import contextlib
 import dataclasses
 import datetime
+import functools
 import gc
 import importlib
 import math
@@ -21,7 +22,7 @@ import os
 import pkgutil
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,7 @@ _TO = flags.DEFINE_string("to", None, "Folder to write; must not exist, or be a 
 _FORMAT = flags.DEFINE_enum(
     "format",
     None,
-    ["vidjax", "hf", "original", "npz"],
+    ["vidjax", "hf", "original", "npz", "keras"],
     "Default: vidjax, or hf from a vidjax folder. What the paper's code reads is original.",
 )
 _MODEL = flags.DEFINE_string("model", None, "Family of the weights, where the file cannot tell.")
@@ -71,8 +72,25 @@ _INPUT_RANGE = flags.DEFINE_list(
     "What black and white become before the model sees them, such as -1,1, overriding the source.",
 )
 
-_ORIGINALS = "source"  # the source's JSON files, so that an export can write the same bytes
-_JSON_FILES = (formats.CONFIG, formats.PREPROCESSOR)
+_PREPROCESSING = flags.DEFINE_enum(
+    "preprocessing",
+    None,
+    ["original", "hf", "keras"],
+    "VideoPrism: whose way to prepare frames the model shall use; default: the source's.",
+)
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "Vocabulary of the texts: a SentencePiece .model, or a tokenizer.json."
+)
+_RAW_TEXT = flags.DEFINE_boolean(
+    "raw_text",
+    None,
+    "Texts are tokenised as they are, as Hugging Face and KerasHub do, instead of without "
+    "punctuation and capitals first, as the original does.",
+)
+
+_ORIGINALS = "source"  # what of the source an export needs to write the same bytes
+_KEPT = "buffers.safetensors"  # in it
+_TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
 
 
 def convert(
@@ -104,19 +122,25 @@ def convert(
         with _new_folder(target, replaces=()) as folder:
             report = _export(Path(source), folder, format)
     else:
-        written = (pretrained.CARD, pretrained.PARAMS, _ORIGINALS)
+        written = (pretrained.CARD, pretrained.PARAMS, _ORIGINALS, *_TOKENIZER_FILES)
         with _new_folder(target, replaces=written) as folder:
             report = _import(source, folder, model, options)
     for line in report:
         say(line)
     say(f"written to {target}")
     if not ours:
-        card = pretrained.read_card(target)
-        # What has no head, or sees one frame, is to train a model from.
-        can_predict = card.model["head"] == "classify" and card.preprocessing.frames > 1
-        use = f"predict --checkpoint={target} --video=a.mp4"
-        tune = f"train --config={_family(card).TRAIN} --config.init={target}"
-        say(f"next: python -m vidjax.{use if can_predict else tune}")
+        say(f"next: python -m vidjax.{_next(pretrained.read_card(target), target)}")
+
+
+def _next(card: pretrained.Card, folder: Path) -> str:
+    """A command that uses a converted model."""
+    predict = f"predict --checkpoint={folder} --video=a.mp4"
+    # What has no head, or sees one frame, is to train a model from.
+    if card.model["head"] == "classify" and card.preprocessing.frames > 1:
+        return predict
+    if card.model["head"] == "video_text" and card.tokenizer:
+        return f'{predict} --prompt="a dog" --prompt="a cat"'
+    return f"train --config={_family(card).TRAIN} --config.init={folder}"
 
 
 def _import(name: str, folder: Path, family: str | None, options: Options) -> list[str]:
@@ -143,6 +167,7 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
         model=models.config_of(model),
         preprocessing=conversion.preprocessing,
         classes=conversion.classes,
+        tokenizer=conversion.tokenizer.card if conversion.tokenizer else None,
         provenance={
             "source": origin or name,
             "format": conversion.format,
@@ -157,7 +182,11 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     pretrained.save_pretrained(folder, traverse_util.unflatten_dict(params, sep="/"), card)
     params.clear()  # the check reads the folder, and shall not need the memory twice;
     gc.collect()  # Orbax leaves what it saved in reference cycles
-    _copy_originals(source, folder)
+    kept = [name for name, entry in ignored.items() if entry.keep]
+    _copy_originals(source, kept, folder)
+    if conversion.tokenizer:
+        shutil.copyfile(conversion.tokenizer.path, folder / card.tokenizer["file"])
+        _check_tokenizer(folder, card)
     _verify(source.tensors, pretrained.open_params(folder), conversion.rules, ignored)
 
     count = sum(math.prod(spec.shape) for spec in want.values())
@@ -171,7 +200,8 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     if dtypes != "float32":
         report.append(f"{_summary(dtypes)} in the file, float32 here (exact; an export undoes it)")
     report += [f"sha256 {digest} {file}" for file, digest in card.provenance["files"].items()]
-    for title, values in (("model", card.model), ("preprocessing", vars(card.preprocessing))):
+    titles = {"model": card.model, "preprocessing": vars(card.preprocessing)}
+    for title, values in (titles | {"tokenizer": card.tokenizer or {"file": None}}).items():
         report.append(f"{title}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
     return report + [f"note: {note}" for note in conversion.notes]
 
@@ -187,11 +217,18 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
         )
     originals = {
         name: (source / _ORIGINALS / name).read_bytes()
-        for name in _JSON_FILES
+        for name in formats.JSON_FILES
         if (source / _ORIGINALS / name).is_file()
     }
     plan = module.export(card, format, originals)
-    params = pretrained.open_params(source)
+    stored = pretrained.open_params(source)
+    params = Tensors(
+        {
+            name: functools.partial(stored.__getitem__, name)
+            for name in stored
+            if name not in plan.left_out
+        }
+    )
     notes = list(plan.notes)
     # The dtypes were noted by the source's names, so they hold for its own format only.
     same = card.provenance.get("format") == format
@@ -200,15 +237,24 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
     if tensors is None:
         notes.append(f"the weights are no longer {_summary(dtypes)} values: exported as float32")
         dtypes, tensors = "float32", from_params(params, plan.rules)
+    others = dict(plan.computed)
+    if same and others and (source / _ORIGINALS / _KEPT).is_file():
+        others |= formats.read(source / _ORIGINALS / _KEPT)
+    makers = {name: functools.partial(tensors.__getitem__, name) for name in tensors}
+    makers |= {name: lambda name=name: others[name] for name in others}
     path = folder / plan.weights
-    formats.write(path, tensors, plan.beside)
-    num_tensors = len(tensors)
-    del tensors  # it holds the parameters, which the check reads again
+    formats.write(path, Tensors(makers), plan.beside)
+    num_tensors = len(makers)
+    del tensors, makers  # they hold the parameters, which the check reads again
     for name, content in plan.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    _verify(formats.read(path), params, plan.rules, {})
+    if card.tokenizer and plan.tokenizer:
+        (folder / plan.tokenizer).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / card.tokenizer["file"], folder / plan.tokenizer)
+    _verify(formats.read(path), params, plan.rules, others)
 
-    count = sum(math.prod(params.spec(name).shape) for name in params)
+    count = sum(math.prod(stored.spec(name).shape) for name in params)
     return [
         f"{source}: {num_tensors} tensors, {count:,} parameters as {_summary(dtypes)}, "
         "all bytes reproduced",
@@ -269,10 +315,20 @@ def _restore_dtypes(tensors: Tensors, dtypes: str | Mapping[str, str]) -> Tensor
     return Tensors({name: lambda name=name: cast(name) for name in tensors}) if exact else None
 
 
+def _families() -> list[str]:
+    shared = {"convert", "formats", "huggingface", "mapping"}
+    return [m.name for m in pkgutil.iter_modules(converters.__path__) if m.name not in shared]
+
+
+def _hub_files() -> dict[str, str]:
+    """Where on the hub files are that are published under other names."""
+    modules = [importlib.import_module(f"converters.{name}") for name in _families()]
+    return {k: v for module in modules for k, v in getattr(module, "HUB_FILES", {}).items()}
+
+
 def _module(family: str | None, source: formats.Source) -> ModuleType:
     """The converter module that `family` names, or that recognises the source's tensors."""
-    shared = {"convert", "formats", "huggingface", "mapping"}
-    names = [m.name for m in pkgutil.iter_modules(converters.__path__) if m.name not in shared]
+    names = _families()
     if family is not None and family not in names:
         raise UserError(f"--model={family} is unknown; there are {', '.join(names)}")
     for name in names if family is None else [family]:
@@ -290,9 +346,16 @@ def _family(card: pretrained.Card) -> ModuleType:
     return importlib.import_module(f"converters.{card.model['name']}")
 
 
+_ONE_FILE = "*.npz"
+# Patterns of weights in a hub's folder, in order of preference.
+_HUB_WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*", formats.KERAS_WEIGHTS, _ONE_FILE)
+
+
 def _resolve(name: str) -> tuple[Path, str | None]:
     """A local path, and for a hub id `id@commit`; downloads what the cache lacks."""
     path = Path(name)
+    if not path.exists():
+        name = _hub_files().get(name, name)
     repository, _, revision = name.partition("@")
     parts = repository.split("/")
     if path.exists() or len(parts) < 2 or not all(parts) or parts[0] in (".", "..", "~"):
@@ -302,13 +365,21 @@ def _resolve(name: str) -> tuple[Path, str | None]:
 
     repo, file = "/".join(parts[:2]), "/".join(parts[2:])
     try:
-        for weights in [file] if file else ["model*.safetensors*", "pytorch_model*.bin*"]:
+        for weights in [file] if file else _HUB_WEIGHTS:
+            patterns = [*formats.JSON_FILES, *formats.TOKENIZERS, formats.KERAS_TOKENIZER, weights]
             folder = Path(
                 huggingface_hub.snapshot_download(
-                    repo, revision=revision or None, allow_patterns=[*_JSON_FILES, weights]
+                    repo, revision=revision or None, allow_patterns=patterns
                 )
             )
-            if any(folder.glob(weights)):
+            found = [path.name for path in folder.glob(weights)]
+            if found and weights == _ONE_FILE and not file:
+                if len(found) > 1:
+                    raise UserError(
+                        f"{name} holds several npz files; name one, such as {repo}/{found[0]}"
+                    )
+                file = found[0]
+            if found:
                 origin = f"{repo}@{folder.name}" + (f"/{file}" if file else "")
                 return folder / file if file else folder, origin
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -322,14 +393,26 @@ def _resolve(name: str) -> tuple[Path, str | None]:
     )
 
 
-def _copy_originals(source: formats.Source, folder: Path) -> None:
-    for name in _JSON_FILES:
-        beside = source.files[0].parent / name
-        if (name == formats.CONFIG and source.config) or (
-            name == formats.PREPROCESSOR and source.preprocessor
-        ):
-            (folder / _ORIGINALS).mkdir(exist_ok=True)
-            shutil.copyfile(beside, folder / _ORIGINALS / name)
+def _check_tokenizer(folder: Path, card: pretrained.Card) -> None:
+    """Raises UserError if the vocabulary cannot be read, or is larger than the model's."""
+    ids, known = pretrained.load_tokenizer(folder).vocab_size, card.model["vocab_size"]
+    # transformers adds ids to tokenizer.json that none of its models has.
+    if ids > known and card.tokenizer["file"].endswith(".model"):
+        raise UserError(
+            f"the vocabulary has {ids} token ids and the model {known}; give the one that it was "
+            "trained with as --tokenizer=FILE"
+        )
+
+
+def _copy_originals(source: formats.Source, kept: Sequence[str], folder: Path) -> None:
+    """Copies the source's JSON files, and those of its tensors that no parameter tells."""
+    if source.json or kept:
+        (folder / _ORIGINALS).mkdir(exist_ok=True)
+    for name in source.json:
+        shutil.copyfile(source.files[0].parent / name, folder / _ORIGINALS / name)
+    if kept:
+        tensors = {name: source.tensors[name] for name in kept}
+        formats.write_safetensors(folder / _ORIGINALS / _KEPT, tensors)
 
 
 @contextlib.contextmanager
@@ -372,6 +455,9 @@ def main(argv: list[str]) -> None:
         attention_order=_ATTENTION_ORDER.value,
         pool=_POOL.value,
         input_range=_range(_INPUT_RANGE.value),
+        preprocessing=_PREPROCESSING.value,
+        tokenizer=_TOKENIZER.value,
+        raw_text=_RAW_TEXT.value,
     )
     convert(_FROM.value, _TO.value, _FORMAT.value, model=_MODEL.value, options=options)
 

@@ -1,10 +1,10 @@
-"""Files of weights <-> named numpy arrays: safetensors, PyTorch, Flax msgpack, npz, folders.
+"""Files of weights <-> named arrays: safetensors, PyTorch, Flax msgpack, npz, Keras h5, folders.
 
 Reading is lazy (a tensor is read when asked for), so converting holds one copy of the weights.
 PyTorch files are read without PyTorch and without running anything from the file; npz files
 without pickles.
 Flax's msgpack files (flax/serialization.py; Scenic calls them `checkpoint` and `checkpoint_153`)
-and npz files hold trees; their arrays are named by the path to them, joined with "/".
+npz and Keras' h5 files hold trees; their arrays are named by the path to them, joined with "/".
 """
 
 import functools
@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -34,15 +34,32 @@ from vidjax.errors import UserError
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+# Of transformers for videos, the newest first; in its processor_config.json one part among others.
+VIDEO_PREPROCESSORS = ("processor_config.json", "video_preprocessor_config.json")
+IMAGE_CONVERTER = "image_converter.json"  # KerasHub's
+KERAS_WEIGHTS = "model.weights.h5"
+# What an export of the same model needs again.
+JSON_FILES = (
+    CONFIG,
+    PREPROCESSOR,
+    *VIDEO_PREPROCESSORS,
+    IMAGE_CONVERTER,
+    *("metadata.json", "preprocessor.json", "tokenizer.json"),  # KerasHub's
+    *("tokenizer_config.json", "special_tokens_map.json"),  # transformers'
+)
+# In this order of preference, where a folder holds the same vocabulary twice.
+TOKENIZERS = ("spiece.model", "sentencepiece.model", "tokenizer.model", "tokenizer.json")
+KERAS_TOKENIZER = "assets/tokenizer/vocabulary.spm"
 # In this order of preference, where a folder holds the same weights twice.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    KERAS_WEIGHTS,
 )
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
-FLAX_SUFFIX, NPZ_SUFFIX = ".msgpack", ".npz"
+FLAX_SUFFIX, NPZ_SUFFIX, KERAS_SUFFIX = ".msgpack", ".npz", ".h5"
 _FLAX_NAME = re.compile(r"checkpoint(_\d+)?")
 # What shows that a folder was written by something else that calls its output a checkpoint.
 _FOREIGN = {
@@ -56,20 +73,35 @@ _FOREIGN = {
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint on disk: its tensors, the files they come from, the JSON files beside them."""
+    """A checkpoint on disk.
+
+    Attributes:
+        path: what was opened.
+        tensors, files: the tensors, and the files that they come from.
+        json: those of JSON_FILES that lie beside them, by name.
+        tokenizer: the vocabulary beside them, if there is one.
+    """
 
     path: Path
     tensors: Tensors
     files: tuple[Path, ...]
-    config: dict[str, Any] | None = None
-    preprocessor: dict[str, Any] | None = None
+    json: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    tokenizer: Path | None = None
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        return self.json.get(CONFIG)
+
+    @property
+    def preprocessor(self) -> dict[str, Any] | None:
+        return self.json.get(PREPROCESSOR)
 
 
 def open_source(path: Path) -> Source:
     """Opens a weight file, or a folder that holds one, without reading the tensors.
 
-    A folder is in Hugging Face's layout, or holds one file `checkpoint` or `checkpoint_153`, as
-    Scenic's do.
+    A folder is in Hugging Face's or KerasHub's layout, or holds one file `checkpoint` or
+    `checkpoint_153`, as Scenic's do.
 
     Raises:
         UserError: nothing readable there; says what was looked for.
@@ -87,14 +119,19 @@ def open_source(path: Path) -> Source:
         if twice := makers.keys() & tensors.keys():
             raise UserError(f"{shard} holds tensors that another shard holds too: {sorted(twice)}")
         makers |= {name: functools.partial(tensors.__getitem__, name) for name in tensors}
-    # Other files lie in any folder, where a config.json need not be about them.
-    beside = file.parent if file.name in WEIGHTS else None
+    if file.name not in WEIGHTS:
+        # Other files lie in any folder, where a config.json need not be about them.
+        return Source(path, Tensors(makers), files)
+    found = {name: _read_json(file.parent / name) for name in JSON_FILES}
+    # KerasHub's tokenizer.json is a configuration.
+    names = (KERAS_TOKENIZER,) if file.name == KERAS_WEIGHTS else TOKENIZERS
+    tokenizers = [file.parent / name for name in names if (file.parent / name).is_file()]
     return Source(
         path,
         Tensors(makers),
         files,
-        config=_read_json(beside / CONFIG) if beside else None,
-        preprocessor=_read_json(beside / PREPROCESSOR) if beside else None,
+        {name: content for name, content in found.items() if content is not None},
+        tokenizers[0] if tokenizers else None,
     )
 
 
@@ -114,7 +151,7 @@ def _file_of(folder: Path) -> Path:
     flax = sorted(file.name for file in files if _FLAX_NAME.fullmatch(file.name))
     if len(flax) == 1:
         return folder / flax[0]
-    suffixes = (*TORCH_SUFFIXES, FLAX_SUFFIX, NPZ_SUFFIX)
+    suffixes = (*TORCH_SUFFIXES, FLAX_SUFFIX, NPZ_SUFFIX, KERAS_SUFFIX)
     others = flax or sorted(file.name for file in files if file.suffix in suffixes)
     hint = f"; name one file, such as {folder / others[0]}" if others else ""
     expected = ", ".join((*WEIGHTS, "checkpoint"))
@@ -133,9 +170,11 @@ def read(path: Path) -> Tensors:
         return _TorchFile(path).tensors()
     if path.suffix == NPZ_SUFFIX:
         return _read_npz(path)
+    if path.suffix == KERAS_SUFFIX:
+        return _read_h5(path)
     if path.suffix == FLAX_SUFFIX or _FLAX_NAME.fullmatch(path.name):
         return _FlaxFile(path).tensors()
-    known = ", ".join((".safetensors", *TORCH_SUFFIXES, FLAX_SUFFIX, NPZ_SUFFIX))
+    known = ", ".join((".safetensors", *TORCH_SUFFIXES, FLAX_SUFFIX, NPZ_SUFFIX, KERAS_SUFFIX))
     raise UserError(
         f"{path}: unknown kind of weight file; expected a folder, a file `checkpoint` of Scenic, "
         f"or one of {known}"
@@ -150,6 +189,8 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], beside: Mapping[str, An
         write_safetensors(path, tensors)
     elif path.suffix == NPZ_SUFFIX:
         write_npz(path, tensors)
+    elif path.suffix == KERAS_SUFFIX:
+        write_h5(path, tensors)
     else:
         write_msgpack(path, tensors, beside)
 
@@ -187,6 +228,19 @@ def write_npz(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         for name, tensor in tensors.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asarray(tensor, order="C"), allow_pickle=False)
+
+
+def write_h5(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes tensors at the paths that their names spell, one at a time.
+
+    Keras reads such a file if the names are its own; the empty groups of layers without weights,
+    which it writes, are not looked for.
+    """
+    with _h5py().File(path, "w") as file:
+        for name, tensor in tensors.items():
+            data = file.create_dataset(name, data=np.asarray(tensor, order="C"))
+            if tensor.dtype == ml_dtypes.bfloat16:  # bytes to HDF5
+                data.attrs["dtype"] = "bfloat16"
 
 
 def write_msgpack(
@@ -462,6 +516,49 @@ def _read_npz(path: Path) -> Tensors:
         return array.view(ml_dtypes.bfloat16) if array.dtype == "V2" else array
 
     return Tensors({name: functools.partial(read_array, name) for name in file.files})
+
+
+def _read_h5(path: Path) -> Tensors:
+    """Plain datasets only: neither compressed nor in other files, to which HDF5 can lead."""
+    h5py = _h5py()
+    names: list[str] = []
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual or item.id.get_storage_size() != item.nbytes:
+                raise UserError(
+                    f"{path}: {name} is compressed, incomplete or in another file, which Keras "
+                    "never does"
+                )
+            names.append(name)
+
+    def read_array(name: str) -> np.ndarray:
+        with h5py.File(path, "r") as file:
+            data = file[name]
+            bits16 = data.attrs.get("dtype") == "bfloat16"  # Keras' mark
+            array = np.asarray(data[()])
+        array = array.view(ml_dtypes.bfloat16) if bits16 else array
+        if array.dtype.hasobject:
+            raise UserError(f"{path}: {name} holds {array.dtype}, not numbers")
+        return array
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be read as HDF5: {error}") from error
+    return Tensors({name: functools.partial(read_array, name) for name in names})
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError(
+            "Keras' .h5 files are read and written by h5py, which is not installed: "
+            "pip install 'vidjax[keras]'"
+        ) from error
+    return h5py
 
 
 class _Bytes(NamedTuple):

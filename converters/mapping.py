@@ -4,8 +4,9 @@ A rule names a tensor as the file spells it, the parameter it becomes, and the l
 them: `Rule("head.weight", "head/kernel", "o i -> i o")`. Layouts look like einops patterns and
 only move bytes, so a table swapped is its own inverse, and an export is byte-exact.
 
-`{i}` in a source name stacks the layers 0, 1, ... on axis 0 of the parameter. A tuple of targets
-splits the layout's leading axis: `Rule("qkv.weight", ("q", "k", "v"), "(s n h) d -> s d n h")`.
+`{i}` in a source name stacks the layers 0, 1, ... on axis 0 of the parameter; `{_i}` likewise, as
+Keras numbers: nothing for the first layer, then _1, _2, ... A tuple of targets splits the layout's
+leading axis: `Rule("qkv.weight", ("q", "k", "v"), "(s n h) d -> s d n h")`.
 Parameters are the split side: only the file's side of a layout may group axes in parentheses,
 so every size is read from the parameter's shape.
 """
@@ -41,12 +42,14 @@ class Ignore:
 
     `source` may hold `{i}` (a number) and `*` (anything). One that matches nothing is an error
     unless `optional`. `check` gets each tensor and returns what is wrong with ignoring it, or None.
+    What is to `keep` travels with the model, so that an export can write it again.
     """
 
     source: str
     reason: str
     optional: bool = False
     check: Callable[[np.ndarray], str | None] | None = None
+    keep: bool = False
 
 
 class Tensors(Mapping[str, np.ndarray]):
@@ -181,11 +184,12 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def _slots(rule: Rule, params: Mapping[str, np.ndarray]) -> Iterator[tuple[str, list[np.ndarray]]]:
     """For each tensor of the rule: its name, and the (views of the) parameters it fills."""
     arrays = [params[target] for target in rule.targets]
-    if "{i}" not in rule.source:
+    if "{i}" not in rule.source and "{_i}" not in rule.source:
         yield rule.source, arrays
         return
     for i in range(len(arrays[0])):
-        yield rule.source.replace("{i}", str(i)), [array[i, ...] for array in arrays]
+        name = rule.source.replace("{i}", str(i)).replace("{_i}", f"_{i}" if i else "")
+        yield name, [array[i, ...] for array in arrays]
 
 
 def _fill(slots: list[np.ndarray], layout: str, tensor: np.ndarray, name: str) -> str | None:

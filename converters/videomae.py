@@ -288,12 +288,14 @@ def recognises(source: Source) -> bool:
 
 
 def _format(names: Collection[str]) -> str | None:
-    # ViViT has the same patch embedding in Hugging Face's format, but a class token.
+    # ViViT has the same patch embedding in Hugging Face's format, but a class token, and VideoPrism
+    # one of frames, and positions in the file.
     telling = {"hf": ".layernorm_before.weight", "original": ".attn.q_bias"}
+    others = ("cls_token", "spatial_embeddings.position_embeddings")
     for format, ending in telling.items():
         endings = (_NAMES[format].patch, ending)
         found = all(any(name.endswith(e) for name in names) for e in endings)
-        if found and not any(name.endswith("cls_token") for name in names):
+        if found and not any(name.endswith(others) for name in names):
             return format
     return None
 

@@ -122,6 +122,44 @@ def test_sgd_has_momentum():
         updates, state = optimizer.update(grads, state, params)
         expected = -0.1 * momentum * np.array([0.6, 0.8])
         np.testing.assert_allclose(updates["head"]["kernel"], expected, rtol=1e-6)
-    with pytest.raises(UserError, match="adamw or sgd"):
+    with pytest.raises(UserError, match="adamw, sgd, adafactor"):
         cfg.name = "adam"
         optim.make_optimizer(cfg, lambda step: 0.1)
+
+
+def test_rates_of_some_parameters():
+    cfg = configlib.base().optim
+    cfg.rates = (("head/.*", 10.0), (".*", 0.5))
+    optimizer = optim.make_optimizer(cfg, lambda step: 0.01)
+    grads = jax.tree.map(lambda x: 3.0 * x, PARAMS)
+    updates, _ = optimizer.update(grads, optimizer.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(updates["head"]["bias"], -0.1, rtol=1e-5)
+    np.testing.assert_allclose(updates["fc_norm"]["scale"], -0.005, rtol=1e-5)
+
+
+def test_linear_schedule():
+    schedule = optim.linear_with_warmup(1.0, 0.2, total=12, warmup=4)
+    found = [float(schedule(step)) for step in (0, 3, 4, 8, 12)]
+    np.testing.assert_allclose(found, [0.0, 1.0, 1.0, 0.6, 0.2], rtol=1e-6)
+    cfg = configlib.base().optim
+    cfg.schedule = "step"
+    with pytest.raises(UserError, match="cosine, linear, not 'step'"):
+        optim.make_schedule(cfg, batch_size=8, total=40, warmup=1)
+
+
+def test_adafactor_keeps_rows_and_columns_only():
+    cfg = configlib.base().optim
+    cfg.update(name="adafactor", b1=0.0)
+    optimizer = optim.make_optimizer(cfg, lambda step: 0.1)
+    params = {"head": {"kernel": jnp.zeros((128, 256)), "bias": jnp.zeros(256)}}
+    state = optimizer.init(params)
+    kept = [x.shape for x in jax.tree.leaves(state)]
+    assert (128,) in kept and kept.count((128, 256)) == 1  # the average of the updates alone
+    # Of a rank-1 gradient rows and columns tell all: every update is its sign.
+    grads = {
+        "head": {"kernel": jnp.outer(jnp.linspace(1, 2, 128), jnp.linspace(1, 3, 256)),
+                 "bias": -jnp.ones(256)}
+    }  # fmt: skip
+    updates, _ = optimizer.update(grads, state, params)
+    np.testing.assert_allclose(updates["head"]["kernel"], -0.1, rtol=1e-3)
+    np.testing.assert_allclose(updates["head"]["bias"], 0.1, rtol=1e-3)

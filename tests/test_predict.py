@@ -1,4 +1,4 @@
-"""Class scores of a file by a small random classifier, its errors, and the command line."""
+"""Scores of a file by small random models: classes, texts, their errors, the command line."""
 
 import os
 import pathlib
@@ -12,6 +12,7 @@ from made_videos import write_audio, write_video
 
 import vidjax
 from vidjax import models, predict, pretrained
+from vidjax.data.text import train_tokenizer
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 
@@ -21,11 +22,16 @@ NAMES = ("abseiling", "bowling", "yoga")
 
 
 def save(folder: pathlib.Path, classes: tuple[str, ...] | None, **fields) -> str:
-    model = models.build("videomae", **SIZES, patch_size=(2, 8, 8), **fields)
+    return save_model(
+        folder, models.build("videomae", **SIZES, patch_size=(2, 8, 8), **fields), classes
+    )
+
+
+def save_model(folder: pathlib.Path, model, classes=None, **card) -> str:
     specs, tree = jax.tree.flatten(models.abstract_params(model))
     rng = np.random.default_rng(0)
     params = tree.unflatten([rng.standard_normal(s.shape).astype(s.dtype) for s in specs])
-    card = pretrained.Card(models.config_of(model), FACTS, classes)
+    card = pretrained.Card(models.config_of(model), FACTS, classes, **card)
     pretrained.save_pretrained(folder, params, card)
     return str(folder)
 
@@ -81,6 +87,65 @@ def test_each_answer_is_ranked_by_itself(tmp_path, files):
     assert [name.split()[0] for name, _ in scores] == ["noun:", "noun:", "verb:", "verb:"]
     assert {name for name, _ in scores[2:]} == {"verb: class 0", "verb: class 1"}
     assert sum(share for _, share in scores[2:]) == pytest.approx(1, abs=1e-5)
+
+
+PROMPTS = ["red shapes sliding left", "a shape", "Blue shapes, growing!"]
+
+
+def video_text(folder: pathlib.Path, **fields) -> str:
+    """A small random video-text model with a vocabulary of its own."""
+    folder.mkdir()
+    train_tokenizer(PROMPTS, folder / "vocabulary.model", 40)
+    sizes = SIZES | {"patch_size": (1, 8, 8), "pos_grid": (4, 2, 2), "scale_offset": 1.0}
+    sizes |= {"vocab_size": 40, "text_depth": 1, "temporal_depth": 1}
+    model = models.build("videoprism", head="video_text", **sizes, **fields)
+    return save_model(folder, model, tokenizer={"file": "vocabulary.model", "length": 12})
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> str:
+    return video_text(tmp_path_factory.mktemp("pair") / "m")
+
+
+def expected_of(folder: str, video: str, temperature: float | None) -> dict[str, float]:
+    """The model's own similarities, as probabilities."""
+    loaded = pretrained.load_model(folder)
+    apply = jax.jit(loaded.model.apply, static_argnames="temperature")
+    inputs = loaded.preprocess(video), *loaded.tokenize(PROMPTS)
+    logits = apply({"params": loaded.params}, *inputs, temperature=temperature)[0]
+    return dict(zip(PROMPTS, np.asarray(jax.nn.softmax(logits)), strict=True))
+
+
+def test_texts_compete_for_a_video(pair, files):
+    videos = [files["video"], files["other"]]
+    found = predict.compare(pair, videos, PROMPTS)
+    assert list(found) == videos and found[videos[0]] != found[videos[1]]
+    answers = found[videos[1]]
+    assert dict(answers) == pytest.approx(expected_of(pair, videos[1], 0.01), abs=1e-4)
+    values = [probability for _, probability in answers]
+    assert values == sorted(values, reverse=True)
+    (warm,) = predict.compare(pair, videos[1:], PROMPTS, 0.5).values()
+    ratio = np.log(dict(warm)[PROMPTS[0]] / dict(warm)[PROMPTS[1]])
+    assert np.log(dict(answers)[PROMPTS[0]] / dict(answers)[PROMPTS[1]]) == pytest.approx(
+        50 * ratio, rel=1e-3
+    )
+
+
+def test_a_learned_scale_wins_over_the_default(tmp_path, files):
+    folder = video_text(tmp_path / "m", logit_scale=1.0, logit_bias=0.0)
+    (answers,) = predict.compare(folder, [files["video"]], PROMPTS).values()
+    assert dict(answers) == pytest.approx(expected_of(folder, files["video"], None), abs=1e-5)
+
+
+def test_wrong_comparisons_are_answered(checkpoint, pair, files):
+    with pytest.raises(UserError, match=r"compares no videos with texts .*'classify'"):
+        predict.compare(checkpoint, [files["video"]], PROMPTS)
+    with pytest.raises(UserError, match=r"above 0, not 0\.0"):
+        predict.compare(pair, [files["video"]], PROMPTS, 0.0)
+    with pytest.raises(UserError, match="--prompt=TEXT"):
+        predict.compare(pair, [files["video"]], [])
+    with pytest.raises(UserError, match=r"'video_text'\); say which texts .* --prompt"):
+        predict.predict(pair, [files["video"]])
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,11 @@ def base() -> ConfigDict:
             "repeats": 1,  # differently augmented clips per video and step
             "frames": 16,
             "stride": 4,
-            "sampling": "dense",  # "dense_linspace", "dense_cycle", "segment": data.sampling
+            "sampling": "dense",  # "segment", "linspace", "dense_cycle", ...: data.sampling
             "size": 224,
             "short_side": 224,  # of evaluation frames before their crop
-            "resize": "cv2_linear",  # or "pil_bilinear", "tf_bilinear": see data.transforms
+            "resize": "cv2_linear",  # "pil_bilinear", "tf_bilinear", ...: see data.transforms
+            "fit": "crop",  # or "stretch", "crop_first": how evaluation frames become square
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
             "augment": "multi_scale_crop",  # "random_resized_crop", "scale_jitter", "center_crop"
@@ -60,12 +61,16 @@ def base() -> ConfigDict:
             "min_frames": 0,  # shorter videos are bad in training; 0: `frames`, 1 with dense_cycle
             "max_bad_share": 0.1,  # a run with a larger share of bad videos stops
             "workers": -1,  # processes that decode; -1: from the number of cores
+            "tokenizer": "",  # SentencePiece .model or tokenizer.json; "": that of `init`
+            "text_length": 64,  # tokens that texts are cut to
+            "canonicalise": True,  # clean texts as VideoPrism does: data.text
         }
     )
 
     config.optim = ConfigDict(
         {
-            "name": "adamw",  # or "sgd"
+            "name": "adamw",  # or "sgd", "adafactor"
+            "schedule": "cosine",  # or "linear", after the warm-up
             "lr": 1e-3,  # peak, for a batch of `lr_batch_size` videos
             "min_lr": 0.0,  # at the end, likewise
             "lr_batch_size": 0,  # rates are scaled by batch_size / this; 0: not scaled
@@ -79,6 +84,7 @@ def base() -> ConfigDict:
             "clip_norm": 0.0,  # 0: gradients are not clipped
             "layer_decay": 1.0,  # rate of a layer relative to the next one
             "freeze": (),  # regexes of parameters that are not trained
+            "rates": (),  # pairs of a regex and the factor of its parameters' rate
         }
     )
     config.grad_accum = 1  # parts a batch is cut into, one after the other
@@ -107,7 +113,14 @@ def unset_keys(**kinds: type) -> dict[str, FieldReference]:
     return {key: unset(kind) for key, kind in kinds.items()}
 
 
-def use_demo(config: ConfigDict, *, steps: int, lr: float) -> None:
+def use_demo(
+    config: ConfigDict,
+    *,
+    steps: int,
+    lr: float,
+    data: str = "demo",
+    patch_size: tuple[int, int, int] = (2, 8, 8),
+) -> None:
     """Turns a recipe into one that a laptop runs in minutes, on clips that it makes itself.
 
     The data is `vidjax.data.demo`: eight motions that no single frame tells apart. Sizes, rates and
@@ -116,30 +129,35 @@ def use_demo(config: ConfigDict, *, steps: int, lr: float) -> None:
     config.train_steps, config.train_epochs, config.log_every = steps, 0.0, 20
     config.data.update(
         {
-            **{"name": "demo", "train": "", "val": "", "root": "", "classes": ""},
+            **{"name": data, "train": "", "val": "", "root": "", "classes": ""},
             **{"batch_size": 32, "repeats": 1, "frames": 8, "stride": 2, "sampling": "dense"},
             **{"size": 32, "short_side": 32, "augment": "center_crop", "flip": 0.0},
-            "rand_augment": "",
+            **{"rand_augment": "", "fit": "crop"},
         }
     )
     config.model.update(
         {
-            **{"variant": "Ti", "width": 128, "depth": 4, "num_heads": 4, "mlp_dim": 512},
-            **{"patch_size": (2, 8, 8), "drop_path": 0.0, "dtype": "float32"},
+            **{"width": 128, "depth": 4, "num_heads": 4, "mlp_dim": 512},
+            **{"patch_size": patch_size, "dtype": "float32"},
         }
     )
+    config.model.variant = None
+    for key, value in (("drop_path", 0.0), ("temporal_depth", 2), ("text_depth", 2)):
+        if key in config.model:
+            config.model[key] = value
     if config.model.head == "reconstruct":
         config.model.update({"decoder_width": 64, "decoder_depth": 2, "decoder_num_heads": 2})
         config.model.decoder_mlp_dim = 256
         config.objective.mask_ratio = 0.75
-    if "temporal_depth" in config.model:
-        config.model.temporal_depth = 2
     for block in (config.model, config.objective):
         for key in ("head_dropout", "mixup", "cutmix", "erase", "color_jitter", "grey"):
             if key in block:
                 block[key] = 0.0
     config.optim.update(
-        {"lr": lr, "min_lr": 0.0, "lr_batch_size": 0, "warmup_epochs": 1.0, "layer_decay": 1.0}
+        {
+            **{"lr": lr, "min_lr": 0.0, "lr_batch_size": 0, "layer_decay": 1.0},
+            **{"warmup_epochs": 1.0, "warmup_steps": 0},
+        }
     )
     for entry in config.evals.values():
         if "every" in entry:

@@ -26,7 +26,7 @@ def evaluate(config: ConfigDict, folder: str, output: str | pathlib.Path) -> dic
     Raises:
         UserError: the checkpoint does not fit the config's objective, or no evaluators.
     """
-    work = task.Task(config, pretrained.read_card(folder))
+    work = task.Task(config, folder)
     params = pretrained.load_params(folder)
     output = pathlib.Path(output).expanduser()
     try:

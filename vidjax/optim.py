@@ -35,6 +35,20 @@ def cosine_with_warmup(peak: float, final: float, total: int, warmup: int) -> Sc
     return schedule
 
 
+def linear_with_warmup(peak: float, final: float, total: int, warmup: int) -> Schedule:
+    """As `cosine_with_warmup`, but falling along a line (VideoPrism's stage 1)."""
+
+    def schedule(step):
+        rising = peak * step / max(warmup - 1, 1)
+        progress = (step - warmup) / max(total - warmup, 1)
+        return jnp.where(step < warmup, rising, final + (peak - final) * (1.0 - progress))
+
+    return schedule
+
+
+SCHEDULES = {"cosine": cosine_with_warmup, "linear": linear_with_warmup}
+
+
 def scaled_rates(cfg: Any, batch_size: int) -> tuple[float, float]:
     """Peak and final learning rate for a batch of `batch_size` videos (linear scaling rule)."""
     scale = batch_size / cfg.lr_batch_size if cfg.lr_batch_size else 1.0
@@ -49,35 +63,53 @@ def make_schedule(cfg: Any, *, batch_size: int, total: int, warmup: int) -> Sche
     """The schedule of `cfg` (the `optim` block) over `total` steps.
 
     Raises:
-        UserError: the warm-up leaves no steps to train.
+        UserError: the warm-up leaves no steps to train, or an unknown cfg.schedule.
     """
+    if cfg.schedule not in SCHEDULES:
+        raise UserError(
+            f"config.optim.schedule must be one of {', '.join(SCHEDULES)}, not {cfg.schedule!r}"
+        )
     if warmup >= total:
         raise UserError(
             f"the warm-up of {warmup} steps fills the whole run of {total}; lower "
             f"config.optim.warmup_epochs or train longer"
         )
-    return cosine_with_warmup(*scaled_rates(cfg, batch_size), total, warmup)
+    return SCHEDULES[cfg.schedule](*scaled_rates(cfg, batch_size), total, warmup)
 
 
 def make_optimizer(cfg: Any, schedule: Schedule) -> optax.GradientTransformation:
-    """AdamW or SGD with momentum, whose rate falls layer by layer where `cfg.layer_decay` < 1.
+    """AdamW, SGD with momentum or Adafactor, with rates that may differ between parameters.
 
-    Weight decay goes to kernels only (not to biases, norms, tokens or positions), and is added
-    after the moments, to both. Gradients are clipped by their norm over all devices.
+    Rates fall layer by layer where `cfg.layer_decay` < 1, and are multiplied by the factors of
+    `cfg.rates`. Weight decay goes to kernels only (not to biases, norms, tokens or positions), and
+    is added after the moments, to both. Gradients are clipped by their norm over all devices.
+    Adafactor keeps second moments of rows and columns (of matrices from 128 on), cuts each
+    parameter's update at root mean square 1, then averages updates by cfg.b1 (arXiv:1804.04235
+    without its relative rates).
 
     Raises:
-        UserError: cfg.name is neither "adamw" nor "sgd".
+        UserError: cfg.name is unknown.
     """
-    if cfg.name not in ("adamw", "sgd"):
-        raise UserError(f"config.optim.name must be adamw or sgd, not {cfg.name!r}")
-    adam = cfg.name == "adamw"
+    methods = {
+        "adamw": lambda: [optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps)],
+        "sgd": lambda: [optax.trace(cfg.momentum)],
+        "adafactor": lambda: [
+            optax.scale_by_factored_rms(),
+            optax.clip_by_block_rms(1.0),
+            optax.ema(cfg.b1, debias=False),
+        ],
+    }
+    if cfg.name not in methods:
+        raise UserError(f"config.optim.name must be one of {', '.join(methods)}, not {cfg.name!r}")
     clip = [optax.clip_by_global_norm(cfg.clip_norm)] if cfg.clip_norm else []
     decay = [_scale_by_layer(cfg.layer_decay)] if cfg.layer_decay != 1.0 else []
+    rates = [_scale_by_rates(cfg.rates)] if cfg.rates else []
     return optax.chain(
         *clip,
-        optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps) if adam else optax.trace(cfg.momentum),
+        *methods[cfg.name](),
         optax.add_decayed_weights(cfg.weight_decay, _is_kernel),
         *decay,
+        *rates,
         optax.scale_by_learning_rate(schedule),
     )
 
@@ -134,6 +166,20 @@ def _scale_by_layer(decay: float) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         factors = layer_factors(updates, decay)
         return jax.tree.map(lambda u, f: u * f, updates, factors), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _scale_by_rates(rates: Iterable[tuple[str, float]]) -> optax.GradientTransformation:
+    """Multiplies updates by the factor of the first regex that matches their whole path."""
+    compiled = [(re.compile(pattern), factor) for pattern, factor in rates]
+
+    def update(updates, state, params=None):
+        flat = traverse_util.flatten_dict(updates, sep="/")
+        for path, x in flat.items():
+            factor = next((f for pattern, f in compiled if pattern.fullmatch(path)), 1.0)
+            flat[path] = x * factor
+        return traverse_util.unflatten_dict(flat, sep="/"), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 

@@ -1,4 +1,8 @@
-"""Class scores of videos: `python -m vidjax.predict --checkpoint=FOLDER --video=a.mp4`."""
+"""What a video shows: `python -m vidjax.predict --checkpoint=FOLDER --video=a.mp4`.
+
+A classifier gives the probabilities of its classes. A video-text model gives those of texts:
+`--prompt="a video of a dog." --prompt="a video of a cat."`.
+"""
 
 from collections.abc import Sequence
 
@@ -32,9 +36,12 @@ def predict(
         raise UserError(f"--top_k must be at least 1, not {top_k}")
     loaded = pretrained.load_model(folder)
     if not loaded.card.model.get("num_classes"):
+        advice = "fine-tune it, or use a fine-tuned checkpoint"
+        if hasattr(loaded.model, "encode_text"):
+            advice = "say which texts to choose from by --prompt"
         raise UserError(
             f"checkpoint {folder} has no class scores (its head is "
-            f"{loaded.card.model['head']!r}); fine-tune it, or use a fine-tuned checkpoint"
+            f"{loaded.card.model['head']!r}); {advice}"
         )
     apply = jax.jit(loaded.model.apply)
     out = {}
@@ -52,15 +59,71 @@ def predict(
     return out
 
 
+def compare(
+    folder: str,
+    videos: Sequence[str],
+    prompts: Sequence[str],
+    temperature: float | None = None,
+) -> dict[str, list[tuple[str, float]]]:
+    """How well texts fit videos: their probabilities if one of them has to be right.
+
+    That is the softmax of cosines / temperature over the texts, from the clip that `predict` sees.
+
+    Args:
+        folder: a checkpoint of a video-text model.
+        videos: paths.
+        prompts: the texts, such as "a video of a dog."; at least one.
+        temperature: None is what the model has learned, or 0.01 where it has learned none, as in
+            VideoPrism's example.
+
+    Returns:
+        For each path, (text, probability), most probable first.
+
+    Raises:
+        UserError: a model without texts, an unreadable video, a temperature that is not above 0.
+    """
+    if temperature is not None and not temperature > 0:
+        raise UserError(f"--temperature must be above 0, not {temperature}")
+    if not prompts:
+        raise UserError("give at least one text to compare with: --prompt=TEXT")
+    loaded = pretrained.load_model(folder)
+    if not (hasattr(loaded.model, "encode_text") and hasattr(loaded.model, "encode_video")):
+        raise UserError(
+            f"checkpoint {folder} compares no videos with texts (its head is "
+            f"{loaded.card.model['head']!r}), which --prompt is for; use one with head 'video_text'"
+        )
+    params = {"params": loaded.params}
+    if temperature is None and getattr(loaded.model, "logit_scale", None) is not None:
+        scale, _ = loaded.model.apply(params, method="calibration")
+    else:
+        scale = 1 / (temperature or 0.01)
+    ids, mask = loaded.tokenize(list(prompts))
+    encode = jax.jit(loaded.model.apply, static_argnames="method")
+    texts = encode(params, ids, mask, method="encode_text")
+    out = {}
+    for path in videos:
+        (vector,) = encode(params, loaded.preprocess(path), method="encode_video")
+        probabilities = np.asarray(jax.nn.softmax(texts @ vector * scale))
+        out[path] = [(prompts[i], float(probabilities[i])) for i in np.argsort(-probabilities)]
+    return out
+
+
 def main(argv: list[str]) -> None:
     checkpoint, videos = flags.FLAGS.checkpoint, flags.FLAGS.video
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; videos are given by --video=FILE")
     if not checkpoint or not videos:
         raise UserError("say what to look at: --checkpoint=FOLDER --video=FILE")
-    for path, classes in predict(checkpoint, videos, flags.FLAGS.top_k).items():
+    prompts, temperature = flags.FLAGS.prompt, flags.FLAGS.temperature
+    if prompts:
+        found = compare(checkpoint, videos, prompts, temperature)
+    elif temperature is not None:
+        raise UserError("--temperature is of the comparison with texts; give --prompt, too")
+    else:
+        found = predict(checkpoint, videos, flags.FLAGS.top_k)
+    for path, answers in found.items():
         print(path)
-        for name, probability in classes:
+        for name, probability in answers:
             print(f"  {probability:6.1%}  {name}")
 
 
@@ -68,4 +131,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "Folder of a converted checkpoint or of a run.")
     flags.DEFINE_multi_string("video", [], "A video file; may be given several times.")
     flags.DEFINE_integer("top_k", 5, "How many classes to print for each video.")
+    flags.DEFINE_multi_string("prompt", [], "A text to compare with; may be given several times.")
+    flags.DEFINE_float("temperature", None, "Of --prompt; default: the model's, or 0.01.")
     run_main(main)

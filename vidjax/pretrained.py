@@ -2,6 +2,7 @@
 
     folder/model.json     the card
     folder/params/        the parameters (Orbax)
+    folder/tokenizer.*    of a model that reads text: its vocabulary
 
 The working directory of a training run is such a folder too, with its parameters in
 `checkpoints/<step>/default`; the newest step is read, and its moving average if it keeps one.
@@ -11,8 +12,9 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +26,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from vidjax import checkpoint, models
+from vidjax.data.text import Tokenizer
 from vidjax.data.transforms import Preprocessing, eval_views, prepare
 from vidjax.data.video import VideoError
 from vidjax.errors import UserError
@@ -49,21 +52,28 @@ class Card:
         preprocessing: how the model wants its video.
         classes: names of the classes in the order of the logits, or None.
         provenance: where the weights come from.
+        tokenizer: of a model that reads text: `file`, in the folder, and the other arguments of
+            vidjax.data.text.Tokenizer. None: there is none.
     """
 
     model: dict[str, Any]
     preprocessing: Preprocessing
     classes: tuple[str, ...] | None = None
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tokenizer: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A model ready for use: `m.model.apply({"params": m.params}, m.preprocess("a.mp4"))`."""
+    """A model ready for use: `m.model.apply({"params": m.params}, m.preprocess("a.mp4"))`.
+
+    One of video and text: `m.model.apply({"params": m.params}, video, *m.tokenize(["a dog"]))`.
+    """
 
     model: nn.Module
     params: Params
     card: Card
+    tokenizer: Tokenizer | None = None
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -92,6 +102,21 @@ class Pretrained:
         mean, std = np.float32(facts.mean), np.float32(facts.std)
         return jnp.asarray((clip / np.float32(255) - mean) / std)
 
+    def tokenize(self, texts: str | Sequence[str]) -> tuple[jax.Array, jax.Array]:
+        """Token ids int32 [K, L] and mask bool [K, L] (True = real) of K texts.
+
+        Raises:
+            UserError: the model reads no text, or its folder has no tokeniser.
+        """
+        if self.tokenizer is None:
+            head = self.card.model["head"]
+            raise UserError(
+                f"this checkpoint has no tokeniser (its model is {self.card.model['name']} with "
+                f"head {head!r}); if it reads text, convert it again with --tokenizer=FILE"
+            )
+        ids, mask = self.tokenizer([texts] if isinstance(texts, str) else texts)
+        return jnp.asarray(ids), jnp.asarray(mask)
+
 
 def load_model(folder: Folder, dtype: Any = "float32") -> Pretrained:
     """Loads a converted or trained model.
@@ -105,7 +130,24 @@ def load_model(folder: Folder, dtype: Any = "float32") -> Pretrained:
     """
     card = read_card(folder)
     model = models.build(**card.model | {"dtype": jnp.dtype(dtype).name})
-    return Pretrained(model, jax.device_put(load_params(folder)), card)
+    params = jax.device_put(load_params(folder))
+    return Pretrained(model, params, card, load_tokenizer(folder))
+
+
+def load_tokenizer(folder: Folder) -> Tokenizer | None:
+    """The tokeniser in a folder; None if it has none.
+
+    Raises:
+        UserError: its file is gone or damaged, or has more ids than the model knows.
+    """
+    card = read_card(folder)
+    if card.tokenizer is None:
+        return None
+    options = dict(card.tokenizer)
+    name = options.pop("file")
+    if os.path.basename(name) != name:
+        raise UserError(f"{folder}/{CARD} names a tokeniser outside of its folder: {name!r}")
+    return Tokenizer(os.path.join(os.path.expanduser(folder), name), **options)
 
 
 def load_params(folder: Folder) -> dict[str, Any]:
@@ -203,6 +245,17 @@ def save_pretrained(folder: Folder, params: Params, card: Card) -> None:
     write_card(folder, card)
 
 
+def keep_tokenizer(tokenizer: Tokenizer, folder: Folder) -> dict[str, Any]:
+    """Copies a tokeniser's file into a folder; returns what the folder's card says of it."""
+    name = "tokenizer" + os.path.splitext(tokenizer.path)[1]
+    target = epath.Path(folder) / name
+    if os.path.abspath(tokenizer.path) != os.path.abspath(target):
+        shutil.copyfile(tokenizer.path, target)
+    return {
+        "file": name, "length": tokenizer.length, "canonicalise": tokenizer.canonicalise
+    }  # fmt: skip
+
+
 def write_card(folder: Folder, card: Card) -> None:
     """Writes `folder`/model.json."""
     content = {"format": _FORMAT, **dataclasses.asdict(card)}
@@ -231,6 +284,7 @@ def read_card(folder: Folder) -> Card:
             preprocessing=Preprocessing(**content["preprocessing"]),
             classes=None if classes is None else tuple(classes),
             provenance=content["provenance"],
+            tokenizer=content.get("tokenizer"),  # folders of older versions have none
         )
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):

@@ -13,12 +13,13 @@ from ml_collections import ConfigDict
 
 from vidjax import data, evaluators, models, objectives, pretrained, sharding
 from vidjax.data import datasets, demo
+from vidjax.data.text import Tokenizer
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 from vidjax.models.layers import REMAT_POLICIES
 
 # What evaluation takes from the checkpoint rather than from the config.
-_CARD_FACTS = ("mean", "std", "resize")
+_CARD_FACTS = ("mean", "std", "resize", "fit")
 
 
 class Task:
@@ -26,17 +27,21 @@ class Task:
 
     Attributes:
         config: as given.
+        checkpoint: the folder that is evaluated; None in training.
+        card: of that folder.
         mesh: of all devices.
         preprocessing: of its clips.
-        model: the linen module; that of `card` if there is one, as are mean, std and resize.
+        model: the linen module; that of `card` if there is one, as are mean, std, resize and fit.
+            Those of a probe are the ones of config.init.
         objective: what it is trained for.
 
     Raises:
         UserError: for whatever in the config does not fit.
     """
 
-    def __init__(self, config: ConfigDict, card: pretrained.Card | None = None):
-        self.config, self.card = config, card
+    def __init__(self, config: ConfigDict, checkpoint: str | None = None):
+        self.config, self.checkpoint = config, checkpoint
+        self.card = card = pretrained.read_card(checkpoint) if checkpoint else None
         _check(config)
         if card and card.model["head"] != config.model.head:
             raise UserError(
@@ -57,12 +62,19 @@ class Task:
         if card:
             speed = {key: fields[key] for key in ("dtype", "remat", "unroll") if key in fields}
             fields = card.model | speed
+        elif fields["name"] == "probe" and config.init:
+            card = pretrained.read_card(config.init)
+            fields["encoder"] = models.encoder_of(card.model)
+        if card:
             facts = {key: getattr(card.preprocessing, key) for key in _CARD_FACTS}
             self.preprocessing = dataclasses.replace(self.preprocessing, **facts)
-        elif fields["head"] == "classify":
+        if not checkpoint and fields["head"] == "classify":
             fields.setdefault("num_classes", self.num_classes)
             if self.dataset and self.dataset.groups:
                 fields.setdefault("groups", self.dataset.groups)
+        self.reads_text = fields["head"] == "video_text"
+        if not checkpoint and self.reads_text:
+            fields.setdefault("vocab_size", self.tokenizer.vocab_size)
         clip = (config.data.frames, config.data.size, config.data.size)
         self.model = models.build(**fields, clip=clip)
         groups = getattr(self.model, "groups", ())
@@ -98,8 +110,7 @@ class Task:
         cfg = self.config.data
         path = cfg[split]
         if not path and cfg.name in demo.LISTS:
-            name = demo.LISTS[cfg.name].format(split=split)
-            path = os.path.join(demo.make(_demo_folder()), name)
+            path = demo.list_of(cfg.name, split, _demo_folder())
         if not self.has(split):
             raise UserError(
                 f"no {split} videos: point --config.data.{split} at a list file of "
@@ -122,7 +133,32 @@ class Task:
             split="test" if split == "val" else split,
             num_classes=num_classes,
             need_labels=self.config.model.head == "classify",
+            need_captions=self.reads_text and split == "train" and not self.checkpoint,
         )
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """What makes token ids of texts; None if the model reads none.
+
+        That of config.data.tokenizer, or of the checkpoint that is evaluated or started from.
+
+        Raises:
+            UserError: there is none of these.
+        """
+        if not self.reads_text:
+            return None
+        cfg = self.config.data
+        if not cfg.tokenizer and (folder := self.checkpoint or self.config.init):
+            if found := pretrained.load_tokenizer(folder):
+                return found
+        elif not cfg.tokenizer and cfg.name == "demo_captions":
+            return Tokenizer(demo.tokenizer_of(_demo_folder()), cfg.text_length)
+        if not cfg.tokenizer:
+            raise UserError(
+                "texts need a tokeniser: set config.data.tokenizer to a SentencePiece .model or a "
+                "tokenizer.json, or config.init to a checkpoint that has one"
+            )
+        return Tokenizer(cfg.tokenizer, cfg.text_length, cfg.canonicalise)
 
     @property
     def notices(self) -> list[str]:
@@ -163,12 +199,17 @@ class Task:
         cfg = self.config.data
         video = (size, cfg.frames, cfg.size, cfg.size, 3)
         groups = (len(self.dataset.groups),) if self.dataset and self.dataset.groups else ()
-        return {
+        batch = {
             "video": jax.ShapeDtypeStruct(video, "uint8"),
             "label": jax.ShapeDtypeStruct((size, *groups), "int32"),
             "video_id": jax.ShapeDtypeStruct((size,), "int32"),
             "weight": jax.ShapeDtypeStruct((size,), "float32"),
         }
+        if self.reads_text:
+            text = (size, self.tokenizer.length)
+            batch["text"] = jax.ShapeDtypeStruct(text, "int32")
+            batch["text_mask"] = jax.ShapeDtypeStruct(text, "bool")
+        return batch
 
     @functools.cache  # noqa: B019
     def bad_videos(self, split: str, workdir: pathlib.Path) -> data.BadVideos:
@@ -191,6 +232,7 @@ class Task:
             start_step=start_step,
             process=(jax.process_index(), jax.process_count()),
             workers=self.config.data.workers,
+            tokenize=self.tokenizer,
         )
 
     def evaluators(self, workdir: pathlib.Path) -> dict[str, tuple[evaluators.Evaluator, int]]:
@@ -212,6 +254,7 @@ class Task:
                 for batch in loader:
                     yield sharding.put_batch(batch, self.mesh)
 
+        named = [e.get("split", "val") for e in self.evals.values() if e["name"] == "zero_shot"]
         context = evaluators.Context(
             predict=self.objective.predict,
             batches=batches,
@@ -219,6 +262,11 @@ class Task:
             num_classes=getattr(self.model, "num_classes", 0),
             groups=getattr(self.model, "groups", ()),
             workdir=workdir,
+            captions=lambda split: [video.captions for video in self.videos(split)],
+            tokenize=self.tokenizer,
+            classes=self.videos(named[0]).classes if named else None,
+            put=functools.partial(sharding.put_batch, mesh=self.mesh),
+            parts=sharding.batch_parts(self.mesh),
         )
         return evaluators.build(self.evals, context)
 
@@ -235,8 +283,9 @@ class Task:
                 continue
             lines.append(
                 f"{key}: {entry['name']} on {split}, {pre.frames} frames "
-                f"{pre.sampling} stride {pre.stride}, {views[0]}x{views[1]} views, short side "
-                f"{pre.short_side} ({pre.resize}), crop {pre.size}, "
+                f"{pre.sampling} stride {pre.stride}, {views[0]}x{views[1]} views, "
+                + (f"short side {pre.short_side}, " if pre.fit == "crop" else f"{pre.fit} ")
+                + f"to {pre.size} ({pre.resize}), "
                 + (f"every {every} steps" if every else "at the end")
             )
         return lines

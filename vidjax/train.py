@@ -122,12 +122,14 @@ def abstract_state(work: task.Task, optimizer) -> tuple[Any, TrainState]:
 
     by_path = checkpoint.flatten(work.param_shardings())
     abstract = jax.eval_shape(init, jax.random.key(config.seed))
+    shapes = {path: x.shape for path, x in checkpoint.flatten(abstract.params).items()}
 
     def place(path, leaf):
-        # Moments and averages lie as their parameter does, whose path theirs ends in.
+        # Moments and averages lie as their parameter does, whose path theirs ends in; but for those
+        # of rows and columns, which are small.
         parts = checkpoint.path_of(path).split("/")
         tails = ("/".join(parts[i:]) for i in range(len(parts)))
-        found = next((by_path[tail] for tail in tails if tail in by_path), None)
+        found = next((by_path[t] for t in tails if shapes.get(t) == leaf.shape), None)
         return jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=found or sharding.replicated(work.mesh)
         )
@@ -147,7 +149,10 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     there = {**card.model, **dataclasses.asdict(card.preprocessing)}
     here = {**mine, **dataclasses.asdict(work.preprocessing)}
     keys = ("eps", "fc_norm_eps", "patch_size", "pool", "attention_order", "sampled_frames")
-    for key in (*keys, "representation_size", "mean", "std", "resize"):
+    keys += ("representation_size", "scale_offset", "softcap", "text_pos_exponent")
+    for key in (
+        (*keys, "mean", "std", "resize", "fit") if mine["name"] == card.model["name"] else ()
+    ):
         if key in there and key in here and there[key] != here[key]:
             say(f"note: {config.init} was made with {key} {there[key]}, this run has {here[key]}")
     loaded, notes = models.adapt(
@@ -274,6 +279,7 @@ class _Run:
                 "format": "vidjax",
                 "vidjax": vidjax.__version__,
             },
+            tokenizer=work.tokenizer and pretrained.keep_tokenizer(work.tokenizer, workdir),
         )
         pretrained.write_card(workdir, card)
         self.checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep)

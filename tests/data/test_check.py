@@ -192,6 +192,38 @@ def test_the_manifest_keeps_several_labels(tmp_path):
     assert [video.label for video in again] == [video.label for video in videos] == [(299, 96), -1]
 
 
+def test_the_manifest_keeps_captions(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "list.csv").write_text("path,caption\na.mp4,one\nb.mp4,two\na.mp4,three\n")
+    videos = datasets.read_list(tmp_path / "list.csv")
+    facts = {"frames": 40, "verdict": "ok", "reason": ""}
+    rows = {name: {"path": name, **facts, "captions": ["old"]} for name in ("a.mp4", "b.mp4")}
+    out = str(tmp_path / "list.manifest.jsonl")
+    check._write(out, videos, ["a.mp4", "b.mp4"], rows)
+    again = datasets.read_list(out, need_captions=True)
+    assert [video.captions for video in again] == [("one", "three"), ("two",)]
+    silent = [datasets.Video(video.path) for video in videos]  # captions are the list's to have
+    check._write(out, datasets.VideoList(tuple(silent)), ["a.mp4", "b.mp4"], rows)
+    assert all("captions" not in row for row in rows_of(out))
+
+
+def test_lists_in_jsonl_can_be_checked_and_splits_have_manifests_of_their_own(clips, tmp_path):
+    shutil.copy(clips["good"], tmp_path / "a.mp4")
+    (tmp_path / "list.jsonl").write_text('{"path": "a.mp4", "captions": ["one"]}\n')
+    out = check.check(tmp_path / "list.jsonl", workers=1)
+    assert out == str(tmp_path / "list.manifest.jsonl")
+    path = str(tmp_path / "a.mp4")
+    assert datasets.read_list(out).videos == (datasets.Video(path, -1, 40, "ok", ("one",)),)
+    with pytest.raises(UserError, match="is a manifest itself"):
+        check.check(out)
+    for name, splits in (("one", ["test"]), ("two", ["train", "test"])):
+        content = {"videos": [{"video_id": "a", "split": s} for s in splits], "sentences": []}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    names = [check._default_out(f"{tmp_path}/{name}.json", "test") for name in ("one", "two")]
+    assert [os.path.basename(n) for n in names] == ["one.manifest.jsonl", "two.test.manifest.jsonl"]
+
+
 def test_manifests_of_hmdb51_are_named_by_split(clips, tmp_path):
     (tmp_path / "v" / "run").mkdir(parents=True)
     (tmp_path / "s").mkdir()

@@ -333,6 +333,201 @@ def test_manifest_with_several_labels(folder):
         read_list(path, **EPIC)
 
 
+# --- captions -----------------------------------------------------------------------------------
+
+
+def captions(videos) -> list[tuple[str, tuple[str, ...]]]:
+    return [(video.path.rpartition("/")[2], video.captions) for video in videos]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.csv", 'path,caption\na.mp4,"one, two"\nb.mp4,four\na.mp4,three\n'),
+        ("l.csv", 'caption, path\r\n"one, two", a.mp4\nfour,b.mp4\nthree,a.mp4\n'),
+        ("l.tsv", "video\tcaption\na.mp4\tone, two\nb.mp4\tfour\na.mp4\tthree\n"),
+        ("l.jsonl", '{"path": "a.mp4", "captions": ["one, two", " three "]}\n'
+         '{"path": "b.mp4", "captions": ["four", ""], "fps": 30}\n'),
+        ("l.jsonl", '{"path": "a.mp4", "captions": ["one, two"]}\n{"path": "b.mp4", "captions": '
+         '["four"]}\n{"path": "a.mp4", "captions": ["three"]}\n'),
+    ],
+)  # fmt: skip
+def test_lists_with_captions(folder, name, text):
+    videos = read_list(write(folder, text, name), need_captions=True)
+    assert captions(videos) == [("a.mp4", ("one, two", "three")), ("b.mp4", ("four",))]
+    assert videos.notices == () and [video.label for video in videos] == [-1, -1]
+
+
+def test_captions_beside_labels(folder):
+    text = "path,label,caption\na.mp4,run,he runs\nb.mp4,jump,x\na.mp4,run,he is running\n"
+    videos = read_list(write(folder, text), need_labels=True, need_captions=True)
+    assert captions(videos) == [("a.mp4", ("he runs", "he is running")), ("b.mp4", ("x",))]
+    assert pairs(videos) == [("a.mp4", 1), ("b.mp4", 0)]
+    with pytest.raises(UserError, match=r"line 4: a\.mp4 has label 0 but 1 in line 2"):
+        read_list(write(folder, text.replace("run,he is", "jump,he is")))
+    line = '{"path": "a.mp4", "label": 3, "captions": ["x"]}'
+    assert pairs(read_list(write(folder, line, "l.jsonl"))) == [("a.mp4", 3)]
+
+
+def test_the_same_caption_twice_is_a_duplicate(folder):
+    videos = read_list(write(folder, "path,caption\na.mp4,one\na.mp4,two\na.mp4,one\n"))
+    assert captions(videos) == [("a.mp4", ("one", "two"))]
+    assert "paths listed twice: 1, such as a.mp4" in videos.notices[0]
+
+
+JSFUSION = (
+    "key,vid_key,video_id,sentence\nret0,msr9770,video9770,a person is connecting something\n"
+    'ret1,msr9771,video9771,"a little girl, singing"\n'
+)
+
+
+def test_msrvtt_csv(tmp_path):
+    touch(tmp_path, "v/video9770.mp4", "v/video9771.WEBM", "v/video9771.json")
+    videos = read_list(write(tmp_path, JSFUSION), tmp_path / "v", "msrvtt", need_captions=True)
+    assert captions(videos) == [
+        ("video9770.mp4", ("a person is connecting something",)),
+        ("video9771.WEBM", ("a little girl, singing",)),
+    ]
+    with pytest.raises(UserError, match="line 3: expected `key,vid_key,"):
+        read_list(write(tmp_path, JSFUSION.replace('"', "")), tmp_path / "v")
+    with pytest.raises(UserError, match=r"2 of 2 videos .*video9770\.mp4.*; set root"):
+        read_list(write(tmp_path, JSFUSION))
+
+
+def msrvtt(*splits: str) -> dict:
+    """videos i of the splits with sentences in another order."""
+    return {
+        "info": {"version": "1.0"},
+        "videos": [
+            {"video_id": f"video{i}", "category": 9, "url": "", "split": split, "id": i}
+            for i, split in enumerate(splits)
+        ],
+        "sentences": [
+            {"caption": text.format(i), "video_id": f"video{i}", "sen_id": k}
+            for k, (i, text) in enumerate(
+                (i, text) for text in ("first of {}", "both", "both") for i in range(len(splits))
+            )
+        ],
+    }
+
+
+def test_msrvtt_train_list_finds_its_captions(tmp_path):
+    touch(tmp_path, "v/video0.mp4", "v/video2.mp4")
+    path = write(tmp_path, "video_id\nvideo2\nvideo0\n", "MSRVTT_train.9k.csv")
+    with pytest.raises(UserError, match=r"put MSRVTT_data\.json beside it"):
+        read_list(path, tmp_path / "v")
+    write(tmp_path, json.dumps(msrvtt("train", "train", "validate")), "MSRVTT_data.json")
+    videos = read_list(path, tmp_path / "v", "msrvtt", need_captions=True)
+    assert captions(videos) == [
+        ("video2.mp4", ("first of 2", "both", "both")),
+        ("video0.mp4", ("first of 0", "both", "both")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("splits", "asked", "expected"),
+    [
+        (("test", "test"), "test", [0, 1]),
+        (("test", "test"), "train", [0, 1]),  # test_videodatainfo.json: there is nothing else
+        (("train", "validate", "train"), "train", [0, 2]),
+        (("train", "validate", "train"), "test", [1]),
+        (("train", "validate", "test"), "test", [2]),
+    ],
+)
+def test_msrvtt_json(tmp_path, splits, asked, expected):
+    touch(tmp_path, "video0.mp4", "video1.mp4", "video2.mkv")
+    path = write(tmp_path, json.dumps(msrvtt(*splits)), "videodatainfo.json")
+    videos = read_list(path, dataset="msrvtt", split=asked, need_captions=True)
+    # All 20 captions of a video are queries of the full test set, repeated ones, too.
+    assert [video.captions for video in videos] == [(f"first of {i}", "both", "both")
+                                                    for i in expected]  # fmt: skip
+    names = ("video0.mp4", "video1.mp4", "video2.mkv")
+    assert [name for name, _ in captions(videos)] == [names[i] for i in expected]
+    assert len(videos.notices) == (len(set(splits)) > 1)
+
+
+def test_vatex_json(tmp_path):
+    touch(tmp_path, "v/--07WQ2iBlw_000001_000011.mp4", "v/G9zN5TTuGO4_000179_000189.mkv")
+    entries = [
+        {"videoID": "G9zN5TTuGO4_000179_000189", "enCap": ["a man", "he"], "chCap": ["一个人"]},
+        {"videoID": "--07WQ2iBlw_000001_000011", "enCap": ["a rock"]},
+    ]
+    path = write(tmp_path, json.dumps(entries), "vatex_validation_v1.0.json")
+    videos = read_list(path, tmp_path / "v", "vatex", need_captions=True)
+    assert captions(videos) == [
+        ("G9zN5TTuGO4_000179_000189.mkv", ("a man", "he")),
+        ("--07WQ2iBlw_000001_000011.mp4", ("a rock",)),
+    ]
+    del entries[1]["enCap"]  # as in the private test set
+    path = write(tmp_path, json.dumps(entries), "vatex_private_test_without_annotations.json")
+    assert read_list(path, tmp_path / "v")[1].captions == ()
+    with pytest.raises(UserError, match=r"_000011: --07WQ\S*\.mp4 has no caption"):
+        read_list(path, tmp_path / "v", need_captions=True)
+
+
+def test_activitynet_captions_are_paragraphs(tmp_path):
+    touch(tmp_path, "v/v_uqiMw7tQ1Cc.mkv", "v/bXdq2zI1Ms0.mp4")
+    entries = {
+        "v_uqiMw7tQ1Cc": {
+            "duration": 55.15,
+            "timestamps": [[0.28, 55.15], [13.79, 54.32]],
+            "sentences": [" A weight lifting tutorial is given. ", "The coach\nhelps. "],
+        },
+        "v_bXdq2zI1Ms0": {"duration": 73.1, "timestamps": [[0, 1]], "sentences": ["A man cooks."]},
+    }
+    path = write(tmp_path, json.dumps(entries), "val_1.json")
+    videos = read_list(path, tmp_path / "v", "activitynet", need_captions=True)
+    assert captions(videos) == [
+        ("v_uqiMw7tQ1Cc.mkv", ("A weight lifting tutorial is given. The coach helps.",)),
+        ("bXdq2zI1Ms0.mp4", ("A man cooks.",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *({"a": 1}, {"a": {"caption": "x"}}, {"sentences": []}, [1, 2], ["videoID"], "text", 3),
+        *([{"name": "x"}], [{"videoID": "x", "enCap": "a text"}], {"videos": [], "sentences": [1]}),
+    ],
+)
+def test_other_json_is_refused(tmp_path, content):
+    with pytest.raises(UserError, match=r"is none of the json lists: SSv2 .*VATEX.*MSR-VTT") as e:
+        read_list(write(tmp_path, json.dumps(content), "l.json"))
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "arguments", "message"),
+    [
+        ("l.csv", "path,caption\na.mp4,one, two\n", {}, 'line 2: expected .*with "quotes"'),
+        ("l.csv", "path,caption\na.mp4,one\nb.mp4,\n", {"need_captions": True},
+         "line 3: b.mp4 has no caption; write `path,caption` lines"),
+        ("l.csv", "a.mp4 0\n", {"need_captions": True}, "line 1: a.mp4 has no caption"),
+        ("l.csv", "path,caption\na.mp4,one\n", {"need_labels": True}, "a.mp4 has no label"),
+        ("l.jsonl", '{"path": "a.mp4", "captions": "one"}', {}, "line 1: expected a JSON object"),
+        ("l.jsonl", '{"captions": ["one"]}', {}, "line 1: expected a JSON object"),
+        ("l.jsonl", "[1]", {}, "line 1: expected a JSON object"),
+        ("l.csv", "id,caption\n1,one\n", {}, "or a header `path,caption`"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_captions_are_named(folder, name, text, arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_list(write(folder, text, name), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_manifest_with_captions(folder):
+    lines = [
+        {"manifest": 1, "classes": None},
+        {"path": "a.mp4", "label": 1, "frames": 30, "verdict": "ok", "captions": ["x", "x", "y"]},
+        {"path": "b.mp4", "label": 0, "frames": 9, "verdict": "trim:9", "captions": ["z"]},
+    ]
+    path = write(folder, "\n".join(map(json.dumps, lines)), "list.manifest.jsonl")
+    videos = read_list(path, need_captions=True)
+    assert videos[0] == Video(str(folder / "a.mp4"), 1, 30, "ok", ("x", "x", "y"))
+    assert videos[1] == Video(str(folder / "b.mp4"), 0, 9, "trim:9", ("z",))
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
@@ -412,8 +607,10 @@ def test_facts():
         **dict(k400=400, k600=600, k700=700, k710=710, ssv2=174, ucf101=101, hmdb51=51, demo=8),
         epic_kitchens=397,
         demo_pairs=6,
+        **dict(msrvtt=0, vatex=0, activitynet=0, demo_captions=8),
     )
-    assert [n for n, d in DATASETS.items() if not d.flip] == ["ssv2", "demo", "demo_pairs"]
+    oriented = [name for name, facts in DATASETS.items() if not facts.flip]
+    assert oriented == ["ssv2", "demo", "demo_pairs", "demo_captions"]
     grouped = {name: d.groups for name, d in DATASETS.items() if d.groups}
     assert grouped == {
         "epic_kitchens": (("noun", 300), ("verb", 97)),

@@ -8,10 +8,17 @@ import sys
 import numpy as np
 import pytest
 
-from vidjax.data import datasets, demo, video
+from vidjax.data import datasets, demo, text, video
 from vidjax.errors import UserError
 
 SMALL = dict(num_train=16, num_val=8, size=32, frames=6)
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory) -> str:
+    """A set with captions, of one training and one validation clip for each pair."""
+    folder = tmp_path_factory.mktemp("captioned") / "set"
+    return demo.make_captioned(folder, num_train=64, size=32, frames=2)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +182,100 @@ def test_no_patch_is_flat(clips):
     patches = videos[::8, 3].reshape(-1, 8, 8, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5)
     deviation = patches.reshape(-1, 64, 3).std(1).mean(1)
     assert np.percentile(deviation, 1) > 1.5
+
+
+def test_pictures_are_those_of_version_2():
+    """Who changes them changes every figure that was measured on them: then count up."""
+    pixels = demo._render(3, 16, 2, (0, 0, 3))[:, ::8, ::8].astype(int)
+    first = [[[197, 255, 255], [253, 255, 175]], [[107, 78, 72], [85, 78, 64]]]
+    second = [[[194, 255, 255], [229, 233, 164]], [[107, 78, 72], [85, 78, 64]]]
+    assert np.abs(pixels - [first, second]).max() <= 1
+
+
+def read_captioned(folder: str, split: str) -> datasets.VideoList:
+    facts = dict(dataset="demo_captions", need_labels=True, need_captions=True)
+    return datasets.read_list(f"{folder}/{split}.csv", **facts)
+
+
+def test_captions_say_colour_and_motion(captioned):
+    pairs = {}
+    for split in ("train", "val"):
+        videos = read_captioned(captioned, split)
+        assert videos.notices == () and videos.classes == demo.CLASSES
+        assert all(len(set(video.captions)) == 1 + (split == "train") for video in videos)
+        for item in videos:
+            for caption in item.captions:
+                colour = [name for name in demo.COLOURS if name in caption.split()]
+                motion = [i for i, name in enumerate(demo.CLASSES) if name in caption]
+                assert motion == [item.label] and len(colour) == 1, caption
+            pairs.setdefault(split, []).append((colour[0], item.label))
+    assert len(set(pairs["val"])) == len(pairs["val"]) == 64  # one right answer for each
+    assert set(pairs["train"]) == set(pairs["val"])
+    wordings = {
+        caption.replace(colour, "").replace(demo.CLASSES[label], "")
+        for video, (colour, label) in zip(
+            read_captioned(captioned, "val"), pairs["val"], strict=True
+        )
+        for caption in video.captions
+    }
+    assert len(wordings) == len(demo.CAPTIONS) == 5
+
+
+def test_the_colour_that_captions_name_is_seen(captioned):
+    """The nearest of the eight hues to that of the most colourful pixels, after encoding."""
+
+    def hue(rgb):
+        rgb = rgb - rgb.min(-1, keepdims=True)
+        return rgb / rgb.max(-1, keepdims=True)
+
+    palette = hue(np.array(list(demo.COLOURS.values())))
+    lightness = np.array([min(rgb) for rgb in demo.COLOURS.values()])  # pink is a light purple
+    palette = np.concatenate([palette, lightness[:, None]], 1)
+    videos = read_captioned(captioned, "val")
+    for item in videos:
+        frames, _ = video.read_frames(item.path, lambda n: np.arange(1))
+        pixels = frames.reshape(-1, 3).astype(float)
+        spread = pixels.max(1) - pixels.min(1)
+        typical = np.median(pixels[spread > np.quantile(spread, 0.8)], axis=0)
+        found = np.append(hue(typical), typical.min() / typical.max())
+        name = list(demo.COLOURS)[np.abs(palette - found).sum(1).argmin()]
+        assert name in item.captions[0].split(), item
+
+
+def test_the_tokenizer_knows_the_captions(captioned):
+    tokenizer = text.Tokenizer(f"{captioned}/tokenizer.model", 16)
+    captions = [c for split in ("train", "val") for v in read_captioned(captioned, split)
+                for c in v.captions]  # fmt: skip
+    ids, mask = tokenizer(captions)
+    assert (ids != 2).all() and not mask[:, -1].any()
+    assert tokenizer.vocab_size <= 128
+    assert len({tuple(row) for row in ids.tolist()}) == len(set(captions))
+
+
+def test_captioned_sets_are_made_once_and_the_same(captioned, tmp_path, monkeypatch):
+    sizes = dict(num_train=64, size=32, frames=2)
+    again = demo.make_captioned(tmp_path / "again", **sizes)
+    assert digest(again) == digest(captioned)
+    monkeypatch.setattr(demo, "_write_captioned", lambda *a: pytest.fail("made again"))
+    demo.make_captioned(captioned, **sizes)
+    with pytest.raises(UserError, match="choose another folder"):
+        demo.make(captioned, **SMALL)
+    with pytest.raises(UserError, match="num_val=65 must be at most 64"):
+        demo.make_captioned(tmp_path / "large", num_val=65)
+
+
+def test_lists_by_the_name_of_a_dataset(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(demo, "make", lambda f: made.append("plain") or str(f))
+    monkeypatch.setattr(demo, "make_captioned", lambda f: made.append("captions") or str(f))
+    home = tmp_path / "demo"
+    assert demo.list_of("demo", "val", home) == f"{home}/val.csv"
+    assert demo.list_of("demo_pairs", "train", home) == f"{home}/pairs/train.csv"
+    assert made == ["plain"] * 2
+    assert demo.list_of("demo_captions", "train", f"{home}/") == f"{home}_captions/train.csv"
+    assert demo.tokenizer_of(home) == f"{home}_captions/tokenizer.model"
+    assert made[2:] == ["captions"] * 2
+    assert demo.LISTS.keys() <= datasets.DATASETS.keys()
 
 
 def test_command_makes_the_set_without_jax(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 
 from vidjax import data
 from vidjax.data.datasets import Video
+from vidjax.data.text import Tokenizer, train_tokenizer
 from vidjax.errors import UserError
 
 NUM_VIDEOS = 6
@@ -59,6 +60,31 @@ def bad_list(videos, tmp_path_factory):
     write_video(folder / "short.mp4", np.full((5, 32, 48, 3), 255, np.uint8))
     bad = [Video(str(folder / name)) for name in ("none.mp4", "empty.mp4", "text.mp4", "short.mp4")]
     return [bad[0], *videos[:3], bad[1], bad[2], *videos[3:], bad[3]]
+
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def captioned(videos):
+    """Video i has i + 1 captions, which begin with its number."""
+    return [
+        replace(video, captions=tuple(f"{WORDS[i]} {word}" for word in WORDS[: i + 1]))
+        for i, video in enumerate(videos)
+    ]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vocabulary") / "words.model"
+    train_tokenizer([f"{first} {second}" for first in WORDS for second in WORDS], path, 60)
+    return Tokenizer(path, 12)
+
+
+def texts(batch, tokenizer):
+    return [
+        tokenizer._model.decode(ids[mask].tolist())
+        for ids, mask in zip(batch["text"], batch["text_mask"], strict=True)
+    ]
 
 
 def config(**changes):
@@ -133,7 +159,7 @@ def test_every_epoch_holds_every_video_once_in_a_new_order(videos, bad_videos):
 
 
 def test_bad_videos_are_replaced_listed_and_the_stream_is_the_same_for_any_workers(
-    bad_list, tmp_path, monkeypatch
+    bad_list, tmp_path, monkeypatch, tokenizer
 ):
     # A worker that initialised a jax backend would fail on this one.
     monkeypatch.setenv("JAX_PLATFORMS", "no_such_platform")
@@ -141,7 +167,9 @@ def test_bad_videos_are_replaced_listed_and_the_stream_is_the_same_for_any_worke
     for workers in (0, 2):
         bad = data.BadVideos(tmp_path / f"{workers}.jsonl", len(bad_list), 0.5)
         cfg = config(rand_augment="rand-m7-n4-mstd0.5-inc1")
-        loader = data.train_loader(bad_list, cfg, seed=0, bad_videos=bad, workers=workers)
+        loader = data.train_loader(
+            captioned(bad_list), cfg, seed=0, bad_videos=bad, workers=workers, tokenize=tokenizer
+        )
         streams.append(take(loader, 6))
         lists.append([json.loads(line) for line in (tmp_path / f"{workers}.jsonl").open()])
         assert bad.count == 4
@@ -153,6 +181,9 @@ def test_bad_videos_are_replaced_listed_and_the_stream_is_the_same_for_any_worke
     ids = np.concatenate([batch["video_id"] for batch in streams[0]])
     assert set(ids) == {1, 2, 3, 6, 7, 8}
     assert all((batch["weight"] == 1).all() for batch in streams[0])
+    for batch in streams[0]:  # also where a video replaces another
+        first = [text.split()[0] for text in texts(batch, tokenizer)]
+        assert first == [WORDS[i] for i in batch["video_id"]]
     assert not multiprocessing.active_children()  # closed loaders leave no process
 
 
@@ -203,6 +234,36 @@ def test_repeats_are_side_by_side_from_one_decode(videos, bad_videos, tmp_path, 
     assert sorted(ids[:, 0]) == list(range(6)) and (ids == ids[:, :1]).all()
     clips = batch["video"].reshape(6, 3, -1)
     assert all(not np.array_equal(clips[i, 0], clips[i, 1]) for i in range(6))
+
+
+def test_every_time_a_video_comes_with_one_of_its_captions(videos, bad_videos, tokenizer):
+    def stream(tokenize, start=0, steps=30):
+        cfg = config(batch_size=3, repeats=2, frames=2)
+        facts = dict(seed=0, bad_videos=bad_videos, start_step=start, workers=0)
+        return take(data.train_loader(captioned(videos), cfg, tokenize=tokenize, **facts), steps)
+
+    batches = stream(tokenizer)
+    assert batches[0]["text"].shape == batches[0]["text_mask"].shape == (6, 12)
+    assert (batches[0]["text"].dtype, batches[0]["text_mask"].dtype) == (np.int32, np.bool_)
+    seen = {}
+    for batch in batches:
+        found = texts(batch, tokenizer)
+        assert found[::2] == found[1::2]  # of the two clips of a video
+        for video_id, text in zip(batch["video_id"], found, strict=True):
+            seen.setdefault(int(video_id), set()).add(text)
+    for i, video in enumerate(captioned(videos)):
+        assert seen[i] <= {f"{caption}." for caption in video.captions}
+        assert len(seen[i]) > i / 2  # 15 draws of i + 1
+    assert same(batches[10:12], stream(tokenizer, 10, 2))
+    plain = stream(None, 0, 3)
+    assert same([{key: b[key] for key in plain[0]} for b in batches[:3]], plain)
+
+
+def test_training_on_texts_needs_captions(videos, bad_videos, tokenizer):
+    mixed = [*captioned(videos[:2]), videos[2]]
+    facts = dict(seed=0, bad_videos=bad_videos, workers=0)
+    with pytest.raises(UserError, match=r"2\.mp4 has no caption in the training list"):
+        data.train_loader(mixed, config(), tokenize=tokenizer, **facts)
 
 
 def test_too_many_bad_videos_stop_the_run_with_their_list(bad_list, tmp_path):
@@ -403,6 +464,8 @@ def test_wrong_settings_are_refused(videos, bad_videos):
     }.items():
         with pytest.raises(UserError, match=message):
             train(**changes)
+    with pytest.raises(UserError, match="fit 'stretch' makes one square of a frame, not 3"):
+        data.eval_loader(videos, config(fit="stretch"), batch_size=3, views=(1, 3))
     with pytest.raises(UserError, match="evaluation batch of 3"):
         data.eval_loader(videos, config(), batch_size=3, process=(0, 2))
 

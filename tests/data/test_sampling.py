@@ -106,7 +106,7 @@ def test_dense_cycle_views_spread_over_frames_and_one_is_the_middle():
 
 def test_short_videos_may_train_where_they_are_played_again():
     assert sampling.fewest_frames("dense_cycle", 32) == 1
-    for name in ("dense", "dense_linspace", "segment"):
+    for name in ("dense", "dense_linspace", "segment", "linspace"):
         assert sampling.fewest_frames(name, 32) == 32
 
 
@@ -145,6 +145,30 @@ def test_segment_views_of_any_number_and_of_one():
     assert sampling.segment_views(2, 4, 1).tolist() == [[0, 0, 1, 1]]
 
 
+def test_random_linspace_draws_a_point_of_each_equal_part():
+    clips = draws(sampling.random_linspace, 10, 4)  # parts of 2.5 frames
+    assert [sorted(set(clips[:, part])) for part in range(4)] == [
+        *([0, 1, 2], [2, 3, 4], [5, 6, 7], [7, 8, 9])
+    ]
+    share = (clips[:, 0] == 2).mean()
+    assert abs(share - 0.2) < 0.03  # the half frame counts half
+    assert abs(np.corrcoef(clips[:, 0], clips[:, 1])[0, 1]) < 0.06
+    short = draws(sampling.random_linspace, 2, 4)
+    assert (short == [0, 0, 1, 1]).all()
+
+
+def test_linspace_views_start_the_parts():
+    # VideoPrism's own, for its two demonstration videos of 100 and 280 frames.
+    assert sampling.linspace_views(100, 16)[0, :6].tolist() == [0, 6, 12, 18, 25, 31]
+    assert sampling.linspace_views(280, 16)[0, :6].tolist() == [0, 17, 35, 52, 70, 87]
+    assert sampling.linspace_views(300, 8).tolist() == [[0, 37, 75, 112, 150, 187, 225, 262]]
+    assert sampling.linspace_views(3, 6).tolist() == [[0, 0, 1, 1, 2, 2]]
+    for num_frames in range(1, 400):
+        want = np.linspace(0, num_frames, 24, endpoint=False, dtype=np.int32)
+        assert np.array_equal(sampling.linspace_views(num_frames, 24)[0], want)
+    assert sampling.linspace_views(100, 4, 2).tolist() == [[0, 25, 50, 75], [12, 37, 62, 87]]
+
+
 def test_names_choose_the_function():
     def train(name):
         return sampling.train_indices(name, 100, 16, 4, np.random.default_rng(1))
@@ -162,6 +186,9 @@ def test_names_choose_the_function():
     assert np.array_equal(sampling.view_indices("dense_cycle", 101, 16, 4, 5), cyclic)
     for name in ("dense", "dense_linspace"):
         assert np.array_equal(sampling.view_indices(name, 100, 16, 4, 5), dense)
+    assert np.array_equal(train("linspace"), sampling.random_linspace(100, 16, rng(1)))
+    parts = sampling.linspace_views(100, 16, 2)
+    assert np.array_equal(sampling.view_indices("linspace", 100, 16, 4, 2), parts)
     segments = sampling.segment_views(100, 16, 2)
     assert np.array_equal(sampling.view_indices("segment", 100, 16, 4, 2), segments)
     for function, last in ((sampling.train_indices, rng(0)), (sampling.view_indices, 1)):
@@ -172,7 +199,7 @@ def test_names_choose_the_function():
 @pytest.mark.parametrize("num_frames", [1, 2, 7, 15, 16, 17, 63, 64, 65, 66, 1000])
 def test_indices_always_lie_in_the_video(num_frames):
     rng = np.random.default_rng(0)
-    for name in ("dense", "dense_linspace", "segment", "dense_cycle"):
+    for name in ("dense", "dense_linspace", "segment", "dense_cycle", "linspace"):
         clips = [sampling.train_indices(name, num_frames, 16, 4, rng) for _ in range(50)]
         clips += list(sampling.view_indices(name, num_frames, 16, 4, 3))
         for clip in clips:

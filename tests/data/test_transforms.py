@@ -14,6 +14,7 @@ from vidjax.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_videomae"
 VIVIT = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_vivit" / "golden.npz"
+VIDEOPRISM = GOLDEN.parent / "preprocess_videoprism" / "golden.npz"
 CLIPS = os.environ.get("VIDJAX_CLIPS")
 RANDAUG = "rand-m7-n4-mstd0.5-inc1"
 
@@ -91,6 +92,29 @@ def test_evaluation_of_a_real_clip_is_videomaes():
     views = transforms.prepare(path, Preprocessing(frames=8), (2, 3))
     check("test_view_t0_s0", views[0])
     check("test_view_t1_s2", views[5])
+
+
+@pytest.mark.parametrize(("case", "size"), [("square", 40), ("wide", 36)])
+def test_evaluation_transform_is_videoprisms(case, size):
+    golden = np.load(VIDEOPRISM)
+    frames, want = golden[f"{case}/frames"], golden[f"{case}/output"].astype(int)
+    facts = Preprocessing(short_side=size, size=size, resize="pil_lanczos")
+    assert np.array_equal(transforms.eval_views(frames, facts)[0], want)
+    for other in ("pil_bicubic", "pil_bilinear", "cv2_linear"):
+        facts = Preprocessing(short_side=size, size=size, resize=other)
+        assert np.abs(transforms.eval_views(frames, facts)[0] - want).max() >= 8
+
+
+@pytest.mark.skipif(not CLIPS, reason="set VIDJAX_CLIPS to a folder with mmaction2_demo.mp4")
+def test_evaluation_of_a_real_clip_is_videoprisms():
+    golden = np.load(VIDEOPRISM)
+    facts = Preprocessing(
+        short_side=180, size=180, frames=16, sampling="linspace", resize="pil_lanczos"
+    )
+    (clip,) = transforms.prepare(os.path.join(CLIPS, "mmaction2_demo.mp4"), facts)
+    assert np.abs(clip.mean((1, 2)) / 255 - golden["clip/frame_mean"]).max() < 1e-7
+    rows = clip[golden["clip/rows_frames"]][:, golden["clip/rows_index"]]
+    assert np.array_equal(rows, golden["clip/rows"])
 
 
 @pytest.mark.parity
@@ -176,12 +200,12 @@ def test_tf_bilinear_crops_are_scenics_and_dmvrs(name):
     assert not np.array_equal(three, transforms.spatial_crops(frames, 6))
 
 
-@pytest.mark.parametrize("convention", ["cv2_linear", "pil_bilinear", "tf_bilinear"])
-def test_long_side_is_truncated(convention):
-    frames = noise(1, 72, 97, 3)
-    assert transforms.resize_short_side(frames, 40, convention).shape == (1, 40, 53, 3)  # 53.9
+@pytest.mark.parametrize("convention", transforms._RESIZES)
+def test_long_side_is_truncated_but_rounded_by_mediapy(convention):
+    frames, long = noise(1, 72, 97, 3), 54 if convention == "pil_lanczos" else 53  # of 53.9
+    assert transforms.resize_short_side(frames, 40, convention).shape == (1, 40, long, 3)
     frames = frames.swapaxes(1, 2)
-    assert transforms.resize_short_side(frames, 40, convention).shape == (1, 53, 40, 3)
+    assert transforms.resize_short_side(frames, 40, convention).shape == (1, long, 40, 3)
     assert transforms.resize_short_side(frames, 72, convention) is frames
 
 
@@ -193,6 +217,51 @@ def test_centre_crop_rounds_as_the_convention(margin, cv2_start, pil_start):
     assert transforms.center_crop(frames, 8, "cv2_linear")[0, 0, 0, 1] == cv2_start
     assert transforms.center_crop(frames, 8, "pil_bilinear")[0, 0, 0, 1] == pil_start
     assert transforms.center_crop(frames, 8, "tf_bilinear")[0, 0, 0, 1] == pil_start
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic", "lanczos"])
+def test_pillows_filters_go_by_their_names(name):
+    frames = noise(2, 40, 51, 3)
+    filter = Image.Resampling[name.upper()]
+    want = np.stack([np.asarray(Image.fromarray(f).resize((30, 20), filter)) for f in frames])
+    assert np.array_equal(transforms.resize(frames, 20, 30, f"pil_{name}"), want)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 61, 3), (1, 61, 40, 3)])
+@pytest.mark.parametrize("resize", ["pil_bicubic", "cv2_linear"])
+def test_frames_become_square_in_three_ways(shape, resize):
+    frames = noise(*shape)
+    wide = shape[2] > shape[1]
+    square = frames[:, :, 10:50] if wide else frames[:, 10:50]  # an odd margin, cut off
+    want = {
+        "crop": transforms.center_crop(
+            transforms.resize_short_side(frames, 32, resize), 24, resize
+        ),
+        "stretch": transforms.resize(frames, 24, 24, resize),
+        "crop_first": transforms.resize(square, 24, 24, resize),
+    }
+    for fit, clip in want.items():
+        facts = Preprocessing(size=24, short_side=32, resize=resize, fit=fit)
+        assert np.array_equal(transforms.eval_views(frames, facts)[0], clip), fit
+        # So does training without random crops.
+        cfg = config(size=24, short_side=32, resize=resize, fit=fit)
+        trained = transforms.train_clip(frames, np.random.default_rng(0), cfg)
+        assert np.array_equal(trained, clip), fit
+        for augment in ("random_resized_crop", "multi_scale_crop"):
+            clips = [
+                transforms.train_clip(
+                    frames, np.random.default_rng(0), config(augment=augment, fit=f)
+                )
+                for f in ("crop", fit)
+            ]
+            assert np.array_equal(*clips), (augment, fit)
+
+
+def test_only_crops_have_several_spatial_views():
+    for fit in ("stretch", "crop_first"):
+        facts = Preprocessing(size=24, short_side=8, fit=fit)  # which it does not use
+        with pytest.raises(UserError, match=f"fit '{fit}' makes one square of a frame, not 3"):
+            transforms.eval_views(noise(1, 30, 40, 3), facts, 3)
 
 
 def test_spatial_crops_start_at_truncated_steps_along_the_long_side():
@@ -241,6 +310,7 @@ def test_preprocessing_reads_configs_and_refuses_nonsense():
     for wrong in (
         dict(resize="bicubic"),
         dict(sampling="uniform"),
+        dict(fit="pad"),
         dict(view_average="max"),
         dict(size=256),
     ):

@@ -7,7 +7,8 @@ from PIL import Image
 
 from vidjax import evaluators
 from vidjax.errors import UserError
-from vidjax.evaluators.classification import accuracies, check_views, ranks
+from vidjax.evaluators import check_views
+from vidjax.evaluators.classification import accuracies, ranks
 from vidjax.evaluators.reconstruction import figure
 
 

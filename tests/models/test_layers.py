@@ -166,7 +166,7 @@ def test_scan_equals_a_loop_over_blocks():
 
 @pytest.mark.parametrize("options", [{"remat": "full"}, {"remat": "dots"}, {"unroll": 3}])
 def test_remat_and_unroll_change_nothing(options):
-    x = RNG.normal(size=(2, 5, 8)).astype(np.float32)
+    x = np.random.default_rng(3).normal(size=(2, 5, 8)).astype(np.float32)
     plain, other = make_scan()(), make_scan(**options)()
     init = [nn.meta.unbox(jax.jit(m.init)(jax.random.key(3), x)) for m in (plain, other)]
     jax.tree.map(np.testing.assert_array_equal, *init)
@@ -174,7 +174,8 @@ def test_remat_and_unroll_change_nothing(options):
         jax.jit(jax.grad(lambda v, m=m: jnp.sum(m.apply(v, x) ** 2)))(init[0])
         for m in (plain, other)
     ]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *grads)
+    size = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads[0]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6 * size), *grads)
 
 
 def test_stochastic_depth_grows_with_depth_and_keeps_the_mean():

@@ -6,7 +6,8 @@
 
 A batch is a dict of numpy arrays: video uint8 [B, T, H, W, 3], label int32 [B] (or [B, G] where the
 list has G labels a video; -1: none), video_id int32 [B] (index into the list) and weight float32
-[B] (0: padding, or a video that could not be read).
+[B] (0: padding, or a video that could not be read); in training with a tokeniser also text int32
+[B, L] and text_mask bool [B, L] (True: a real token) of one of the video's captions.
 
 grain reads the records, in worker processes or in threads of this one. The order of its steps is
 what makes the stream the same for any number of workers and hosts (each was measured to break it
@@ -33,6 +34,7 @@ from vidjax.data.video import HANG, VideoError, in_time, read_frames
 from vidjax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+Tokenize = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 # With at most a share s of bad videos, a record fails with probability s ** _TRIES.
 _TRIES = 20
@@ -104,6 +106,7 @@ def train_loader(
     start_step: int = 0,
     process: tuple[int, int] = (0, 1),
     workers: int = -1,
+    tokenize: Tokenize | None = None,
 ) -> "Batches":
     """Endless training batches from step `start_step` on.
 
@@ -122,10 +125,13 @@ def train_loader(
         start_step: steps already trained; the stream continues exactly there.
         process: (index, count) of this host.
         workers: processes that decode; 0: threads of this one; -1: from the number of cores.
+        tokenize: texts -> (ids int32 [K, L], mask bool [K, L]), such as text.Tokenizer; then each
+            video comes with one of its captions, drawn anew every time, the same for its r clips.
+            The clips are those of the stream without. Worker processes get it pickled.
 
     Raises:
-        UserError: cfg is wrong, the list is empty, or (while iterating) too many videos are bad,
-            or one hangs its decoder.
+        UserError: cfg is wrong, the list is empty, a video has no caption but `tokenize` is given,
+            or (while iterating) too many videos are bad, or one hangs its decoder.
     """
     index, count = process
     Preprocessing.from_config(cfg)  # complains about wrong values here, not in a worker
@@ -142,11 +148,17 @@ def train_loader(
             f"data.flip is {cfg.flip} but mirroring a video of {cfg.name} can change its class; "
             f"set data.flip to 0"
         )
+    silent = next((v for v in videos if not v.captions), None) if tokenize is not None else None
+    if silent is not None:
+        raise UserError(
+            f"{silent.path} has no caption in the training list, which training on texts needs; "
+            f"give a list with captions (lines of `path,caption` with this header) as data.train"
+        )
     import grain
 
     _parse_flags()
     ds = grain.MapDataset.source(range(len(videos))).seed(seed).shuffle().repeat(None)
-    record = _TrainRecord(videos, cfg, bad_videos.hanging)
+    record = _TrainRecord(videos, cfg, bad_videos.hanging, tokenize)
     ds = ds.random_map(record)  # before the share: random numbers by position
     share = _HostShare(ds, cfg.batch_size, index, count, start_step)
     return Batches(
@@ -195,8 +207,10 @@ def eval_loader(
     import grain
 
     _parse_flags()
+    facts = Preprocessing.from_config(cfg)
+    transforms.check_views(facts, views[1])  # here, not in a worker
     hanging = bad_videos.hanging if bad_videos is not None else {}
-    record = _EvalRecord(videos, Preprocessing.from_config(cfg), views, hanging)
+    record = _EvalRecord(videos, facts, views, hanging)
     share = range(index, -(-len(videos) // count) * count, count)  # some past the end: padding
     return Batches(
         grain.MapDataset.source(share).map(record),
@@ -212,8 +226,8 @@ class Batches(Iterator[Batch]):
     """Batches of a grain dataset of records, built ahead in a thread.
 
     A record is a dict of clips [R, T, H, W, 3], label, video_id, weight and errors, a list of
-    (video_id, reason). The thread and the worker processes end with the pass, with `close()`, when
-    the object is dropped, or with the program.
+    (video_id, reason), and perhaps text [L] and text_mask [L]. The thread and the worker processes
+    end with the pass, with `close()`, when the object is dropped, or with the program.
     """
 
     def __init__(
@@ -292,8 +306,10 @@ def _build(
         for clip in record["clips"]:
             if batch is None:
                 batch, filled = _padding(clips, clip.shape, label_shape), 0
+                for key in record.keys() & {"text", "text_mask"}:
+                    batch[key] = np.zeros((clips, *record[key].shape), record[key].dtype)
             batch["video"][filled] = clip
-            for key in ("label", "video_id", "weight"):
+            for key in batch.keys() - {"video"}:
                 batch[key][filled] = record[key]
             filled += 1
             if filled == clips:
@@ -330,8 +346,14 @@ def _end(
 class _TrainRecord:
     """Video index -> clips of that video, or of another where it is bad."""
 
-    def __init__(self, videos: Sequence[Video], cfg: Any, hanging: Mapping[str, str]):
-        self._videos, self._cfg, self._hanging = videos, cfg, hanging
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        cfg: Any,
+        hanging: Mapping[str, str],
+        tokenize: Tokenize | None = None,
+    ):
+        self._videos, self._cfg, self._hanging, self._tokenize = videos, cfg, hanging, tokenize
         self._min_frames = cfg.min_frames or sampling.fewest_frames(cfg.sampling, cfg.frames)
 
     def __call__(self, video_id: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -351,7 +373,11 @@ class _TrainRecord:
                 video_id = int(rng.integers(len(self._videos)))
                 continue
             clips = [transforms.train_clip(frames, rng, cfg) for _ in range(cfg.repeats)]
-            return _record(np.stack(clips), video.label, video_id, 1.0, errors)
+            record = _record(np.stack(clips), video.label, video_id, 1.0, errors)
+            if self._tokenize is not None:  # last, so that the clips do not depend on it
+                ids, mask = self._tokenize([video.captions[rng.integers(len(video.captions))]])
+                record |= {"text": ids[0], "text_mask": mask[0]}
+            return record
         return _record(np.zeros((0,), np.uint8), -1, -1, 0.0, errors)  # the parent raises
 
 

@@ -213,12 +213,7 @@ def tube_mask(
         UserError: if the ratio leaves no token kept or none hidden.
     """
     t, h, w = grid
-    num_hidden = int(ratio * h * w)
-    if not 0 < num_hidden < h * w:
-        raise UserError(
-            f"mask_ratio {ratio} hides {num_hidden} of {h}x{w} patches; choose a ratio that hides "
-            f"at least one and keeps at least one"
-        )
+    num_hidden = _check_hidden(int(ratio * h * w), h, w, ratio)
     order = jax.vmap(lambda key: jax.random.permutation(key, h * w))(jax.random.split(rng, batch))
 
     def tube(patches: Array) -> Array:  # [B, S] -> [B, t * S]
@@ -226,6 +221,56 @@ def tube_mask(
         return (slices + jnp.sort(patches)[:, None, :]).reshape(batch, -1)
 
     return tube(order[:, num_hidden:]), tube(order[:, :num_hidden])
+
+
+def _check_hidden(num_hidden: int, h: int, w: int, ratio: float) -> int:
+    if not 0 < num_hidden < h * w:
+        raise UserError(
+            f"mask_ratio {ratio} hides {num_hidden} of {h}x{w} patches; choose a ratio that hides "
+            f"at least one and keeps at least one"
+        )
+    return num_hidden
+
+
+def block_mask(rng: Array, batch: int, grid: tuple[int, int], ratio: float) -> Array:
+    """Hides blocks of neighbouring patches until `ratio` of a frame's are hidden.
+
+    Like BEiT's and BEVT's blockwise masking (arXiv:2106.08254, 2112.01529), for static shapes: 32
+    rectangles are drawn, each of 8 to 30% of the frame and of log-uniform aspect from 0.3 to
+    1 / 0.3; patches are hidden in the order of the first rectangle that covers them, those of the
+    last one, and any that none covers, in random order.
+
+    Args:
+        rng: PRNG key.
+        batch: number of clips B.
+        grid: rows and columns (h, w) of patches.
+        ratio: share of the h * w patches to hide, rounded.
+
+    Returns:
+        keep [B, K]: ascending indices of the visible patches.
+
+    Raises:
+        UserError: if the ratio leaves no patch kept or none hidden.
+    """
+    h, w = grid
+    num_hidden = _check_hidden(round(ratio * h * w), h, w, ratio)
+    box_rng, order_rng = jax.random.split(rng)
+    area, aspect, top, left = jax.random.uniform(box_rng, (4, batch, 32))
+    area = (0.08 + 0.22 * area) * (h * w)
+    aspect = jnp.exp((2 * aspect - 1) * np.log(1 / 0.3))
+    height = jnp.clip(jnp.round(jnp.sqrt(area * aspect)), 1, h)
+    width = jnp.clip(jnp.round(jnp.sqrt(area / aspect)), 1, w)
+    top, left = jnp.floor(top * (h - height + 1)), jnp.floor(left * (w - width + 1))
+
+    def covers(start: Array, size: Array, count: int) -> Array:  # [B, 32, count]
+        place = jnp.arange(count)
+        return (place >= start[..., None]) & (place < (start + size)[..., None])
+
+    inside = covers(top, height, h)[..., :, None] & covers(left, width, w)[..., None, :]
+    inside = inside.reshape(batch, 32, h * w)
+    first = jnp.where(inside.any(1), inside.argmax(1), 32)  # [B, h * w]
+    order = jnp.argsort(first + jax.random.uniform(order_rng, first.shape), axis=1)
+    return jnp.sort(order[:, num_hidden:], axis=1)
 
 
 def running_cell_mask(

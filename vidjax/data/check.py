@@ -51,7 +51,8 @@ def check(
     Args:
         path, root, classes, split: as of `datasets.read_list`.
         out: the manifest; "" is <list>.manifest.jsonl beside the list, or in a folder
-            manifest.jsonl, for HMDB51's split1_train.manifest.jsonl or split1_test.manifest.jsonl.
+            manifest.jsonl, for HMDB51's split1_train.manifest.jsonl or split1_test.manifest.jsonl,
+            for a json of MSR-VTT with several splits <list>.train.manifest.jsonl or .test.
         workers: child processes; 0 is one per core.
         timeout: seconds after which a file counts as hanging its decoder.
 
@@ -63,7 +64,7 @@ def check(
     """
     path, root = os.path.expanduser(path), os.path.expanduser(root)
     out = os.path.expanduser(out) or _default_out(path, split)
-    if path.endswith(".jsonl"):
+    if datasets.is_manifest(path):
         raise UserError(f"{path} is a manifest itself; check the list that it was made from")
     if not os.path.isdir(os.path.dirname(os.path.abspath(out))):
         raise UserError(f"the folder of --out={out} does not exist")
@@ -258,7 +259,10 @@ def _default_out(path: str, split: str) -> str:
         return os.path.join(path, f"split1_{split}.manifest.jsonl")
     if os.path.isdir(path):
         return os.path.join(path, "manifest.jsonl")
-    return os.path.splitext(path)[0] + ".manifest.jsonl"
+    stem = os.path.splitext(path)[0]
+    if datasets.holds_splits(path):
+        stem += f".{split}"
+    return f"{stem}.manifest.jsonl"
 
 
 def _names(videos: Sequence[datasets.Video], path: str, root: str, out: str) -> list[str]:
@@ -309,7 +313,10 @@ def _write(out: str, videos: datasets.VideoList, names: list[str], rows: dict[st
     with open(f"{out}.tmp", "w", encoding="utf-8") as file:
         file.write(json.dumps({"manifest": 1, "classes": videos.classes}) + "\n")
         for item, name in zip(videos, names, strict=True):
-            file.write(json.dumps({**rows[name], "label": item.label}) + "\n")
+            row = {**rows[name], "label": item.label, "captions": item.captions}
+            if not item.captions:
+                del row["captions"]
+            file.write(json.dumps(row) + "\n")
     os.replace(f"{out}.tmp", out)
 
 
@@ -379,7 +386,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("root", "", "folder that the list's relative paths start from")
     flags.DEFINE_string("out", "", "the manifest (default: by LIST; a glob needs one)")
     flags.DEFINE_string("classes", "", "text file with one class name a line")
-    flags.DEFINE_enum("split", "train", ["train", "test"], "of HMDB51's split files")
+    flags.DEFINE_enum("split", "train", ["train", "test"], "of HMDB51 and MSR-VTT")
     flags.DEFINE_integer("workers", 0, "processes (default: one per core)", lower_bound=0)
     flags.DEFINE_float("timeout", 60.0, "seconds after which a decoder counts as hung", 0.1)
     run_main(main)

@@ -13,20 +13,35 @@
     folders          a folder with one folder of videos per class
     manifest .jsonl  what `python -m vidjax.data.check` writes
 
+and with captions, which some videos may have many of:
+
+    text lines       path,caption with this header, by comma or tab, perhaps with a label column; a
+                     path may come again with another caption
+    .jsonl           {"path": ..., "captions": [...]}, perhaps with a label
+    MSR-VTT csv      key,vid_key,video_id,sentence (MSRVTT_JSFUSION_test.csv, the test set 1K-A);
+                     video_id alone (MSRVTT_train.9k.csv), with MSRVTT_data.json beside it
+    MSR-VTT json     videos and sentences ({train_val,test}_videodatainfo.json, MSRVTT_data.json)
+    VATEX json       [{"videoID": ..., "enCap": [...]}]
+    ActivityNet json {"v_...": {"duration", "timestamps", "sentences"}} (ActivityNet Captions); the
+                     sentences make one paragraph, as paragraph retrieval wants it
+
+The videos of the last four are named by their ids, with any known extension, flat in one folder.
+
 Labels may be numbers or names. Names are numbered by a classes file, or else by their sorted order.
 Where a video has several labels, as Epic-Kitchens' noun and verb, text lists need a header that
 names their columns, such as `path,noun,verb` or `path,noun_class,verb_class`, and numbers in them.
 """
 
+import collections
 import csv
 import difflib
 import glob
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from vidjax.errors import UserError
 
@@ -44,13 +59,14 @@ class Video:
     label is -1 where the list has none, and a tuple, one for each of Dataset.groups, for a dataset
     that has several. num_frames and verdict come from a manifest written by
     `vidjax.data.check` (a file that has another number of frames by now is not used); a verdict of
-    None means unchecked.
+    None means unchecked. captions are sentences that each describe the whole video.
     """
 
     path: str
     label: int | tuple[int, ...] = -1
     num_frames: int | None = None
     verdict: str | None = None
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,7 @@ class Dataset:
 
     flip is False where mirroring a video changes its class ("pushing something from left to
     right"). groups are names and sizes of several labels that each video has at once, in the order
-    of a model's outputs; num_classes is then their sum.
+    of a model's outputs; num_classes is then their sum, and 0 where videos have captions only.
     """
 
     name: str
@@ -99,6 +115,10 @@ DATASETS = {
         Dataset("epic_kitchens", 397, groups=(("noun", 300), ("verb", 97))),
         Dataset("demo", 8, flip=False),
         Dataset("demo_pairs", 6, flip=False, groups=(("motion", 4), ("direction", 2))),
+        Dataset("msrvtt", 0),
+        Dataset("vatex", 0),
+        Dataset("activitynet", 0),
+        Dataset("demo_captions", 8, flip=False),
     )
 }
 _GROUPED = {dataset.name: dataset.groups for dataset in DATASETS.values() if dataset.groups}
@@ -116,6 +136,7 @@ class _Row(NamedTuple):
     label: int | str | tuple[int, ...] = -1
     num_frames: int | None = None
     verdict: str | None = None
+    captions: tuple[str, ...] = ()
 
 
 def read_list(
@@ -127,6 +148,7 @@ def read_list(
     split: str = "train",
     num_classes: int | None = None,
     need_labels: bool = False,
+    need_captions: bool = False,
 ) -> VideoList:
     """Reads a list of videos in any of the formats of this module.
 
@@ -137,18 +159,21 @@ def read_list(
         classes: class names in label order, or a text file with one a line. "" takes classes.txt
             beside the list if there is one, or for Epic-Kitchens its EPIC_100_noun_classes.csv and
             EPIC_100_verb_classes.csv.
-        split: "train" or "test"; only the split files of HMDB51 hold both.
+        split: "train" or "test"; only the split files of HMDB51 and the json of MSR-VTT hold both
+            (of its train_val_videodatainfo.json, "test" is the validation split).
         num_classes: labels must be below it; None takes the dataset's.
         need_labels: raise if a video has no label.
+        need_captions: raise if a video has no caption.
 
     Returns:
         VideoList. Videos that a manifest rejects are left out, and a notice counts them. A list
         with several labels a video is read as "custom" too (to check it), but not if need_labels.
+        Where a list has captions, rows of one path are one video.
 
     Raises:
         UserError: the list is missing, its format or a line of it is wrong, a label is out of
-            range, the number of labels is not the dataset's, one path has two different labels, or
-            most of the paths do not exist.
+            range, the number of labels is not the dataset's, one path has two different labels, a
+            label or caption that is needed is missing, or most of the paths do not exist.
     """
     path, root = os.path.expanduser(path), os.path.expanduser(root)
     facts = _facts(dataset)
@@ -166,11 +191,15 @@ def read_list(
         _check_class_count(path, names, num_classes)
     else:
         labels, names, more = _number_labels(path, rows, names, num_classes, need_labels)
+    if need_captions:
+        _check_captions(path, rows)
     videos = tuple(
-        Video(os.path.join(base, row.path), label, row.num_frames, row.verdict)
+        Video(os.path.join(base, row.path), label, row.num_frames, row.verdict, row.captions)
         for row, label in zip(rows, labels, strict=True)
     )
     more += _duplicates(path, rows, labels)
+    if any(row.captions for row in rows):
+        videos = _one_for_each_path(videos)
     rejected = sum(video.verdict == "reject" for video in videos)
     if rejected:
         more.append(f"{path}: {rejected} of {len(videos)} videos are left out, as rejected")
@@ -206,9 +235,9 @@ def _read_rows(
     if not os.path.isfile(path):
         raise UserError(f"list file {path} does not exist")
     if name.endswith(".jsonl"):
-        return _manifest(path)
+        return _jsonl(path)
     if name.endswith(".json"):
-        return _ssv2(path)
+        return _json_list(path, root or folder, split)
     if name.lower().endswith(EXTENSIONS):
         raise UserError(f"{path} is a video; give a list file with lines of `path label`")
     lines = _lines(path)
@@ -217,11 +246,15 @@ def _read_rows(
         if not os.path.isfile(class_index):
             raise UserError(f"{path} is a split of UCF101; put its classInd.txt beside it")
         return _ucf101(path, lines, class_index)
-    columns = lines[0][1].lower().split(",") if lines else []
+    columns = _column_names(lines[0][1]) if lines else []
     if "youtube_id" in columns:
         return _kinetics(path, lines, root or folder)
     if "narration_id" in columns:
         return _epic_kitchens(path, lines, root or folder)
+    if "caption" in columns and any(column in columns for column in _PATH_COLUMNS):
+        return _captioned_text(path, lines, columns), None, []
+    if "video_id" in columns and not any(column in columns for column in _PATH_COLUMNS):
+        return _msrvtt_csv(path, lines, columns, root or folder), None, []
     return _text(path, lines), None, []
 
 
@@ -234,6 +267,20 @@ def is_hmdb51(path: str) -> bool:
     """Whether a list is a folder of HMDB51's split files."""
     pattern = os.path.join(glob.escape(path), "*_test_split1.txt")
     return os.path.isdir(path) and bool(glob.glob(pattern))
+
+
+def is_manifest(path: str) -> bool:
+    """Whether a list was written by vidjax.data.check."""
+    if not path.endswith(".jsonl") or not os.path.isfile(path):
+        return False
+    lines = _lines(path)
+    return bool(lines) and lines[0][1].startswith('{"manifest"')
+
+
+def holds_splits(path: str) -> bool:
+    """Whether a list is a json of MSR-VTT with several splits, of which one is read."""
+    is_json = path.endswith(".json") and os.path.isfile(path)
+    return is_json and len(_msrvtt_splits(_json(path))) > 1
 
 
 def _lines(path: str) -> list[tuple[int, str]]:
@@ -251,6 +298,11 @@ def _lines(path: str) -> list[tuple[int, str]]:
         if text:
             lines.append((number, text))
     return lines
+
+
+def _column_names(line: str) -> list[str]:
+    """A header's words, by comma or tab."""
+    return [word.strip('" ').lower() for word in re.split(r"[,\t]", line)]
 
 
 def _bad_line(path: str, where: str, line: object, expected: str) -> UserError:
@@ -345,7 +397,7 @@ def _separator(path: str, lines: list[str]) -> str | None:
         return best
     raise UserError(
         f"cannot tell the format of {path}, whose first line is {lines[0][:120]!r}; "
-        "expected `path label`, separated by a space, comma or tab"
+        "expected `path label`, separated by a space, comma or tab, or a header `path,caption`"
     )
 
 
@@ -369,7 +421,7 @@ def _kinetics(
     path: str, lines: list[tuple[int, str]], base: str
 ) -> tuple[list[_Row], None, list[str]]:
     """The official csv; clips are {id}_{start:06d}_{end:06d}.mp4, flat or in class folders."""
-    columns = [word.strip().lower() for word in lines[0][1].split(",")]
+    columns = _column_names(lines[0][1])
     entries = []
     for number, line in lines[1:]:
         fields = next(csv.reader([line]))
@@ -396,7 +448,7 @@ def _epic_kitchens(
     path: str, lines: list[tuple[int, str]], base: str
 ) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
     """The official csv, which cuts long videos; its test list has no labels."""
-    columns = [word.strip('" ').lower() for word in lines[0][1].split(",")]
+    columns = _column_names(lines[0][1])
     groups, entries = _group_columns(columns), []
     for number, line in lines[1:]:
         where = f"line {number}"
@@ -449,11 +501,31 @@ def _epic_kitchens_classes(folder: str) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _ssv2(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+def _json_list(
+    path: str, base: str, split: str
+) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+    """Tells the datasets with json files apart by what is in them."""
+    content = _json(path)
+    try:
+        if isinstance(content, dict):
+            if "sentences" in content:
+                return _msrvtt_json(path, content, base, split)
+            return _activitynet(content, base), None, []
+        if all("videoID" in entry for entry in content):
+            return _vatex(content, base), None, []
+        if all("id" in entry for entry in content):
+            return _ssv2(path, content)
+    except (AttributeError, KeyError, TypeError):
+        pass
+    raise UserError(
+        f'{path} is none of the json lists: SSv2 [{{"id": "1", …}}, …], VATEX [{{"videoID": …, '
+        f'"enCap": […]}}, …], MSR-VTT {{"videos": […], "sentences": […]}}, ActivityNet Captions '
+        f'{{"v_…": {{"sentences": […]}}, …}}'
+    )
+
+
+def _ssv2(path: str, entries: list[dict]) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
     """Something-Something: {id}.webm, classes by template; the test file has ids only."""
-    entries = _json(path)
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and "id" in e for e in entries):
-        raise UserError(f'{path} is not a list of SSv2, which looks like [{{"id": "1", …}}, …]')
     classes = None
     if any("template" in entry for entry in entries):
         folder = os.path.dirname(path)
@@ -547,8 +619,129 @@ def _folders(path: str) -> tuple[list[_Row], tuple[str, ...], list[str]]:
     return rows, tuple(classes), []
 
 
-def _manifest(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
-    """Written by `vidjax.data.check`: a line of facts about the list, then a line per video."""
+# --- captions -----------------------------------------------------------------------------------
+
+
+def _captions(texts: Sequence[str]) -> tuple[str, ...]:
+    """Texts without line breaks, and without the empty ones; TypeError if they are not texts."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("captions are a list of texts")
+    return tuple(filter(None, (" ".join(text.split()) for text in texts)))
+
+
+def _captioned_text(path: str, lines: list[tuple[int, str]], columns: list[str]) -> list[_Row]:
+    """path,caption and perhaps more columns, by comma or tab; the header names them."""
+    separator = "\t" if "\t" in lines[0][1] else ","
+    video = next(column for column in _PATH_COLUMNS if column in columns)
+    label_column = next((column for column in _LABEL_COLUMNS if column in columns), None)
+    rows = []
+    for number, line in lines[1:]:
+        where, fields = f"line {number}", _fields(line, separator)
+        if len(fields) != len(columns):
+            expected = f'`{lines[0][1]}`, with "quotes" round a caption that holds a separator'
+            raise _bad_line(path, where, line, expected.replace("\t", "<tab>"))
+        row = dict(zip(columns, fields, strict=True))
+        label = row.get(label_column) or "-1"
+        label = int(label) if _is_int(label) else label
+        rows.append(_Row(where, row[video], label, captions=_captions([row["caption"]])))
+    return rows
+
+
+def _by_id(folder: str) -> Callable[..., str]:
+    """find(*ids): the file of the first of the ids that a folder has one of, or {ids[0]}.mp4."""
+    found = {}
+    for name in sorted(os.listdir(folder or ".")):
+        stem, extension = os.path.splitext(name)
+        if extension.lower() in EXTENSIONS:
+            found.setdefault(stem, name)
+
+    def find(*ids: str) -> str:
+        return next((found[i] for i in ids if i in found), f"{ids[0]}.mp4")
+
+    return find
+
+
+def _msrvtt_csv(
+    path: str, lines: list[tuple[int, str]], columns: list[str], base: str
+) -> list[_Row]:
+    """A line for each caption; or one for each video, whose captions MSRVTT_data.json has."""
+    captions = None
+    if "sentence" not in columns:
+        beside = os.path.join(os.path.dirname(path), "MSRVTT_data.json")
+        if not os.path.isfile(beside):
+            raise UserError(f"{path} lists videos of MSR-VTT; put MSRVTT_data.json beside it")
+        captions = _msrvtt_captions(_json(beside))
+    rows, find = [], _by_id(base)
+    for number, line in lines[1:]:
+        try:
+            row = dict(zip(columns, next(csv.reader([line])), strict=True))
+        except ValueError:
+            raise _bad_line(path, f"line {number}", line, f"`{lines[0][1]}`") from None
+        video = row["video_id"]
+        texts = _captions([row["sentence"]]) if captions is None else captions.get(video, ())
+        rows.append(_Row(f"line {number}", find(video), captions=texts))
+    return rows
+
+
+def _msrvtt_json(
+    path: str, content: dict, base: str, split: str
+) -> tuple[list[_Row], None, list[str]]:
+    """MSR-VTT's own format. A file of one split is read whole, whatever split is asked for."""
+    splits, notices = _msrvtt_splits(content), []
+    captions, find = _msrvtt_captions(content), _by_id(base)
+    if len(splits) > 1:
+        wanted = ("train",) if split == "train" else ("test", "validate")
+        chosen = next((name for name in wanted if name in splits), None)
+        if chosen is None:
+            raise UserError(f"{path} has splits {', '.join(splits)}, but none for {split}")
+        notices.append(f"{path}: of its splits {', '.join(splits)}, {chosen} is read")
+        splits = [chosen]
+    rows = [
+        _Row(video["video_id"], find(video["video_id"]), captions=captions[video["video_id"]])
+        for video in content["videos"]
+        if video.get("split", "") in splits
+    ]
+    return rows, None, notices
+
+
+def _msrvtt_splits(content: Any) -> list[str]:
+    """Names of the splits in a json of MSR-VTT; [] of any other."""
+    if not isinstance(content, dict) or not isinstance(content.get("videos"), list):
+        return []
+    return sorted({video.get("split", "") for video in content["videos"]})
+
+
+def _msrvtt_captions(content: dict) -> dict[str, tuple[str, ...]]:
+    """All captions by video_id, also those that are the same; () for videos without."""
+    captions = collections.defaultdict(list)
+    for sentence in content["sentences"]:
+        captions[sentence["video_id"]].append(sentence["caption"])
+    return {
+        video["video_id"]: _captions(captions[video["video_id"]]) for video in content["videos"]
+    }
+
+
+def _vatex(entries: list[dict], base: str) -> list[_Row]:
+    """{id}_{start:06d}_{end:06d}.mp4 with English captions; the private test set has none."""
+    find = _by_id(base)
+    return [
+        _Row(entry["videoID"], find(entry["videoID"]), captions=_captions(entry.get("enCap", [])))
+        for entry in entries
+    ]
+
+
+def _activitynet(content: dict, base: str) -> list[_Row]:
+    """One paragraph a video, of the sentences in their order; files are v_{id} or {id}."""
+    find, rows = _by_id(base), []
+    for video, entry in content.items():
+        paragraph = " ".join(_captions(entry["sentences"]))
+        name = find(video, video.removeprefix("v_"))
+        rows.append(_Row(video, name, captions=_captions([paragraph])))
+    return rows
+
+
+def _jsonl(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+    """Videos with captions, or a manifest of `vidjax.data.check`: first a line about the list."""
     rows, classes = [], None
     for number, line in _lines(path):
         try:
@@ -556,11 +749,17 @@ def _manifest(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]
             if "manifest" in entry:
                 classes = entry["classes"] and tuple(entry["classes"])
                 continue
+            captions = _captions(entry.get("captions", []))
+            if "captions" in entry:
+                entry = {"label": -1, "frames": None, "verdict": None} | entry
             label = entry["label"]
             label = tuple(map(int, label)) if isinstance(label, list) else label
-            facts = entry["path"], label, entry["frames"], entry["verdict"]
-        except (ValueError, KeyError, TypeError):
-            expected = "a JSON object with path, label, frames and verdict (written by data.check)"
+            facts = entry["path"], label, entry["frames"], entry["verdict"], captions
+        except (ValueError, KeyError, TypeError, AttributeError):
+            expected = (
+                "a JSON object with path and captions, or with path, label, frames and verdict "
+                "(written by data.check)"
+            )
             raise _bad_line(path, f"line {number}", line, expected) from None
         rows.append(_Row(f"line {number}", *facts))
     return rows, classes, []
@@ -679,8 +878,31 @@ def _number_labels(
     return labels, classes, notices
 
 
+def _check_captions(path: str, rows: list[_Row]) -> None:
+    captioned = {row.path for row in rows if row.captions}
+    for row in rows:
+        if row.path not in captioned:
+            raise UserError(
+                f"{path} {row.where}: {row.path} has no caption; write `path,caption` lines with "
+                f"this header, as training on texts and retrieval need them"
+            )
+
+
+def _one_for_each_path(videos: tuple[Video, ...]) -> tuple[Video, ...]:
+    """One video for each path, with the captions of all its rows."""
+    merged: dict[str, Video] = {}
+    for video in videos:
+        first = merged.setdefault(video.path, video)
+        if first is not video:
+            new = tuple(text for text in video.captions if text not in first.captions)
+            merged[video.path] = replace(first, captions=first.captions + new)
+    return tuple(merged.values())
+
+
 def _duplicates(path: str, rows: list[_Row], labels: list[int]) -> list[str]:
+    """Raises if a path has two labels; a notice if it comes again without another caption."""
     first: dict[str, tuple[_Row, int]] = {}
+    seen: set[tuple[str, tuple[str, ...]]] = set()
     repeated = []
     for row, label in zip(rows, labels, strict=True):
         earlier, earlier_label = first.setdefault(row.path, (row, label))
@@ -689,8 +911,9 @@ def _duplicates(path: str, rows: list[_Row], labels: list[int]) -> list[str]:
                 f"{path} {row.where}: {row.path} has label {label} "
                 f"but {earlier_label} in {earlier.where}; a video has one label"
             )
-        if earlier is not row:
+        if (row.path, row.captions) in seen:
             repeated.append(row)
+        seen.add((row.path, row.captions))
     if not repeated:
         return []
     return [f"{path}: paths listed twice: {len(repeated)}, such as {repeated[0].path}"]

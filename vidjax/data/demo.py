@@ -8,7 +8,10 @@ in every class. The textures are smooth, so that a hidden patch can be guessed f
 Classes come in pairs, one the other played backwards; for models that give several answers at once
 there are lists with two labels for each clip, what moves how and in which direction.
 
-    python -m vidjax.data.demo FOLDER
+For models of video and text there is a second set, where all shapes of a clip have one of eight
+colours, and sentences say colour and motion: "red shapes sliding left".
+
+    python -m vidjax.data.demo FOLDER [--captions]
 """
 
 import concurrent.futures
@@ -17,9 +20,12 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 
 import numpy as np
+from absl import flags
 
+from vidjax.data.text import train_tokenizer
 from vidjax.errors import UserError, run_main
 
 CLASSES = (
@@ -34,8 +40,29 @@ CLASSES = (
 )
 MOTIONS = ("sliding sideways", "sliding vertically", "turning", "changing size")
 DIRECTIONS = ("left, up, counterclockwise or smaller", "right, down, clockwise or larger")
-# The lists of the datasets of this name.
-LISTS = {"demo": "{split}.csv", "demo_pairs": "pairs/{split}.csv"}
+COLOURS = {  # RGB
+    "red": (1.0, 0.08, 0.08),
+    "orange": (1.0, 0.5, 0.0),
+    "yellow": (1.0, 0.95, 0.1),
+    "green": (0.1, 0.85, 0.1),
+    "cyan": (0.1, 0.95, 1.0),
+    "blue": (0.12, 0.2, 1.0),
+    "purple": (0.6, 0.15, 1.0),
+    "pink": (1.0, 0.5, 0.85),
+}
+CAPTIONS = (
+    "{colour} shapes {motion}",
+    "a video of {colour} shapes {motion}",
+    "shapes of {colour} colour {motion}",
+    "{motion}: {colour} shapes",
+    "here {colour} shapes are {motion}",
+)
+# Where make and make_captioned put the lists of the dataset of a name.
+LISTS = {
+    "demo": "{split}.csv",
+    "demo_pairs": "pairs/{split}.csv",
+    "demo_captions": "{split}.csv",
+}
 _FPS = 12
 _SHAPES = 3  # in one period of the sheet
 _PERIOD = 0.75  # of the sheet, as a share of the picture at scale 1
@@ -69,17 +96,78 @@ def make(
     Raises:
         UserError: the folder holds something else, or another demo set.
     """
-    if size % 2 or size < 16:
-        raise UserError(f"demo: size={size} must be even and at least 16")
-    folder = os.path.abspath(os.path.expanduser(folder))
     settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
     settings["version"] = 2  # of what is written
+    return _make(folder, settings, _write)
+
+
+def make_captioned(
+    folder: str | os.PathLike,
+    *,
+    num_train: int = 512,
+    num_val: int = 64,
+    size: int = 64,
+    frames: int = 24,
+    seed: int = 0,
+) -> str:
+    """Makes the demo set with captions, or reuses the one that is there, as `make` does.
+
+    Args:
+        folder: gets clips/*.mp4, train.csv and val.csv (`path,label,caption`, relative), where the
+            label is the motion, classes.txt, and tokenizer.model for the captions. A training clip
+            has two captions in different words, a validation clip one.
+        num_train, num_val: number of clips, spread evenly over the 64 pairs of motion and colour;
+            the latter at most 64, so that a caption has one right answer.
+        size, frames, seed: as of `make`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: as of `make`, or there are too many validation clips.
+    """
+    if num_val > len(CLASSES) * len(COLOURS):
+        raise UserError(f"demo: num_val={num_val} must be at most 64, to have one pair in each")
+    settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
+    settings |= {"set": "captions", "version": 1}
+    return _make(folder, settings, _write_captioned)
+
+
+def list_of(name: str, split: str, folder: str | os.PathLike) -> str:
+    """The list of a demo dataset; makes the set first where it is missing.
+
+    Args:
+        name: a key of LISTS.
+        split: "train" or "val".
+        folder: of the demo set; the one with captions lies beside it, as {folder}_captions.
+    """
+    make_it = _captioned_set if name == "demo_captions" else make
+    return os.path.join(make_it(folder), LISTS[name].format(split=split))
+
+
+def tokenizer_of(folder: str | os.PathLike) -> str:
+    """The tokenizer.model of `list_of("demo_captions", ..., folder)`; makes the set if missing."""
+    return os.path.join(_captioned_set(folder), "tokenizer.model")
+
+
+def _captioned_set(folder: str | os.PathLike) -> str:
+    return make_captioned(os.path.normpath(os.fspath(folder)) + "_captions")
+
+
+def _make(
+    folder: str | os.PathLike,
+    settings: dict[str, int | str],
+    write: Callable[[str, dict], None],
+) -> str:
+    if settings["size"] % 2 or settings["size"] < 16:
+        raise UserError(f"demo: size={settings['size']} must be even and at least 16")
+    folder = os.path.abspath(os.path.expanduser(folder))
     if _is_finished(folder, settings):
         return folder
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     aside = tempfile.mkdtemp(prefix=os.path.basename(folder) + ".", dir=os.path.dirname(folder))
     try:
-        _write(aside, settings)
+        write(aside, settings)
         os.chmod(aside, 0o755)  # mkdtemp makes it private
         try:
             os.rename(aside, folder)
@@ -91,7 +179,7 @@ def make(
     return folder
 
 
-def _is_finished(folder: str, settings: dict[str, int]) -> bool:
+def _is_finished(folder: str, settings: dict[str, int | str]) -> bool:
     if not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder)):
         return False
     try:
@@ -138,13 +226,47 @@ def _write(folder: str, settings: dict[str, int]) -> None:
         json.dump(settings, file)
 
 
+def _write_captioned(folder: str, settings: dict[str, int | str]) -> None:
+    os.mkdir(os.path.join(folder, "clips"))
+    size, frames, seed = settings["size"], settings["frames"], settings["seed"]
+
+    def write_clip(path: str, label: int, colour: str, key: tuple[int, ...]) -> None:
+        _encode(os.path.join(folder, path), _render(label, size, frames, key, colour))
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs, captions = [], []
+        for split, name in enumerate(("train", "val")):
+            rows = [("path", "label", "caption")]
+            for i in range(settings[f"num_{name}"]):
+                path, label = f"clips/{name}_{i:05d}.mp4", i % len(CLASSES)
+                colour = list(COLOURS)[i // len(CLASSES) % len(COLOURS)]
+                key = (seed, split, i, 1)  # no clip of the set without captions
+                jobs.append(pool.submit(write_clip, path, label, colour, key))
+                wordings = np.random.default_rng(key).permutation(CAPTIONS)[: 2 - split]
+                rows += [
+                    (path, label, words.format(colour=colour, motion=CLASSES[label]))
+                    for words in wordings
+                ]
+            _write_csv(folder, LISTS["demo_captions"], name, rows)
+            captions += [caption for _, _, caption in rows[1:]]
+        for job in jobs:
+            job.result()
+    train_tokenizer(captions, os.path.join(folder, "tokenizer.model"), 128)
+    with open(os.path.join(folder, "classes.txt"), "w", encoding="utf-8") as file:
+        file.writelines(f"{name}\n" for name in CLASSES)
+    with open(os.path.join(folder, "demo.json"), "w", encoding="utf-8") as file:
+        json.dump(settings, file)
+
+
 def _write_csv(folder: str, name: str, split: str, rows: list[tuple]) -> None:
     with open(os.path.join(folder, name.format(split=split)), "w", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndarray:
-    """One clip, uint8 [T, size, size, 3]."""
+def _render(
+    label: int, size: int, frames: int, key: tuple[int, ...], colour_name: str = ""
+) -> np.ndarray:
+    """One clip, uint8 [T, size, size, 3]; its shapes have colours at random, or that one."""
     rng = np.random.default_rng(key)
     background = _background(rng, size)
     # Classes come in pairs, one the other played backwards. In a frame the sheet moves by about
@@ -165,7 +287,10 @@ def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndar
         along, across = _rotate(du, dv, np.float32(rng.uniform(0, 2 * np.pi)))
         alpha = _shape(rng.integers(3), rng.uniform(0.5, 0.75), along, across, size * _PERIOD)
         colour = rng.uniform(0.5, 1, 3).astype(np.float32)
-        shaded = (225 + 20 * along - _LIGHT * y)[..., None] * (colour / colour.max())
+        colour = colour / colour.max()
+        if colour_name:  # each shape a little brighter or darker
+            colour = np.float32(COLOURS[colour_name]) * colour.mean()
+        shaded = (225 + 20 * along - _LIGHT * y)[..., None] * colour
         video += alpha[..., None] * (shaded - video)
     return np.clip(np.rint(video), 0, 255).astype(np.uint8)
 
@@ -220,14 +345,16 @@ def _encode(path: str, video: np.ndarray) -> None:
 
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
-        raise UserError("usage: python -m vidjax.data.demo FOLDER")
-    folder = make(argv[1])
+        raise UserError("usage: python -m vidjax.data.demo FOLDER [--captions]")
+    captions = flags.FLAGS["captions"].value
+    folder = (make_captioned if captions else make)(argv[1])
     print(f"demo set in {folder}; train on it with")
     print(
-        f"  --config.data.name=demo --config.data.train={folder}/train.csv"
-        f" --config.data.val={folder}/val.csv"
+        f"  --config.data.name={'demo_captions' if captions else 'demo'}"
+        f" --config.data.train={folder}/train.csv --config.data.val={folder}/val.csv"
     )
 
 
 if __name__ == "__main__":
+    flags.DEFINE_bool("captions", False, "the set with captions")
     run_main(main)

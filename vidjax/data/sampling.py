@@ -11,12 +11,16 @@ One random clip for training (`train_indices`) and fixed clips for evaluation an
                     VideoMAE fine-tuning on Something-Something.
     dense_cycle     every `stride`-th frame; training starts anywhere; evaluation starts spread
                     over the frames; shorter videos are played again from their start. ViViT.
+    linspace        the whole video: one frame from each of `frames` equal parts, which need not
+                    be whole frames long; evaluation takes their first. `stride` is not used.
+                    VideoPrism.
 
 For one clip of a video in hand (prediction, validation while training) ask for one view: the
-middle clip at the exact stride, or the centres of the segments.
+middle clip at the exact stride, the centres of the segments, or the first frames of the parts.
 
 Sources: MCG-NJU/VideoMAE kinetics.py and ssv2.py; OpenGVLab/VideoMAEv2 dataset/datasets.py;
-google-deepmind/dmvr processors.py, which google-research/scenic reads videos with.
+google-deepmind/dmvr processors.py, which google-research/scenic reads videos with;
+google-deepmind/videoprism colabs/videoprism_video_encoder_demo.ipynb.
 """
 
 import numpy as np
@@ -25,11 +29,12 @@ from vidjax.errors import UserError
 
 
 def check_sampling(sampling: str) -> None:
-    """Raises UserError if `sampling` is not one of the four names above."""
-    if sampling not in ("dense", "dense_linspace", "segment", "dense_cycle"):
+    """Raises UserError if `sampling` is not one of the names above."""
+    if sampling not in ("dense", "dense_linspace", "segment", "dense_cycle", "linspace"):
         raise UserError(
             f"data.sampling is {sampling!r}; choose 'dense' (exact stride), 'dense_linspace' "
-            f"(VideoMAE fine-tuning), 'segment' (one frame per segment) or 'dense_cycle' (ViViT)"
+            f"(VideoMAE fine-tuning), 'segment' (one frame per segment), 'dense_cycle' (ViViT) or "
+            f"'linspace' (the whole video, VideoPrism)"
         )
 
 
@@ -47,13 +52,16 @@ def train_indices(
 ) -> np.ndarray:
     """Frame indices [frames] of one random clip.
 
-    Short videos repeat their last frame, or with "dense_cycle" all of their frames.
+    Short videos repeat their last frame, with "dense_cycle" all of their frames one after the
+    other, and with "linspace" each.
 
-    Raises UserError if `sampling` is not one of the four names above.
+    Raises UserError if `sampling` is not one of the names above.
     """
     check_sampling(sampling)
     if sampling == "segment":
         return random_segments(num_frames, frames, rng)
+    if sampling == "linspace":
+        return random_linspace(num_frames, frames, rng)
     clips = {
         "dense": random_dense,
         "dense_linspace": random_dense_linspace,
@@ -67,11 +75,13 @@ def view_indices(
 ) -> np.ndarray:
     """Frame indices [views, frames] of the clips that evaluation averages over.
 
-    Raises UserError if `sampling` is not one of the four names above.
+    Raises UserError if `sampling` is not one of the names above.
     """
     check_sampling(sampling)
     if sampling == "segment":
         return segment_views(num_frames, frames, views)
+    if sampling == "linspace":
+        return linspace_views(num_frames, frames, views)
     clips = dense_cycle_views if sampling == "dense_cycle" else dense_views
     return clips(num_frames, frames, stride, views)
 
@@ -172,6 +182,26 @@ def segment_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
     tick = num_frames / frames
     offsets = [tick / 2] if views == 1 else [view * tick / views for view in range(views)]
     return np.stack([(offset + tick * np.arange(frames)).astype(np.int64) for offset in offsets])
+
+
+def random_linspace(num_frames: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """The frame at a random point of each of `frames` equal parts of the video.
+
+    VideoPrism's training code is not public; this is what its evaluation is one draw of.
+    """
+    points = (np.arange(frames) + rng.random(frames)) * (num_frames / frames)
+    return np.minimum(points.astype(np.int64), num_frames - 1)  # rounding may reach the end
+
+
+def linspace_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
+    """The first frame of each of `frames` equal parts of the video, [views, frames] (VideoPrism).
+
+    That is one view, all that VideoPrism takes; further ones start between, evenly.
+    """
+    # Truncated from linspace's own floats: i * num_frames // frames differs now and then.
+    first = np.linspace(0, num_frames, frames, endpoint=False)
+    later = np.arange(views)[:, None] * (num_frames / frames / views)
+    return (first + later).astype(np.int64)
 
 
 def _cycle(start: int, num_frames: int, frames: int, stride: int) -> np.ndarray:

@@ -3,19 +3,28 @@
 Shapes: T frames, S views or the crop's side, [T, H, W, 3] RGB in, [T, size, size, 3] out.
 Every box and every operation is drawn once per clip, so that motion stays motion.
 
-Three resize conventions exist in this field; with and without antialias they differ by up to 58
-levels when shrinking 2.3x:
+The resize conventions of this field; with and without antialias they differ by up to 58 levels
+when shrinking 2.3x:
     cv2_linear    OpenCV INTER_LINEAR, no antialias; centre crop at int(round((side - size) / 2)).
                   The original VideoMAE and VideoMAEv2 evaluation.
     pil_bilinear  Pillow BILINEAR, antialiased; centre crop at (side - size) // 2.
                   Hugging Face image processors (and torchvision, within one level).
+    pil_bicubic   the same with BICUBIC. Hugging Face's processor of VideoPrism.
+    pil_lanczos   the same with LANCZOS, and the longer side rounded where the others truncate it.
+                  The original VideoPrism (mediapy).
     tf_bilinear   TensorFlow's bilinear, no antialias, its fractions cut off (so half a level darker
                   in the mean); centre crop at (side - size) // 2, of several crops at
                   ceil((side - size) / 2). The original ViViT (Scenic, DMVR).
 
+And the ways to make evaluation frames square:
+    crop          the shorter side to `short_side`, then crops of `size`.
+    stretch       both sides to `size`, whatever that does to the aspect. Hugging Face's VideoPrism.
+    crop_first    the largest central square, resized to `size`. KerasHub.
+
 Sources: MCG-NJU/VideoMAE kinetics.py, video_transforms.py, transforms.py, rand_augment.py;
 timm/data/auto_augment.py; google-deepmind/dmvr modalities.py, processors.py;
-google-research/scenic dataset_lib/video_ops.py. Random erasing, colour jitter, mixup and
+google-research/scenic dataset_lib/video_ops.py; google-deepmind/videoprism colabs;
+keras-team/keras-hub video_prism_image_converter.py. Random erasing, colour jitter, mixup and
 normalisation follow in augment.py, on the device: the references do them after crop and flip.
 """
 
@@ -35,7 +44,13 @@ from vidjax.data.sampling import check_sampling, view_indices
 from vidjax.data.video import read_frames
 from vidjax.errors import UserError
 
-_RESIZES = ("cv2_linear", "pil_bilinear", "tf_bilinear")
+_PIL_FILTERS = {
+    "pil_bilinear": Image.Resampling.BILINEAR,
+    "pil_bicubic": Image.Resampling.BICUBIC,
+    "pil_lanczos": Image.Resampling.LANCZOS,
+}
+_RESIZES = ("cv2_linear", "tf_bilinear", *_PIL_FILTERS)
+_FITS = ("crop", "stretch", "crop_first")
 _JITTER = (0.9, 1.33)  # factors of height and width in every recipe of ViViT
 _FILL = (128, 128, 128)  # of what RandAugment's geometric operations uncover
 _RANDAUGMENT_OPS = (
@@ -52,8 +67,11 @@ class Preprocessing:
     Attributes:
         frames, stride, sampling: clips as in vidjax/data/sampling.py.
         size: side of the square crop, in pixels.
-        short_side: what the frame's shorter side is resized to before evaluation crops.
-        resize: "cv2_linear", "pil_bilinear" or "tf_bilinear", see the module.
+        short_side: what the frame's shorter side is resized to before evaluation crops; of fit
+            "crop" only.
+        resize: "cv2_linear", "pil_bilinear", "pil_bicubic", "pil_lanczos" or "tf_bilinear", see
+            the module.
+        fit: "crop", "stretch" or "crop_first", see the module.
         mean, std: of RGB in [0, 1].
         temporal_views, spatial_views: the published evaluation protocol.
         view_average: "softmax" averages probabilities over the views, "logits" logits.
@@ -73,15 +91,17 @@ class Preprocessing:
     temporal_views: int = 5
     spatial_views: int = 3
     view_average: str = "softmax"
+    fit: str = "crop"
 
     def __post_init__(self):
         # JSON and config files hold lists.
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         _check_choice("resize", self.resize, _RESIZES)
+        _check_choice("fit", self.fit, _FITS)
         _check_choice("view_average", self.view_average, ("softmax", "logits"))
         check_sampling(self.sampling)
-        if self.size > self.short_side:
+        if self.fit == "crop" and self.size > self.short_side:
             raise UserError(
                 f"a crop of size {self.size} does not fit a short_side of {self.short_side}; "
                 f"set short_side to at least {self.size}"
@@ -108,11 +128,21 @@ def check_training(cfg: Any) -> None:
         )
 
 
+def check_views(preprocessing: Preprocessing, spatial_views: int) -> None:
+    """Raises UserError if `fit` makes one square of a frame and more spatial views are asked."""
+    if spatial_views != 1 and preprocessing.fit != "crop":
+        raise UserError(
+            f"fit {preprocessing.fit!r} makes one square of a frame, not {spatial_views} spatial "
+            f"views; set the spatial views to 1, or fit to 'crop'"
+        )
+
+
 def train_clip(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
     """One augmented clip [T, size, size, 3] of frames [T, H, W, 3], in the reference's order.
 
-    `cfg` is the config's data block: rand_augment, augment, flip, size, short_side, resize; see
-    check_training. VideoMAE's RandAugment sees whole frames, Scenic's the flipped crop.
+    `cfg` is the config's data block: rand_augment, augment, flip, size, short_side, resize, and
+    fit (of augment "center_crop" only); see check_training. VideoMAE's RandAugment sees whole
+    frames, Scenic's the flipped crop.
     """
     scenic = _is_scenic(cfg.rand_augment)
     if cfg.rand_augment and not scenic:
@@ -129,12 +159,16 @@ def train_clip(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.nda
 def eval_views(
     frames: np.ndarray, preprocessing: Preprocessing, spatial_views: int = 1
 ) -> np.ndarray:
-    """Spatial crops [spatial_views, T, size, size, 3]: the centre one, or evenly along the side."""
-    frames = resize_short_side(frames, preprocessing.short_side, preprocessing.resize)
-    size = preprocessing.size
+    """Spatial crops [spatial_views, T, size, size, 3]: the centre one, or evenly along the side.
+
+    Raises UserError as check_views does.
+    """
+    facts, size = preprocessing, preprocessing.size
+    check_views(facts, spatial_views)
     if spatial_views == 1:
-        return center_crop(frames, size, preprocessing.resize)[None]
-    return spatial_crops(frames, size, spatial_views, preprocessing.resize)
+        return _central(frames, facts)[None]
+    frames = resize_short_side(frames, facts.short_side, facts.resize)
+    return spatial_crops(frames, size, spatial_views, facts.resize)
 
 
 def prepare(
@@ -198,16 +232,20 @@ def resize(frames: np.ndarray, height: int, width: int, convention: str) -> np.n
             target[:] = np.minimum(exact + 1e-4, 255)
         else:
             image = Image.fromarray(np.ascontiguousarray(frame))
-            target[:] = image.resize((width, height), Image.Resampling.BILINEAR)
+            target[:] = image.resize((width, height), _PIL_FILTERS[convention])
     return out
 
 
 def resize_short_side(frames: np.ndarray, short_side: int, convention: str) -> np.ndarray:
-    """Scales the shorter side to `short_side` and the longer in proportion, truncated to int."""
+    """Scales the shorter side to `short_side` and the longer in proportion, as an int.
+
+    It is truncated, and in "pil_lanczos" rounded.
+    """
     height, width = frames.shape[1:3]
+    whole = round if convention == "pil_lanczos" else int
     if height < width:
-        return resize(frames, short_side, int(short_side * width / height), convention)
-    return resize(frames, int(short_side * height / width), short_side, convention)
+        return resize(frames, short_side, whole(short_side * width / height), convention)
+    return resize(frames, whole(short_side * height / width), short_side, convention)
 
 
 def center_crop(frames: np.ndarray, size: int, convention: str) -> np.ndarray:
@@ -423,8 +461,7 @@ def _random_resized(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> n
 
 
 def _centered(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
-    frames = resize_short_side(frames, cfg.short_side, cfg.resize)
-    return center_crop(frames, cfg.size, cfg.resize)
+    return _central(frames, Preprocessing.from_config(cfg))
 
 
 def _scale_jittered(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
@@ -438,6 +475,22 @@ _CROPS = {
     "scale_jitter": _scale_jittered,
     "center_crop": _centered,
 }
+
+
+def _central(frames: np.ndarray, facts: Preprocessing) -> np.ndarray:
+    """The one square [T, size, size, 3] of evaluation frames [T, H, W, 3], as `fit` makes it."""
+    size = facts.size
+    match facts.fit:
+        case "stretch":
+            return resize(frames, size, size, facts.resize)
+        case "crop_first":
+            height, width = frames.shape[1:3]
+            side = min(height, width)
+            box = ((height - side) // 2, (width - side) // 2, side, side)
+            return resize(_crop(frames, box), size, size, facts.resize)
+        case _:
+            frames = resize_short_side(frames, facts.short_side, facts.resize)
+            return center_crop(frames, size, facts.resize)
 
 
 def _crop(frames: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:

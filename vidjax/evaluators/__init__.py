@@ -5,10 +5,11 @@ it knows no model. Figures are summed on the host over all processes.
 """
 
 import dataclasses
+import functools
 import importlib
 import pathlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -18,6 +19,7 @@ from jax.experimental import multihost_utils
 from vidjax.errors import UserError
 
 Batches = Iterator[dict[str, jax.Array]]
+_TEXTS = 256  # embedded at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Context:
         workdir: where figures are written.
         groups: names and sizes of several answers in one output, such as (("noun", 300),
             ("verb", 97)); labels are then [B, number of groups].
+        captions: split -> captions of each video; None when the data has none.
+        tokenize: texts -> token ids int32 [K, L] and mask bool [K, L], True at real tokens; None
+            when the model reads no text.
+        classes: names of the classes of the evaluated list in label order, where they are known.
+        put: places this host's rows of a batch on the mesh.
+        parts: that a batch is split into on the mesh; must divide its rows.
     """
 
     predict: Mapping[str, Callable]
@@ -41,6 +49,69 @@ class Context:
     num_classes: int
     workdir: pathlib.Path
     groups: tuple[tuple[str, int], ...] = ()
+    captions: Callable[[str], Sequence[tuple[str, ...]]] | None = None
+    tokenize: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]] | None = None
+    classes: tuple[str, ...] | None = None
+    put: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]] = jax.device_put
+    parts: int = 1
+
+    @functools.cached_property
+    def _text_embedding(self) -> Callable:
+        return jax.jit(self.predict["text_embedding"])  # one program for all evaluators
+
+    def embed_texts(self, params: Any, texts: Sequence[str]) -> np.ndarray:
+        """predict["text_embedding"] of texts, in their order: float32 [K, D] on every host.
+
+        Raises:
+            UserError: the model reads no text.
+        """
+        if self.tokenize is None:
+            raise UserError("texts cannot be embedded: the model has no tokeniser")
+        hosts, out = jax.process_count(), []
+        rows = -(-min(len(texts), _TEXTS) // self.parts) * self.parts
+        own = slice(jax.process_index() * rows // hosts, (jax.process_index() + 1) * rows // hosts)
+        for start in range(0, len(texts), rows):
+            ids, mask = map(np.asarray, self.tokenize(texts[start : start + rows]))
+            fill = (0, rows - len(ids)), (0, 0)  # once more the last text, so that all are real
+            ids, mask = np.pad(ids, fill, mode="edge"), np.pad(mask, fill, mode="edge")
+            batch = self.put({"text": ids[own], "text_mask": mask[own]})
+            out.append(gather({"text": self._text_embedding(params, batch)})["text"])
+        return np.concatenate(out)[: len(texts)]
+
+    def mean_over_views(
+        self, split: str, views: tuple[int, int], outputs: Callable[[Mapping], jax.Array]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One pass over a split, in which the views of each video are averaged.
+
+        Args:
+            split: which list.
+            views: temporal and spatial views of each video.
+            outputs: batch -> [B, N].
+
+        Returns:
+            Means float64 [videos that could be read, N], their labels [videos, answers], and which
+            videos of the list could be read, bool [all videos].
+
+        Raises:
+            UserError, RuntimeError: as `check_views`.
+        """
+        num_videos, num_views = self.num_videos(split), views[0] * views[1]
+        sums = labels = None
+        seen = np.zeros(num_videos, int)
+        for batch in self.batches(split, tuple(views)):
+            keys = ("video_id", "label", "weight")
+            host = gather({k: batch[k] for k in keys} | {"outputs": outputs(batch)})
+            label = host["label"].reshape(len(host["label"]), -1)
+            if sums is None:
+                sums = np.zeros((num_videos, host["outputs"].shape[1]))
+                labels = np.full((num_videos, label.shape[1]), -1)
+            real = host["weight"] > 0  # neither padding nor unreadable
+            ids = host["video_id"][real]
+            np.add.at(sums, ids, host["outputs"][real])
+            np.add.at(seen, ids, 1)
+            labels[ids] = label[real]
+        read = check_views(seen, num_views)
+        return sums[read] / num_views, labels[read], read
 
 
 class Evaluator(Protocol):
@@ -70,10 +141,11 @@ def build(evals: Mapping[str, Any], context: Context) -> dict[str, tuple[Evaluat
             raise UserError(
                 f"config.evals.{key} has unknown keys {sorted(unknown)}; it has {known}"
             )
-        if evaluator.needs not in context.predict:
+        if missing := set(evaluator.needs) - set(context.predict):
             raise UserError(
                 f"config.evals.{key} ({name}) needs an objective that predicts "
-                f"{evaluator.needs!r}; this one predicts {sorted(context.predict)}"
+                f"{' and '.join(map(repr, sorted(missing)))}; this one predicts "
+                f"{sorted(context.predict)}"
             )
         out[key] = evaluator(context=context, **fields), every
     return out
@@ -84,3 +156,25 @@ def gather(values: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
     return {
         k: np.asarray(multihost_utils.process_allgather(v, tiled=True)) for k, v in values.items()
     }
+
+
+def check_views(seen: np.ndarray, views: int) -> np.ndarray:
+    """Which videos could be read, bool [videos].
+
+    Args:
+        seen: views counted per video [videos]: all of them, or 0 for an unreadable video.
+        views: how many each video must have.
+
+    Raises:
+        RuntimeError: a video was counted too often or only in part: a broken loader.
+        UserError: no video could be read.
+    """
+    wrong = (seen != views) & (seen != 0)
+    if wrong.any():
+        raise RuntimeError(
+            f"{wrong.sum()} of {len(seen)} videos were counted {sorted(set(seen[wrong]))} times "
+            f"instead of {views}"
+        )
+    if not seen.any():
+        raise UserError("no video of the list could be read, so there is nothing to evaluate")
+    return seen > 0

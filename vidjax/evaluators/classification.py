@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import jax
 import numpy as np
 
 from vidjax.errors import UserError
-from vidjax.evaluators import Context, gather
+from vidjax.evaluators import Context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Classification:
         average: "softmax" averages probabilities (VideoMAE), "logits" scores (ViViT).
     """
 
-    needs: ClassVar[str] = "logits"
+    needs: ClassVar[tuple[str, ...]] = ("logits",)  # first what gives the scores
     context: Context
     split: str = "val"
     views: tuple[int, int] = (1, 1)
@@ -35,38 +35,34 @@ class Classification:
         if self.average not in ("softmax", "logits"):
             raise UserError(f"average must be 'softmax' or 'logits', not {self.average!r}")
 
+    @property
+    def sizes(self) -> list[int]:
+        """Classes of each answer."""
+        return [size for _, size in self.context.groups] or [self.context.num_classes]
+
     @functools.cached_property
-    def _scores(self):
-        logits, sizes = self.context.predict["logits"], self._sizes
+    def _scores(self) -> Callable:
+        """Jitted (params, batch, ...) -> what is averaged over the views [B, C]."""
+        logits, cuts = self.context.predict[self.needs[0]], np.cumsum(self.sizes)[:-1]
         if self.average == "logits":
             return jax.jit(logits)
 
-        def probabilities(params, batch):
-            parts = jax.numpy.split(logits(params, batch), np.cumsum(sizes)[:-1], axis=1)
+        def probabilities(*args):
+            parts = jax.numpy.split(logits(*args), cuts, axis=1)
             return jax.numpy.concatenate([jax.nn.softmax(part) for part in parts], axis=1)
 
         return jax.jit(probabilities)
 
-    @property
-    def _sizes(self) -> list[int]:
-        """Classes of each answer."""
-        return [size for _, size in self.context.groups] or [self.context.num_classes]
+    def scorer(self, params) -> Callable:
+        """batch -> scores [B, C]."""
+        return functools.partial(self._scores, params)
 
     def run(self, params, step: int) -> dict[str, float]:
-        num_videos, sizes = self.context.num_videos(self.split), self._sizes
-        scores = np.zeros((num_videos, self.context.num_classes))
-        labels, views = np.full((num_videos, len(sizes)), -1), np.zeros(num_videos, int)
-        for batch in self.context.batches(self.split, tuple(self.views)):
-            keys = ("video_id", "label", "weight")
-            host = gather({k: batch[k] for k in keys} | {"scores": self._scores(params, batch)})
-            real = host["weight"] > 0  # neither padding nor unreadable
-            ids = host["video_id"][real]
-            np.add.at(scores, ids, host["scores"][real])
-            np.add.at(views, ids, 1)
-            labels[ids] = host["label"][real].reshape(-1, len(sizes))
-        read = check_views(views, self.views[0] * self.views[1])
-        scores, labels = scores[read] / (self.views[0] * self.views[1]), labels[read]
-        parts = np.split(scores, np.cumsum(sizes)[:-1], axis=1)
+        scores, labels, read = self.context.mean_over_views(
+            self.split, self.views, self.scorer(params)
+        )
+        self._check_labels(labels)
+        parts = np.split(scores, np.cumsum(self.sizes)[:-1], axis=1)
         figures = accuracies(ranks(parts, labels, are_logits=self.average == "logits"))
         for (name, _), part, label in zip(self.context.groups, parts, labels.T, strict=False):
             figures |= {
@@ -75,27 +71,18 @@ class Classification:
             }
         return figures | {"videos": float(read.sum()), "unreadable": float((~read).sum())}
 
-
-def check_views(seen: np.ndarray, views: int) -> np.ndarray:
-    """Which videos could be read, bool [videos].
-
-    Args:
-        seen: views counted per video [videos]: all of them, or 0 for an unreadable video.
-        views: how many each video must have.
-
-    Raises:
-        RuntimeError: a video was counted too often or only in part: a broken loader.
-        UserError: no video could be read.
-    """
-    wrong = (seen != views) & (seen != 0)
-    if wrong.any():
-        raise RuntimeError(
-            f"{wrong.sum()} of {len(seen)} videos were counted {sorted(set(seen[wrong]))} times "
-            f"instead of {views}"
-        )
-    if not seen.any():
-        raise UserError("no video of the list could be read, so there is nothing to evaluate")
-    return seen > 0
+    def _check_labels(self, labels: np.ndarray) -> None:
+        """An index past the end or before the start would be looked up without a word."""
+        if labels.shape[1] != len(self.sizes):
+            raise UserError(
+                f"videos of the {self.split} split have {labels.shape[1]} labels each, but the "
+                f"model gives {len(self.sizes)} answers"
+            )
+        if labels.min() < 0 or (labels >= np.array(self.sizes)).any():
+            raise UserError(
+                f"labels of the {self.split} split go from {labels.min()} to {labels.max()}, but "
+                f"must lie from 0 to {max(self.sizes) - 1}, the last class (-1 is no label)"
+            )
 
 
 def ranks(

@@ -15,7 +15,7 @@ from vidjax.evaluators import Context, gather
 class Loss:
     """Averages every figure of predict["loss"] over one middle clip of each video."""
 
-    needs: ClassVar[str] = "loss"
+    needs: ClassVar[tuple[str, ...]] = ("loss",)
     context: Context
     split: str = "val"
 

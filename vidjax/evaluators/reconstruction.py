@@ -21,7 +21,7 @@ class Reconstruction:
         scale: pixels of the picture per pixel of the video; 0 makes frames about 112 wide.
     """
 
-    needs: ClassVar[str] = "reconstruction"
+    needs: ClassVar[tuple[str, ...]] = ("reconstruction",)
     context: Context
     split: str = "val"
     clips: int = 2

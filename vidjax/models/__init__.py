@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from flax.core import FrozenDict
 
 from vidjax.errors import UserError
 from vidjax.models.layers import fields_of
@@ -18,7 +19,7 @@ from vidjax.models.layers import fields_of
 
 def names() -> list[str]:
     """Names that `build` takes: the modules of this package that define HEADS."""
-    shared = {"layers", "positions"}
+    shared = {"layers", "positions", "text"}
     return [m.name for m in pkgutil.iter_modules(__path__) if m.name not in shared]
 
 
@@ -73,6 +74,8 @@ def build(
 
 
 def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return FrozenDict({key: _frozen(x) for key, x in value.items()})
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
@@ -86,6 +89,8 @@ def config_of(model: nn.Module) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(x) for key, x in value.items()}
     return list(map(_plain, value)) if isinstance(value, tuple) else value
 
 
@@ -110,9 +115,24 @@ def adapt(
     known = list(inspect.signature(module.adapt).parameters)[3:] if hasattr(module, "adapt") else []
     for key in options:
         _known(key, known, f"entry of config.init_options for {module.__name__.split('.')[-1]}")
-    if not known or importlib.import_module(f"{__name__}.{source['name']}") is not module:
+    if not hasattr(module, "adapt"):
         return params, []
     return module.adapt(params, source, model, **options)
+
+
+def encoder_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the keywords that `build` makes a model with: those of its encoder alone.
+
+    A module's own `encoder_of` may correct them, where a head decides what its encoder does.
+    """
+    module = importlib.import_module(f"{__name__}.{fields['name']}")
+    if None not in module.HEADS:
+        raise UserError(f"model {fields['name']} is no encoder that a probe can look into")
+    known = {f.name for f in dataclasses.fields(module.HEADS[None])}
+    bare = {key: value for key, value in fields.items() if key in known and key != "name"}
+    if hasattr(module, "encoder_of"):
+        bare |= module.encoder_of(fields)
+    return {"name": fields["name"], "head": None} | bare
 
 
 def abstract_params(model: nn.Module) -> dict[str, Any]:

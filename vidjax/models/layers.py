@@ -32,6 +32,7 @@ def gelu(x: Array) -> Array:
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": gelu,
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
 }
 
 # A kernel initializer for Linear layers and one for the query, key and value projections.
@@ -45,6 +46,7 @@ INITS: dict[str, tuple[Initializer, Initializer]] = {
         nn.initializers.variance_scaling(0.5, "fan_avg", "uniform"),
     ),
     "normal": (nn.initializers.normal(0.02), nn.initializers.normal(0.02)),
+    "lecun_normal": (nn.initializers.lecun_normal(), nn.initializers.lecun_normal()),
 }
 
 
@@ -73,16 +75,25 @@ def record(module: nn.Module, collection: str, name: str, value: Array) -> None:
 
 
 class LayerNorm(nn.Module):
-    """Normalises the last axis, then scales and shifts it."""
+    """Normalises the last axis, then scales and shifts it.
+
+    Attributes:
+        scale_offset: added to the stored scale, which starts at 1 without it. VideoPrism's files
+            hold scale - 1.
+    """
 
     eps: float
     dtype: Any = jnp.float32
+    scale_offset: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        ones = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
+        ones = nn.initializers.constant(1.0 - self.scale_offset)
+        ones = nn.with_logical_partitioning(ones, ("embed",))
         zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
         scale = self.param("scale", ones, x.shape[-1:], jnp.float32)
+        if self.scale_offset:
+            scale = scale + self.scale_offset
         bias = self.param("bias", zeros, x.shape[-1:], jnp.float32)
         x = at_least_float32(x)
         x = x - x.mean(-1, keepdims=True)
@@ -127,57 +138,80 @@ class Linear(nn.Module):
         return y
 
 
-Attend = Callable[[Array, Array, Array], tuple[Array, Callable[[], Any]]]
+Attend = Callable[..., tuple[Array, Callable[[], Any]]]
+
+LARGE = 128 * 128  # logits of a head from which on a CPU takes heads one by one
 
 
-def attention_weights(query: Array, key: Array) -> Array:
+def attention_weights(
+    query: Array, key: Array, *, mask: Array | None = None, softcap: float = 0.0
+) -> Array:
     """softmax(q·k / sqrt(K)) of query [..., N, K] and key [..., M, K]: [..., N, M].
 
     In float32, or float64 if the query is.
+
+    Args:
+        mask: bool, broadcastable to [..., N, M]: which keys a query sees. A query that sees none
+            looks at all keys alike.
+        softcap: c > 0 bends the logits l to c·tanh(l / c), before they are masked.
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     # Not by matmul, which drops batch axes of one clip: then REMAT_POLICIES would keep the logits.
     logits = jnp.einsum("...nk,...mk->...nm", query, key, preferred_element_type=dtype)
+    if softcap:
+        logits = softcap * jnp.tanh(logits / softcap)
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(dtype).min)
     return jax.nn.softmax(logits, axis=-1)
 
 
-def attend(query: Array, key: Array, value: Array) -> tuple[Array, Callable[[], Array]]:
+def attend(
+    query: Array, key: Array, value: Array, *, mask: Array | None = None, softcap: float = 0.0
+) -> tuple[Array, Callable[[], Array]]:
     """Softmax attention of query [..., N, H, K] over key and value [..., M, H, K].
+
+    `mask` (broadcastable to [..., N, M], the same for all heads) and `softcap` as in
+    `attention_weights`.
 
     Returns:
         What the heads give, [..., N, H, K], and a function that computes their weights
         [..., H, N, M] for whoever wants to see them.
     """
     heads = [jnp.swapaxes(x, -2, -3) for x in (query, key, value)]  # [..., H, N, K]
+    for_all_heads = None if mask is None else jnp.expand_dims(mask, -3)
 
-    def at_once(query: Array, key: Array, value: Array) -> Array:
-        weights = attention_weights(query, key).astype(value.dtype)
+    def at_once(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+        weights = attention_weights(query, key, mask=mask, softcap=softcap).astype(value.dtype)
         return jnp.einsum("...nm,...mk->...nk", weights, value)
 
     def one_by_one(*heads: Array) -> Array:
-        out = jax.lax.map(lambda one: at_once(*one), [jnp.moveaxis(x, -3, 0) for x in heads])
-        return jnp.moveaxis(out, 0, -3)
+        heads = [jnp.moveaxis(x, -3, 0) for x in heads]
+        return jnp.moveaxis(jax.lax.map(lambda one: at_once(*one, mask), heads), 0, -3)
 
     # A CPU's caches hold the logits of one head: up to 4 times faster. Not by platform_dependent,
     # for whose gradient what both ways save for the backward pass would be kept.
     loop = jax.default_backend() == "cpu" and query.shape[-3] * key.shape[-3] >= LARGE
-    out = one_by_one(*heads) if loop else at_once(*heads)
-    return jnp.swapaxes(out, -2, -3), lambda: attention_weights(*heads[:2])
+    out = one_by_one(*heads) if loop else at_once(*heads, for_all_heads)
 
+    def weights() -> Array:
+        return attention_weights(*heads[:2], mask=for_all_heads, softcap=softcap)
 
-LARGE = 128 * 128  # logits of a head from which on a CPU takes heads one by one
+    return jnp.swapaxes(out, -2, -3), weights
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention.
+    """Multi-head attention: of tokens to each other, or to other tokens.
 
     Attributes:
-        num_heads: number of heads H; must divide the width.
+        num_heads: number of heads H.
         qkv_bias: whether query, key and value have a bias.
         initializer: key of INITS.
         attend: which tokens each head looks at, and how; what its second result computes is
             recorded on request.
+        head_dim: width K of a head; None: the tokens' width D / H.
+        per_dim_scale: whether query channels have learned factors softplus(s) / ln 2, 1 at first
+            (VideoPrism's pooler).
     """
 
     num_heads: int
@@ -185,35 +219,97 @@ class Attention(nn.Module):
     initializer: str = "xavier_uniform"
     dtype: Any = jnp.float32
     attend: Attend = attend
+    head_dim: int | None = None
+    per_dim_scale: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, *, head_mask: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        *,
+        context: Array | None = None,
+        mask: Array | None = None,
+        head_mask: Array | None = None,
+    ) -> Array:
         """Maps x [..., N, D] to the same shape, the leading axes being independent.
 
-        head_mask [H] scales each head's output (0 removes it).
+        Args:
+            context: tokens [..., M, D] to look at; None: x itself.
+            mask: bool, broadcastable to [..., N, M]: which of them each token sees; None: all.
+            head_mask: [H], scales each head's output (0 removes it).
         """
         width = x.shape[-1]
-        if width % self.num_heads:
+        if width % self.num_heads and not self.head_dim:
             raise UserError(f"num_heads {self.num_heads} does not divide the width {width}")
         kernel_init, qkv_init = INITS[self.initializer]
+        context = x if context is None else context
         query, key, value = (
             Linear(
-                (self.num_heads, width // self.num_heads),
+                (self.num_heads, self.head_dim or width // self.num_heads),
                 ("embed", "heads", "head_dim"),
                 use_bias=use_bias,
                 kernel_init=qkv_init,
                 dtype=self.dtype,
                 name=name,
-            )(x)  # [..., N, H, K]
-            for name, use_bias in zip(("query", "key", "value"), self.qkv_bias, strict=True)
+            )(source)  # [..., N or M, H, K]
+            for name, source, use_bias in zip(
+                ("query", "key", "value"), (x, context, context), self.qkv_bias, strict=True
+            )
         )
-        x, weights = self.attend(query, key, value)
+        if self.per_dim_scale:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("head_dim",))
+            scale = self.param("per_dim_scale", zeros, query.shape[-1:], jnp.float32)
+            # 1 / ln 2 to the digits that all implementations have.
+            query = query * (1.442695041 * jax.nn.softplus(scale)).astype(self.dtype)
+        seen = {} if mask is None else {"mask": mask}
+        x, weights = self.attend(query, key, value, **seen)
         if self.is_mutable_collection("attention"):
             record(self, "attention", "weights", weights())
         if head_mask is not None:
             x = x * head_mask[:, None].astype(self.dtype)
         axes = ("heads", "head_dim", "embed")
         return Linear((width,), axes, kernel_init=kernel_init, dtype=self.dtype, name="out")(x)
+
+
+class AttentionPool(nn.Module):
+    """One vector for a set of tokens: a learned query attends to them; then LayerNorm.
+
+    VideoPrism's AttenTokenPoolingLayer (layers.py); no residual connection, no MLP, no soft cap.
+
+    Attributes:
+        num_heads: number of heads H.
+        pool_dim: width of all heads together.
+        eps, scale_offset: of the LayerNorm.
+    """
+
+    num_heads: int
+    pool_dim: int
+    eps: float
+    scale_offset: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Array) -> Array:
+        """Pools tokens [..., N, D] to [..., D]."""
+        if self.pool_dim % self.num_heads:
+            raise UserError(
+                f"num_heads {self.num_heads} does not divide the pooler's width {self.pool_dim}"
+            )
+        init = nn.with_logical_partitioning(nn.initializers.normal(1.0), (None, "embed"))
+        probe = self.param("probe", init, (1, tokens.shape[-1]), jnp.float32)
+        probe = jnp.broadcast_to(
+            probe.astype(self.dtype), (*tokens.shape[:-2], 1, tokens.shape[-1])
+        )
+        attn = Attention(
+            self.num_heads,
+            initializer="lecun_normal",
+            dtype=self.dtype,
+            head_dim=self.pool_dim // self.num_heads,
+            per_dim_scale=True,
+            name="attn",
+        )
+        x = attn(probe, context=tokens)[..., 0, :]
+        return LayerNorm(self.eps, self.dtype, self.scale_offset, name="norm")(x)
 
 
 def dropout(x: Array, rate: float) -> Array:
@@ -266,6 +362,8 @@ class Block(nn.Module):
         dropout: of the branches' outputs and inside the MLP; 0 outside training.
         rescale_drop_path: see `drop_path`.
         attend: see `Attention`.
+        scale_offset: see `LayerNorm`.
+        norm_out: whether branches are normalised before they are added, too (primer_hybrid).
     """
 
     num_heads: int
@@ -278,22 +376,44 @@ class Block(nn.Module):
     dropout: float = 0.0
     rescale_drop_path: bool = True
     attend: Attend = attend
+    scale_offset: float = 0.0
+    norm_out: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Array, *, drop_rate: Array | None = None, head_mask: Array | None = None
+        self,
+        x: Array,
+        *,
+        drop_rate: Array | None = None,
+        head_mask: Array | None = None,
+        mask: Array | None = None,
+        padding: Array | None = None,
     ) -> Array:
-        """Maps x [B, ..., N, D] to the same shape; drop_rate [] is its stochastic depth."""
+        """Maps x [B, ..., N, D] to the same shape.
+
+        Args:
+            drop_rate: [], its stochastic depth.
+            head_mask, mask: see `Attention`.
+            padding: bool, broadcastable to [B, ..., N]: tokens that the MLP passes by.
+        """
+
+        def norm(name: str, x: Array) -> Array:
+            return LayerNorm(self.eps, self.dtype, self.scale_offset, name=name)(x)
+
+        def add(x: Array, branch: Array, name: str) -> Array:
+            branch = norm(f"{name}_out", branch) if self.norm_out else branch
+            return x + drop_path(self, branch, drop_rate, rescale=self.rescale_drop_path)
+
         attn = Attention(
             self.num_heads, self.qkv_bias, self.initializer, self.dtype, self.attend, name="attn"
         )
         mlp = Mlp(self.mlp_dim, self.act, self.initializer, self.dtype, self.dropout, name="mlp")
-        y = attn(LayerNorm(self.eps, self.dtype, name="norm1")(x), head_mask=head_mask)
-        y = dropout(y, self.dropout)
-        x = x + drop_path(self, y, drop_rate, rescale=self.rescale_drop_path)
-        y = mlp(LayerNorm(self.eps, self.dtype, name="norm2")(x))
-        x = x + drop_path(self, y, drop_rate, rescale=self.rescale_drop_path)
-        return finish_block(self, x)
+        y = attn(norm("norm1", x), mask=mask, head_mask=head_mask)
+        x = add(x, dropout(y, self.dropout), "norm1")
+        y = mlp(norm("norm2", x))
+        if padding is not None:
+            y = jnp.where(padding[..., None], 0, y)
+        return finish_block(self, add(x, y, "norm2"))
 
 
 def finish_block(block: nn.Module, x: Array) -> Array:
@@ -321,6 +441,7 @@ def scan_blocks(
     head_mask: Array | None = None,
     remat: str = "none",
     unroll: int = 1,
+    **shared: Array | None,
 ) -> Array:
     """Applies `depth` copies of `block` in turn; their parameters are stacked on a first axis L.
 
@@ -333,12 +454,13 @@ def scan_blocks(
         remat: "none", "dots" (recompute all but the matrix products) or "full" (all but the
             blocks' inputs) in the backward pass. Changes memory and speed, never values.
         unroll: layers per step of the compiled loop.
+        **shared: what every block is called with, such as a mask; None is left out.
     """
 
-    def body(block, x, layer):
+    def body(block, x, layer, shared):
         drop_rate, mask = layer
         masked = {} if mask is None else {"head_mask": mask}
-        return block(x, drop_rate=drop_rate, **masked), None
+        return block(x, drop_rate=drop_rate, **masked, **shared), None
 
     if remat != "none":
         body = nn.remat(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
@@ -347,11 +469,13 @@ def scan_blocks(
         body,
         variable_axes={"params": 0, "hidden_states": 0, "attention": 0},
         split_rngs={"params": True, "dropout": True},
+        in_axes=(0, nn.broadcast),
         length=depth,
         unroll=unroll,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
-    return scan(block, x, (rates, head_mask))[0]
+    given = {name: value for name, value in shared.items() if value is not None}
+    return scan(block, x, (rates, head_mask), given)[0]
 
 
 def patchify(video: Array, patch_size: tuple[int, int, int]) -> Array:

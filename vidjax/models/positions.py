@@ -20,6 +20,19 @@ def sincos_1d(num_positions: int, width: int) -> np.ndarray:
     return np.where(channel % 2, np.cos(angle), np.sin(angle)).astype(np.float32)
 
 
+@functools.lru_cache(maxsize=16)
+def sinusoid(num_positions: int, width: int, exponent: float) -> np.ndarray:
+    """Table [N, D], first D/2 sines, then D/2 cosines, float32.
+
+    Position p has the angles p / 10000^e, e being D/2 even steps from 0 to `exponent`: 1 in
+    google-deepmind/videoprism encoders.py (PositionalEmbedding, tensor2tensor's formula),
+    1 - 2/D in transformers models/videoprism.
+    """
+    rates = 10000.0 ** -np.linspace(0.0, exponent, width // 2)
+    angle = np.arange(num_positions)[:, None] * rates
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
+
+
 def _linear(x: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, 1.0 - np.abs(x))
 
@@ -41,8 +54,13 @@ def resample_matrix(old: int, new: int, kernel: str) -> np.ndarray:
     `kernel` is "linear" or "cubic" as in `torch.nn.functional.interpolate` with
     align_corners=False and no antialiasing (samples beyond the border repeat it), or
     "linear_corners", which keeps the first and the last row where they are, as in
-    `scipy.ndimage.zoom(order=1)`. The identity when old == new.
+    `scipy.ndimage.zoom(order=1)`, or "linear_antialias", whose kernel grows when the table
+    shrinks, as in `jax.image.resize` and PyTorch's antialias=True. The identity when old == new.
     """
+    if kernel == "linear_antialias":
+        centre = (np.arange(new) + 0.5) * old / new - 0.5
+        weights = _linear((centre[:, None] - np.arange(old)) / max(old / new, 1.0))
+        return weights / weights.sum(1, keepdims=True)  # taps beyond the border are left out
     weight, reach = _KERNELS[kernel]
     if kernel == "linear_corners":
         centre = np.arange(new) * ((old - 1) / max(new - 1, 1))

@@ -11,6 +11,9 @@ Recorded on request, by `model.apply(..., mutable=["hidden_states", "attention"]
 final norm), `attention` encoder/blocks/attn/weights [L, B, H, N, N]; also under `decoder`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -155,6 +158,10 @@ class Features(EncoderFields, kw_only=True):
         """
         return self.encoder(video, keep=keep, train=train, head_mask=head_mask)
 
+    def embed(self, video: Array, *, train: bool = False) -> Array:
+        """The mean token [B, D] of normalised video [B, T, H, W, 3]."""
+        return self(video, train=train).mean(1)
+
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of the smallest inputs with which the parameters can be initialised."""
         return {"video": _one_patch(self)}
@@ -282,6 +289,10 @@ class Reconstructor(EncoderFields, kw_only=True):
             dtype=self.dtype,
         )
 
+    def embed(self, video: Array, *, train: bool = False) -> Array:
+        """The encoder's mean token [B, D] of normalised video [B, T, H, W, 3], all of it seen."""
+        return self.encoder(video, train=train).mean(1)
+
     def encode(
         self,
         video: Array,
@@ -327,6 +338,12 @@ class Reconstructor(EncoderFields, kw_only=True):
 
 def _one_patch(model: EncoderFields) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *model.patch_size, 3), jnp.float32)
+
+
+def encoder_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model of these fields makes of its encoder: see `vidjax.models.encoder_of`."""
+    pools_first = fields["head"] == "classify" and fields.get("pool", "mean") == "mean"
+    return {"final_norm": False} if pools_first else {}
 
 
 HEADS = {None: Features, "classify": Classifier, "reconstruct": Reconstructor}

@@ -416,6 +416,8 @@ def adapt(
     Raises:
         UserError: the source's factorisation cannot become the model's, or an unknown option.
     """
+    if source["name"] != "vivit":
+        return params, []
     for name, value, known in (
         ("inflation", inflation, ("central_frame", "average")),
         ("temporal_attention", temporal_attention, ("copy", "zero")),

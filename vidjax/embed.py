@@ -1,0 +1,235 @@
+"""Embeddings of videos of any length.
+
+    python -m vidjax.embed --checkpoint=FOLDER --videos=FOLDER_OR_LIST --output=out.npz
+
+Videos are cut into windows (see vidjax.data.windows), which are decoded on all cores and embedded
+on all devices. What is in the output stands in vidjax.embeddings. Videos that cannot be read have
+no rows in it; OUTPUT.bad_videos.jsonl lists them with reasons.
+
+Nothing has the name OUTPUT before it is complete. Until then each finished video has a file in
+OUTPUT.part, and after an interruption of any kind the same command goes on from there. Files that
+are damaged or whose video changed do not count, and videos that could not be read are tried again.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from flax import linen as nn
+from flax import traverse_util
+
+from vidjax import pretrained, sharding
+from vidjax.data import BadVideos, augment, datasets
+from vidjax.data.windows import Windows, read_all
+from vidjax.embeddings import Part, check_finished
+from vidjax.errors import UserError, run_main
+
+
+def embed(
+    checkpoint: str,
+    videos: str,
+    output: str,
+    *,
+    root: str = "",
+    pool: str = "none",
+    window_seconds: float | None = None,
+    window_stride: float | None = None,
+    batch_size: int = 8,
+    dtype: str = "float32",
+) -> str:
+    """Embeds videos by a checkpoint's method `embed`; see the module.
+
+    Args:
+        checkpoint: a folder of vidjax.
+        videos: a list in any format of vidjax.data.datasets; a folder, of which all videos are
+            taken, however deep; or a video.
+        output: a file .npz or .npy; left as it is if it is complete and of the same settings.
+        root: folder that relative paths of a list start from.
+        pool: "none" has a row for each window, "mean" one for each video, their mean.
+        window_seconds, window_stride: see vidjax.data.windows.
+        batch_size: windows on each device at once.
+        dtype: of the computation.
+
+    Returns:
+        The output's path.
+
+    Raises:
+        UserError: wrong arguments, an output of other settings, or no video that can be read.
+    """
+    output = os.path.abspath(os.path.expanduser(output))
+    if not output.endswith((".npz", ".npy")):
+        raise UserError(f"--output={output} must end in .npz or .npy")
+    if pool not in ("none", "mean") or batch_size < 1:
+        raise UserError("--pool must be none or mean, and --batch_size at least 1")
+    loaded = pretrained.load_model(checkpoint, dtype)
+    if not hasattr(loaded.model, "embed"):
+        head = loaded.card.model["head"]
+        raise UserError(f"checkpoint {checkpoint} embeds no videos (its head is {head!r})")
+    facts = loaded.card.preprocessing
+    windows = Windows(facts, window_seconds, window_stride)
+    items = {item.path: item for item in find_videos(videos, root)}  # each once
+    settings = {
+        **{"model": loaded.card.model, "preprocessing": dataclasses.asdict(facts)},
+        **{"parameters": _digest(loaded.params), "dtype": dtype, "pool": pool},
+        **{"window_seconds": window_seconds, "window_stride": window_stride},
+    }
+    settings, paths = json.loads(json.dumps(settings)), list(items)
+    if os.path.exists(output):
+        check_finished(output, settings, paths)
+        shutil.rmtree(f"{output}.part", ignore_errors=True)
+        return output
+    part, progress = Part(f"{output}.part", settings), _Progress(len(paths))
+    bad = BadVideos(f"{output}.bad_videos.jsonl", len(paths), max_share=1.0)
+    left = [item for path, item in items.items() if not part.find(path)]
+    progress.add(len(paths) - len(left), 0)
+    mesh = sharding.make_mesh(SimpleNamespace(data=-1, fsdp=1, tensor=1))
+    size = batch_size * sharding.batch_parts(mesh)
+    params = jax.device_put(loaded.params, sharding.replicated(mesh))
+
+    @jax.jit
+    def apply(params, clips):
+        clips = augment.normalise(clips, facts.mean, facts.std)
+        return loaded.model.apply({"params": params}, clips, method="embed").astype("float32")
+
+    def embed_batch(clips: np.ndarray) -> np.ndarray:
+        return np.asarray(apply(params, sharding.put_batch({"clips": clips}, mesh)["clips"]))
+
+    with (
+        jax.set_mesh(mesh),
+        nn.logical_axis_rules(sharding.RULES),
+        contextlib.closing(progress),
+        contextlib.closing(read_all(left, windows, ahead=size)) as clips,
+    ):
+        for path, answer, vectors in _batched(clips, embed_batch, size, progress):
+            if vectors is None:
+                bad.add(path, answer)
+            else:
+                part.add(path, answer, vectors, pool)
+    if not part.windows:
+        raise UserError(f"none of the {len(paths)} videos can be read; {bad.path} says why")
+    if bad.count:
+        print(f"{bad.count} of {len(paths)} videos cannot be read; {bad.path} says why")
+    part.write(output, paths)
+    shutil.rmtree(f"{output}.part")
+    return output
+
+
+def find_videos(videos: str, root: str = "") -> Sequence[datasets.Video]:
+    """The videos of a list, of a folder and its folders in the order of their paths, or of a file.
+
+    Raises:
+        UserError: there are none, or the list is wrong.
+    """
+    videos = os.path.expanduser(videos)
+    if os.path.isfile(videos) and videos.lower().endswith(datasets.EXTENSIONS):
+        return [datasets.Video(videos)]
+    if not os.path.isdir(videos):
+        return datasets.read_list(videos, root)
+    files = (os.path.join(here, name) for here, _, names in os.walk(videos) for name in names)
+    paths = sorted(path for path in files if path.lower().endswith(datasets.EXTENSIONS))
+    paths = [path for path in paths if not os.path.basename(path).startswith(".")]
+    if not paths:
+        raise UserError(f"folder {videos} holds no videos ({', '.join(datasets.EXTENSIONS)})")
+    return [datasets.Video(path) for path in paths]
+
+
+def _batched(
+    clips: Iterable[tuple[str, Any]], embed: Callable, size: int, progress: "_Progress"
+) -> Iterator[tuple[str, Any, np.ndarray | None]]:
+    """Embeds what `read_all` gives: (path, windows, vectors [W, D]), or (path, reason, None)."""
+    vectors, ended, batch = collections.defaultdict(list), {}, []
+    for path, answer in itertools.chain(clips, [("", None)]):
+        if isinstance(answer, np.ndarray):
+            batch.append((path, answer))
+        elif path:
+            ended[path] = answer
+        if len(batch) == size or (batch and not path):
+            padding = [np.zeros_like(batch[0][1])] * (size - len(batch))
+            found = embed(np.stack([clip for _, clip in batch] + padding))
+            for (owner, _), vector in zip(batch, found, strict=False):
+                vectors[owner].append(vector)
+            progress.add(0, len(batch))
+            batch = []
+        for owner, end in list(ended.items()):
+            if isinstance(end, str) or len(vectors[owner]) == len(end):
+                rows = vectors.pop(owner, None)
+                progress.add(1, 0)
+                yield owner, ended.pop(owner), None if isinstance(end, str) else np.stack(rows)
+
+
+class _Progress:
+    """A bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, total: int):
+        from rich import progress
+        from rich.console import Console
+
+        self._total, self._videos, self._windows = total, 0, 0
+        self._shown, self._bar, console = time.monotonic(), None, Console(stderr=True)
+        if console.is_terminal:
+            columns = progress.BarColumn(), "{task.completed}/{task.total} videos"
+            more = "{task.fields[windows]} windows", progress.TimeRemainingColumn()
+            self._bar = progress.Progress(*columns, *more, console=console)
+            self._task = self._bar.add_task("", total=total, windows=0)
+            self._bar.start()
+
+    def add(self, videos: int, windows: int) -> None:
+        self._videos, self._windows = self._videos + videos, self._windows + windows
+        if self._bar:
+            self._bar.update(self._task, completed=self._videos, windows=self._windows)
+        elif time.monotonic() - self._shown > 10:
+            self._shown = time.monotonic()
+            print(f"{self._videos} of {self._total} videos, {self._windows} windows", flush=True)
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+def _digest(params: pretrained.Params) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(traverse_util.flatten_dict(params, sep="/").items()):
+        digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()
+
+
+def main(argv: list[str]) -> None:
+    values = flags.FLAGS
+    if len(argv) > 1:
+        raise UserError(f"unexpected {argv[1:]}; videos are given by --videos=FOLDER_OR_LIST")
+    if not (values.checkpoint and values.videos and values.output):
+        raise UserError("say what to embed: --checkpoint=FOLDER --videos=FOLDER --output=FILE.npz")
+    names = ("root", "pool", "window_seconds", "window_stride", "batch_size", "dtype")
+    options = {name: values[name].value for name in names}
+    try:
+        print(embed(values.checkpoint, values.videos, values.output, **options))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("checkpoint", None, "Folder of a converted checkpoint or of a run.")
+    flags.DEFINE_string("videos", None, "A folder, taken with its folders, or a list file.")
+    flags.DEFINE_string("output", None, "File to write, .npz, or .npy with a .json beside it.")
+    flags.DEFINE_string("root", "", "Folder that relative paths of a list start from.")
+    flags.DEFINE_enum("pool", "none", ["none", "mean"], "A row for each window, or each video.")
+    flags.DEFINE_float("window_seconds", None, "Length of windows; default: the checkpoint's.")
+    flags.DEFINE_float("window_stride", None, "Seconds between their starts; default: no overlap.")
+    flags.DEFINE_integer("batch_size", 8, "Windows on each device at once.", lower_bound=1)
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
+    run_main(main)

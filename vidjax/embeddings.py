@@ -1,0 +1,171 @@
+"""Files of embeddings: the finished one, and what there is until then.
+
+The finished file out.npz holds (np.load; nothing in it is pickled)
+
+    embeddings              float32 [W, D], in the order of the list, then of time
+    video                   int32 [W], which of `paths`
+    start_frame, end_frame  int64 [W]; the end is the first frame after the window
+    start_time, end_time    float64 [W], seconds from the first frame; nan if the file tells none
+    paths                   all videos of the list
+    settings                JSON: what it was made with
+
+or out.npy the embeddings alone, and out.json the rest.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vidjax.errors import UserError
+
+_INDEX = ("start_frame", "end_frame", "start_time", "end_time")
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+
+
+class Part:
+    """The finished videos of an unfinished output, a file each, in a folder.
+
+    Attributes:
+        windows: path -> float64 [W, 4], columns as _INDEX.
+
+    Raises:
+        UserError: the folder has videos of other settings, or cannot be written.
+    """
+
+    def __init__(self, folder: str, settings: dict[str, Any]):
+        self._folder, self._settings = folder, settings
+        self.windows: dict[str, np.ndarray] = {}
+        path = os.path.join(folder, "settings.json")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            if not os.path.exists(path):
+                self._write_whole(path, lambda file: file.write(json.dumps(settings).encode()))
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error.strerror}") from None
+        with open(path) as file:
+            _check_settings(folder, json.load(file), settings)
+
+    def add(self, path: str, windows: Sequence, vectors: np.ndarray, pool: str) -> None:
+        """Keeps a video's windows [W, 4] and embeddings [W, D]."""
+        windows = np.array(windows, float)
+        if pool == "mean":
+            vectors = vectors.mean(0, keepdims=True)
+            windows = windows[:1] * [1, 0, 1, 0] + windows[-1:] * [0, 1, 0, 1]
+        self.windows[path] = windows
+        content = {"embeddings": vectors, "windows": windows, "stamp": _stamp(path)}
+        os.makedirs(os.path.dirname(self._file(path)), exist_ok=True)
+        self._write_whole(self._file(path), lambda file: np.savez(file, **content))
+
+    def find(self, path: str) -> bool:
+        """Whether a video is there whole, embedded from the file as it is now."""
+        with contextlib.suppress(*_DAMAGED):  # zip files have checksums
+            windows, stamp, _ = self._load(path, "windows", "stamp", "embeddings")
+            if stamp.tolist() == _stamp(path):
+                self.windows[path] = windows
+        return path in self.windows
+
+    def write(self, output: str, paths: list[str]) -> None:
+        """Writes the output, of any size, video by video."""
+        order = [i for i, path in enumerate(paths) if path in self.windows]
+        tables = [self.windows[paths[i]] for i in order]
+        index = {"video": np.repeat(np.int32(order), [len(table) for table in tables])}
+        for name, column in zip(_INDEX, np.concatenate(tables).T, strict=True):
+            index[name] = column.astype(np.int64) if name.endswith("frame") else column
+
+        def embeddings(file) -> None:
+            for i in order:
+                (vectors,) = self._load(paths[i], "embeddings")
+                if i == order[0]:
+                    shape = len(index["video"]), vectors.shape[1]
+                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(vectors.astype("<f4").tobytes())
+
+        if output.endswith(".npy"):
+            # JSON has no nan.
+            index = {k: np.where(np.isnan(v), None, v).tolist() for k, v in index.items()}
+            text = json.dumps({"settings": self._settings, "paths": paths, **index})
+            self._write_whole(_json_of(output), lambda file: file.write(text.encode()))
+            self._write_whole(output, embeddings)
+            return
+        index |= {"paths": np.array(paths), "settings": np.array(json.dumps(self._settings))}
+
+        def archive(file) -> None:
+            with zipfile.ZipFile(file, "w") as members:
+                for name in ("embeddings", *index):
+                    # A ZipInfo has a fixed date: the same content makes the same file.
+                    entry = zipfile.ZipInfo(f"{name}.npy")
+                    with members.open(entry, "w", force_zip64=True) as member:
+                        if name == "embeddings":
+                            embeddings(member)
+                        else:
+                            np.lib.format.write_array(member, index[name], allow_pickle=False)
+
+        self._write_whole(output, archive)
+
+    def _write_whole(self, path: str, write: Callable) -> None:
+        """Writes a file that has its name only when it is complete and on the disk."""
+        aside = os.path.join(self._folder, f"{os.getpid()}.tmp")
+        with open(aside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+
+    def _load(self, path: str, *names: str) -> list[np.ndarray]:
+        with np.load(self._file(path)) as file:
+            return [file[name] for name in names]
+
+    def _file(self, path: str) -> str:
+        name = hashlib.sha256(os.fsencode(path)).hexdigest()
+        return os.path.join(self._folder, name[:2], f"{name[2:]}.npz")
+
+
+def check_finished(output: str, settings: dict[str, Any], paths: list[str]) -> None:
+    """Raises UserError unless a file is the output of these settings and paths."""
+    try:
+        if output.endswith(".npy"):
+            with open(_json_of(output)) as file:
+                found = json.load(file)
+            listed, found = found["paths"], found["settings"]
+        else:
+            with np.load(output) as file:
+                listed, found = file["paths"].tolist(), json.loads(str(file["settings"]))
+    except _DAMAGED:
+        raise UserError(
+            f"{output} exists and was not made by this command; choose another --output"
+        ) from None
+    _check_settings(output, found, settings)
+    if listed != paths:
+        raise UserError(f"{output} is complete, of another list; choose another --output")
+
+
+def _check_settings(what: str, found: dict[str, Any], settings: dict[str, Any]) -> None:
+    changed = []
+    for key, value in settings.items():
+        if (old := found.get(key)) != value:
+            long = key in ("model", "preprocessing", "parameters")
+            changed.append(f"other {key}" if long else f"{key} {old}, now {value}")
+    if changed:
+        raise UserError(
+            f"{what} was made with another checkpoint or settings ({'; '.join(changed)}); choose "
+            f"another --output, or delete it"
+        )
+
+
+def _stamp(path: str) -> list[int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [-1, -1]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _json_of(output: str) -> str:
+    return f"{output.removesuffix('.npy')}.json"

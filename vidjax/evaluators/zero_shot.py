@@ -1,0 +1,61 @@
+"""Classification by text: a video belongs to the class whose name in a sentence is most similar."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+
+from vidjax.errors import UserError
+from vidjax.evaluators.classification import Classification
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroShot(Classification):
+    """As Classification, with similarities of the video and the classes' texts for its scores.
+
+    A class is the mean of its unit embeddings in all templates, of unit length again (Radford et
+    al. 2021, arXiv:2103.00020, section 3.1.4). Names are Context.classes.
+
+    Attributes:
+        average: over views. Similarities are averaged as they are by default; their softmax is
+            nearly the same where the model has no learned scale.
+        templates: sentences with {} in the place of the name. The default is VideoPrism's.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("similarity", "text_embedding")
+    average: str = "logits"
+    templates: tuple[str, ...] = ("a video of {}.",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        templates = self.templates
+        if isinstance(templates, str) or not templates or any("{}" not in t for t in templates):
+            raise UserError(
+                f"templates must be a tuple of sentences with {{}} in the place of the class's "
+                f"name, such as ('a video of {{}}.',), not {templates!r}"
+            )
+        if not self.context.classes:
+            raise UserError(
+                "zero_shot needs the names of the classes: set config.data.classes to a text file "
+                "with one name a line, or put it as classes.txt beside the list"
+            )
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(self.context.classes)]
+
+    def scorer(self, params) -> Callable:
+        classes = self.class_embeddings(params)
+        return lambda batch: self._scores(params, batch, classes)
+
+    def class_embeddings(self, params) -> np.ndarray:
+        """Unit vectors float32 [C, D]."""
+        names = self.context.classes
+        texts = [t.replace("{}", name) for t in self.templates for name in names]
+        embeddings = self.context.embed_texts(params, texts)
+        mean = embeddings.reshape(len(self.templates), len(names), -1).mean(0)
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+
+EVALUATOR = ZeroShot

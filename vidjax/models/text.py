@@ -1,0 +1,97 @@
+"""Text towers: from token ids to text tokens and embeddings.
+
+Shapes: K texts, L token ids of each, D width.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vidjax.models import positions
+from vidjax.models.layers import Array, Block, LayerNorm, attend, record, scan_blocks
+
+
+class ClassTokenTower(nn.Module):
+    """VideoPrism's text encoder: causal, ReLU, with a class token at the end of every text.
+
+    Reference: google-deepmind/videoprism encoders.py (TextEncoder, after CoCa's, arXiv:2205.01917).
+    Numerics: ids are looked up and multiplied by sqrt(D), so is the class token; sinusoids are
+    added to the words only. Padded words are seen by no token; what they become themselves is as
+    in the original, which passes them by the MLP.
+    Recorded on request: `hidden_states` embeddings [K, L + 1, D] and blocks/output.
+
+    Attributes:
+        vocab_size, width, depth, num_heads, mlp_dim: sizes.
+        eps, scale_offset: of the LayerNorms.
+        softcap: of the attention logits.
+        pos_exponent: see `positions.sinusoid`.
+        norm_out: whether the blocks normalise their branches' outputs, too (the giant's).
+        remat, unroll: see `scan_blocks`.
+    """
+
+    vocab_size: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    eps: float
+    scale_offset: float
+    softcap: float
+    pos_exponent: float
+    norm_out: bool = False
+    remat: str = "none"
+    unroll: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, text: Array, mask: Array | None = None) -> Array:
+        """Encodes ids [K, L] to tokens [K, L + 1, D]; the last one stands for the text.
+
+        `mask` bool [K, L] is False at padding; None: there is none.
+        """
+        texts, length = text.shape
+        init = nn.with_logical_partitioning(
+            nn.initializers.normal(self.width**-0.5), (None, "embed")
+        )
+        table = self.param("token_embed", init, (self.vocab_size, self.width), jnp.float32)
+        init = nn.with_logical_partitioning(
+            nn.initializers.normal(self.width**-0.5), (None, None, "embed")
+        )
+        token = self.param("cls_token", init, (1, 1, self.width), jnp.float32)
+        x = table[text].astype(self.dtype) * math.sqrt(self.width)
+        x = x + positions.sinusoid(length, self.width, self.pos_exponent).astype(self.dtype)
+        token = token.astype(self.dtype) * math.sqrt(self.width)
+        x = jnp.concatenate([x, jnp.broadcast_to(token, (texts, 1, self.width))], axis=1)
+        record(self, "hidden_states", "embeddings", x)
+
+        sees = jnp.tril(jnp.ones((length + 1, length + 1), bool))
+        padding = None
+        if mask is not None:
+            real = jnp.pad(mask.astype(bool), ((0, 0), (0, 1)), constant_values=True)
+            sees = sees & real[:, None, :] & real[:, :, None]  # [K, L + 1, L + 1]
+            padding = ~real
+        block = Block(
+            self.num_heads,
+            self.mlp_dim,
+            self.eps,
+            "relu",
+            initializer="lecun_normal",
+            dtype=self.dtype,
+            attend=functools.partial(attend, softcap=self.softcap),
+            scale_offset=self.scale_offset,
+            norm_out=self.norm_out,
+            name="blocks",
+        )
+        x = scan_blocks(
+            block,
+            x,
+            depth=self.depth,
+            remat=self.remat,
+            unroll=self.unroll,
+            mask=sees,
+            padding=padding,
+        )
+        return LayerNorm(self.eps, self.dtype, self.scale_offset, name="norm")(x)

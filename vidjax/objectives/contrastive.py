@@ -1,0 +1,154 @@
+"""Contrastive learning of videos and texts.
+
+Reference: Radford et al. 2021 (CLIP, arXiv:2103.00020) for the softmax loss, Zhai et al. 2023
+(SigLIP, arXiv:2303.15343) for the sigmoid one; VideoPrism's stage 1 (arXiv:2402.13217) for the
+dropping of tokens.
+Shapes: B clips, each with one text; the batch is the global one, whatever devices it lies on.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vidjax.data import augment
+from vidjax.errors import UserError
+
+Array = jax.Array
+LOSSES = ("softmax", "sigmoid")
+
+
+def pairwise_loss(
+    video: Array, text: Array, scale: Array | float, bias: Array | float, *, kind: str, parts: int
+) -> tuple[Array, Array]:
+    """Contrastive loss of unit vectors video [B, D] and text [B, D], row i of both belonging.
+
+    Logits are scale · cosine + bias. "softmax" is the mean cross-entropy of finding each video's
+    text and each text's video; "sigmoid" is the sum over all pairs of the binary cross-entropies,
+    divided by B.
+
+    The B x B logits are never there at once: videos are taken in `parts` turns, in each of which
+    every device compares its share of B / parts videos with all texts, and the backward pass
+    computes them again. So a device holds B² / (parts · devices) logits.
+
+    Returns:
+        The loss, and the share of videos whose own text scores above all others.
+    """
+    batch = video.shape[0]
+    if batch % parts:
+        raise UserError(f"config.objective.parts = {parts} must divide the batch of {batch} clips")
+    text = nn.with_logical_constraint(text, (None, None))  # on every device
+    # Interleaved, so that every device has videos in every turn.
+    turns = video.reshape(-1, parts, video.shape[1]).swapaxes(0, 1)  # [parts, B / parts, D]
+    rows = jnp.arange(batch).reshape(-1, parts).T
+
+    @jax.checkpoint
+    def turn(carry, videos_and_rows):
+        videos, rows = videos_and_rows
+        videos = nn.with_logical_constraint(videos, ("batch", None))
+        logits = jnp.einsum("bd,jd->bj", videos, text, preferred_element_type=jnp.float32)
+        logits = nn.with_logical_constraint(logits * scale + bias, ("batch", None))
+        own = jnp.take_along_axis(logits, rows[:, None], axis=1)[:, 0]
+        over_videos, total, right = carry
+        if kind == "sigmoid":
+            total += jax.nn.softplus(logits).sum() - own.sum()  # -log sigmoid(±logit)
+        else:
+            total += (jax.nn.logsumexp(logits, axis=1) - 2 * own).sum()
+            over_videos = jnp.logaddexp(over_videos, jax.nn.logsumexp(logits, axis=0))
+        right += (jnp.sum(logits >= own[:, None], axis=1) == 1).sum()
+        return (over_videos, total, right), None
+
+    start = jnp.full(batch, -jnp.inf), jnp.float32(0), jnp.int32(0)
+    (over_videos, total, right), _ = jax.lax.scan(turn, start, (turns, rows))
+    if kind == "softmax":
+        total = (total + over_videos.sum()) / 2
+    return total / batch, right / batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrastive:
+    """Pulls each clip and its text together and all others apart.
+
+    Attributes:
+        model: with methods encode_video, encode_text and calibration, such as VideoPrism with head
+            "video_text".
+        mean, std: normalisation of the model's inputs.
+        loss: "softmax" or "sigmoid", see `pairwise_loss`.
+        temperature: what cosines are divided by if the model has learned no scale.
+        drop_tokens: share of each frame's patches that training leaves out, the same ones in all
+            frames; 0 needs no support from the model.
+        parts: turns in which the videos of a batch are compared, see `pairwise_loss`.
+    """
+
+    model: nn.Module
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    loss_kind: str = "softmax"
+    temperature: float = 0.07
+    drop_tokens: float = 0.0
+    parts: int = 1
+
+    def __post_init__(self):
+        if self.loss_kind not in LOSSES:
+            raise UserError(
+                f"config.objective.loss_kind must be one of {', '.join(LOSSES)}, "
+                f"not {self.loss_kind!r}"
+            )
+
+    def init(self, rng, batch):
+        video = augment.normalise(batch["video"], self.mean, self.std)
+        return self.model.init(rng, video, batch["text"], batch["text_mask"])["params"]
+
+    def loss(self, params, batch, *, rng, ema_params=None):
+        video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        options = {}
+        if self.drop_tokens:
+            _, h, w = self.model.token_grid(video.shape[1:4])
+            options["keep"], _ = augment.tube_mask(rng, len(video), (1, h, w), self.drop_tokens)
+        apply = self._apply(params)
+        videos = apply("encode_video", video, **options)
+        texts = apply("encode_text", batch["text"], batch["text_mask"])
+        scale, bias = self.calibration(params)
+        loss, accuracy = pairwise_loss(
+            videos, texts, scale, bias, kind=self.loss_kind, parts=self.parts
+        )
+        return loss, {"accuracy": accuracy, "scale": jnp.asarray(scale, jnp.float32)}
+
+    def calibration(self, params) -> tuple[Array | float, Array | float]:
+        """Scale and bias of the cosines: the model's, or 1 / temperature and 0."""
+        if self.model.logit_scale is None:
+            return 1.0 / self.temperature, 0.0
+        return self._apply(params)("calibration")
+
+    @property
+    def predict(self) -> Mapping[str, Callable]:
+        return {
+            "video_embedding": self.video_embedding,
+            "text_embedding": self.text_embedding,
+            "similarity": self.similarity,
+        }
+
+    def video_embedding(self, params, batch) -> Array:
+        """Unit vectors [B, D] of the clips, float32."""
+        video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        return self._apply(params)("encode_video", video).astype(jnp.float32)
+
+    def text_embedding(self, params, batch) -> Array:
+        """Unit vectors [K, D] of `text` [K, L] with `text_mask`, float32."""
+        embedding = self._apply(params)("encode_text", batch["text"], batch["text_mask"])
+        return embedding.astype(jnp.float32)
+
+    def similarity(self, params, batch, texts: Array) -> Array:
+        """Scores [B, K] of the clips with texts given by their unit vectors [K, D]."""
+        scale, bias = self.calibration(params)
+        return self.video_embedding(params, batch) @ texts.T * scale + bias
+
+    def _apply(self, params) -> Callable:
+        return lambda method, *args, **options: self.model.apply(
+            {"params": params}, *args, method=method, **options
+        )
+
+
+OBJECTIVE = Contrastive
