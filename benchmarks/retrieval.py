@@ -63,14 +63,16 @@ def _child(function, videos: int, width: int, rounds: int, connection) -> None:
     texts, gallery, owners = vectors(0, videos, width), vectors(1, videos, width), np.arange(videos)
     with open("/proc/self/statm") as file:
         before = int(file.read().split()[1]) * resource.getpagesize()
-    seconds = []
+    seconds, cpu_seconds = [], []
     for _ in range(rounds):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         t2v, v2t = function(texts, gallery, owners)
         seconds.append(round(time.perf_counter() - start, 3))
+        cpu_seconds.append(round(time.process_time() - cpu_start, 3))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     mean_ranks = float(t2v.mean() + 1), float(v2t.mean() + 1)
-    connection.send({"seconds": seconds, "peak_bytes": peak, "mean_ranks": mean_ranks})
+    times = {"seconds": seconds, "cpu_seconds": cpu_seconds}
+    connection.send({**times, "peak_bytes": peak, "mean_ranks": mean_ranks})
 
 
 def measure(videos: int, width: int, rounds: int) -> dict[str, Any]:
@@ -102,13 +104,14 @@ def render(report: dict[str, Any]) -> str:
             f"{statistics.median(way['seconds']):.2f}",
             f"{min(way['seconds']):.2f}",
             f"{max(way['seconds']):.2f}",
+            f"{statistics.median(way['cpu_seconds']):.2f}",
             f"{way['peak_bytes'] / 1e6:.0f}",
             f"{way['mean_ranks'][0]:.2f}",
             f"{way['mean_ranks'][1]:.2f}",
         ]
         for name, way in report["ways"].items()
     ]
-    header = ["way", "median s", "min", "max", "peak MB", "t2v mean rank", "v2t mean rank"]
+    header = ["way", "median s", "min", "max", "CPU s", "peak MB", "t2v mean rank", "v2t mean rank"]
     versions = ", ".join(f"{key} {value}" for key, value in where["versions"].items())
     parts = [
         "# Retrieval",
@@ -116,7 +119,8 @@ def render(report: dict[str, Any]) -> str:
         f"width {settings['width']}, both directions, {settings['rounds']} rounds, of which the "
         "jitted one's first compiles. Made by `python -m benchmarks.retrieval` on "
         f"{where['date']}, commit {where['commit']}; {versions}; only on this machine's CPU "
-        f"({where['cpu']}, {where['cores']} cores).",
+        f"({where['cpu']}, {where['cores']} cores). CPU seconds are those of all threads: where "
+        "they are fewer than cores times seconds, the machine had other work.",
         table(header, rows),
         "The peak is that of the process above what it held with its float32 inputs "
         f"({2 * 4 * settings['videos'] * settings['width'] / 1e6:.0f} MB); the whole matrix in "

@@ -100,19 +100,19 @@ class Export:
         rules: the table.
         weights: the weights' file name, which also says its kind.
         files: by path, to be written beside it.
+        notes: what the person should know, one sentence each.
+        beside: what readers of a msgpack file expect beside the weights in it.
         computed: tensors of the file that no parameter becomes. Those that a model of this format
             came with are written instead.
         left_out: parameters that the format has no place for; `notes` say so.
         tokenizer: path beside the weights of the model's vocabulary, if it has one.
-        notes: what the person should know, one sentence each.
-        beside: what readers of a msgpack file expect beside the weights in it.
     """
 
     rules: Sequence[Rule]
     weights: str
     files: dict[str, bytes] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    beside: dict[str, Any] = field(default_factory=dict)
     computed: Mapping[str, np.ndarray] = field(default_factory=dict)
     left_out: Collection[str] = ()
     tokenizer: str | None = None
-    notes: Sequence[str] = ()
-    beside: dict[str, Any] = field(default_factory=dict)

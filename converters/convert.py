@@ -343,6 +343,11 @@ def _module(family: str | None, source: formats.Source) -> ModuleType:
 
 
 def _family(card: pretrained.Card) -> ModuleType:
+    if card.model["name"] not in _families():
+        raise UserError(
+            f"models of kind {card.model['name']!r} have no published format; there are formats of "
+            + ", ".join(_families())
+        )
     return importlib.import_module(f"converters.{card.model['name']}")
 
 

@@ -959,6 +959,8 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
     """
     model, same = card.model, card.provenance.get("format") == format
     naming = card.provenance["naming"] if same else None
+    if model["head"] not in _HF_ARCHITECTURES:
+        raise UserError(f"no published format has a VideoPrism with head {model['head']!r}")
     _check_scales(model, format)
     notes = []
     scalars = [key for key in ("logit_scale", "logit_bias") if model.get(key) is not None]
@@ -1071,8 +1073,9 @@ def _export_hf(
     if head in ("text", "video_text"):
         text = json.loads(files[CONFIG])
         length = (_HF_TEXT | text.get("text_config", text))["max_position_embeddings"]
+        table = sinusoid(length, model["width"], model["text_pos_exponent"])
         tensors = {
-            "position_embedding": sinusoid(length, model["width"], model["text_pos_exponent"]),
+            "position_embedding": table.astype(np.float32),
             "position_ids": np.arange(length)[None],
         }
         computed = {f"{naming.text}embeddings.{name}": tensors[name] for name in naming.buffers}
@@ -1080,10 +1083,10 @@ def _export_hf(
         hf_rules(model, naming),
         "model.safetensors",
         files,
-        computed,
-        left_out,
-        card.tokenizer and _HF_TOKENIZERS[card.tokenizer["file"]],
         notes,
+        computed=computed,
+        left_out=left_out,
+        tokenizer=card.tokenizer and _HF_TOKENIZERS[card.tokenizer["file"]],
     )
 
 
@@ -1211,13 +1214,28 @@ def _export_keras(
     tokenizer = None
     if card.tokenizer and card.tokenizer["file"] == "tokenizer.model":
         tokenizer = KERAS_TOKENIZER
+        files.setdefault("tokenizer.json", huggingface.to_json(_KERAS_TOKENIZER))
     elif card.tokenizer:
         notes.append(
             "KerasHub wants a SentencePiece vocabulary, and the model has a tokenizer.json"
         )
-    return Export(keras_rules(model), KERAS_WEIGHTS, files, computed, left_out, tokenizer, notes)
+    return Export(
+        keras_rules(model),
+        KERAS_WEIGHTS,
+        files,
+        notes,
+        computed=computed,
+        left_out=left_out,
+        tokenizer=tokenizer,
+    )
 
 
+_KERAS_TOKENIZER = {
+    "module": "keras_hub.src.models.video_prism.video_prism_tokenizer",
+    "class_name": "VideoPrismTokenizer",
+    "config": {"name": "video_prism_tokenizer", "proto": None, "config_file": "tokenizer.json"},
+    "registered_name": "keras_hub>VideoPrismTokenizer",
+}
 _KERAS_METADATA = {"keras_version": "3.15.1", "keras_hub_version": "0.32.0", "tasks": []}
 
 

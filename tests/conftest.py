@@ -38,6 +38,17 @@ def demo_folder(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory) -> pathlib.Path:
+    """A SentencePiece model of a few words."""
+    from vidjax.data import text
+
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    words = ["red shapes sliding left", "blue shapes turning", "a video of green dogs"]
+    text.train_tokenizer(words, path, vocab_size=64)
+    return path
+
+
+@pytest.fixture(scope="session")
 def small(demo_folder):
     """small(name, evals=False, **overrides): a demo config whose steps take milliseconds."""
     from vidjax import configlib

@@ -17,11 +17,12 @@ from vidjax.errors import UserError
 
 DEMO = "--config=configs/videomae_k400.py:demo"
 CONFIGS = sorted(glob.glob("configs/*.py"))
+FACTS = transforms.Preprocessing()
 
 
 def with_list(config, tmp_path, monkeypatch):
     """Points a config at a list of paths that need not exist."""
-    videos = tuple(datasets.Video(f"{i}.mp4", i % 8) for i in range(64))
+    videos = tuple(datasets.Video(f"{i}.mp4", i % 8, captions=("a",)) for i in range(64))
     monkeypatch.setattr(
         datasets, "read_list", lambda *args, **kwargs: datasets.VideoList(videos, None)
     )
@@ -31,15 +32,22 @@ def with_list(config, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("arg", ["", ":demo"])
 @pytest.mark.parametrize("path", CONFIGS)
-def test_config_traces_its_step(path, arg, tmp_path, monkeypatch):
+def test_config_traces_its_step(path, arg, tmp_path, monkeypatch, tokenizer_file):
     config = with_list(configlib.load(path + arg), tmp_path, monkeypatch)
     assert config.is_locked
     assert task.plain(config) == json.loads(json.dumps(config.to_dict()))
     config.train_steps = 10
+    if config.model.head == "video_text":
+        config.data.tokenizer = str(tokenizer_file)
+    if config.model.name == "probe" and not arg:
+        encoder = models.build("videomae", "Ti", eps=1e-6)
+        pretrained.write_card(tmp_path, pretrained.Card(models.config_of(encoder), FACTS))
+        config.init = str(tmp_path)
     work = task.Task(config)
     optimizer = optim.make_optimizer(config.optim, lambda step: 1e-3)
     _, abstract = train.abstract_state(work, optimizer)
-    step = train.make_train_step(work.objective, optimizer, seed=config.seed)
+    freeze, seed = config.optim.freeze, config.seed
+    step = train.make_train_step(work.objective, optimizer, freeze=freeze, seed=seed)
     batch = work.example_batch(16)
     state, figures = jax.eval_shape(step, abstract, batch)
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (abstract, state))
@@ -112,12 +120,10 @@ def test_published_vivit_recipes(name, lr, epochs, parameters, recipe):
 
 
 def test_labels_of_another_kind_than_the_models_answers(tmp_path):
-    card = pretrained.Card(
-        models.config_of(task.Task(configlib.load("configs/vivit_k400.py:demo")).model),
-        transforms.Preprocessing(),
-    )
+    model = task.Task(configlib.load("configs/vivit_k400.py:demo")).model
+    pretrained.write_card(tmp_path, pretrained.Card(models.config_of(model), FACTS))
     with pytest.raises(UserError, match=r"motion \(4 classes\) and direction \(2 classes\), but"):
-        task.Task(configlib.load("configs/vivit_epic.py:demo"), card)
+        task.Task(configlib.load("configs/vivit_epic.py:demo"), str(tmp_path))
 
 
 def test_ssv2_is_never_flipped(tmp_path, monkeypatch):

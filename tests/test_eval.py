@@ -36,7 +36,7 @@ def test_numerics_come_from_the_checkpoint(small, workdir, tmp_path):
     evaluation.evaluate(config, str(tmp_path / "other"), tmp_path / "out")
     report = json.loads((tmp_path / "out/results.json").read_text())
     assert "pil_bilinear" in report["protocol"][0]
-    work = evaluation.task.Task(config, other)
+    work = evaluation.task.Task(config, str(tmp_path / "other"))
     assert work.model.eps == 1e-3 and work.objective.mean == (0.5, 0.5, 0.5)
 
 

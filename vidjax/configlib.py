@@ -135,13 +135,11 @@ def use_demo(
             **{"rand_augment": "", "fit": "crop"},
         }
     )
-    config.model.update(
-        {
-            **{"width": 128, "depth": 4, "num_heads": 4, "mlp_dim": 512},
-            **{"patch_size": patch_size, "dtype": "float32"},
-        }
-    )
-    config.model.variant = None
+    config.model.dtype = "float32"
+    if config.model.name != "probe":  # whose encoder has its own sizes
+        config.model.variant = None
+        config.model.update({"width": 128, "depth": 4, "num_heads": 4, "mlp_dim": 512})
+        config.model.patch_size = patch_size
     for key, value in (("drop_path", 0.0), ("temporal_depth", 2), ("text_depth", 2)):
         if key in config.model:
             config.model[key] = value

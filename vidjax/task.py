@@ -48,6 +48,7 @@ class Task:
                 f"the config evaluates a model with head {config.model.head!r}, the checkpoint has "
                 f"head {card.model['head']!r}; choose the config it was trained with"
             )
+        self.reads_text = config.model.head == "video_text"
         self.mesh = sharding.make_mesh(config.mesh)
         self.dataset = datasets.DATASETS.get(config.data.name)
         parts = sharding.batch_parts(self.mesh)
@@ -64,7 +65,10 @@ class Task:
             fields = card.model | speed
         elif fields["name"] == "probe" and config.init:
             card = pretrained.read_card(config.init)
-            fields["encoder"] = models.encoder_of(card.model)
+            if card.model["name"] != "probe":
+                fields["encoder"] = models.encoder_of(card.model)
+        if fields.get("encoder") == {}:
+            raise UserError("a probe needs an encoder to look at: set config.init to a checkpoint")
         if card:
             facts = {key: getattr(card.preprocessing, key) for key in _CARD_FACTS}
             self.preprocessing = dataclasses.replace(self.preprocessing, **facts)
@@ -72,9 +76,8 @@ class Task:
             fields.setdefault("num_classes", self.num_classes)
             if self.dataset and self.dataset.groups:
                 fields.setdefault("groups", self.dataset.groups)
-        self.reads_text = fields["head"] == "video_text"
-        if not checkpoint and self.reads_text:
-            fields.setdefault("vocab_size", self.tokenizer.vocab_size)
+        if not checkpoint and self.reads_text and "vocab_size" not in fields:
+            fields["vocab_size"] = self.tokenizer.vocab_size
         clip = (config.data.frames, config.data.size, config.data.size)
         self.model = models.build(**fields, clip=clip)
         groups = getattr(self.model, "groups", ())

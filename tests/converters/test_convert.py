@@ -113,7 +113,9 @@ def test_directions_and_families(tmp_path):
     with pytest.raises(UserError, match="--model=resnet is unknown; there are videomae"):
         quiet(GOLDEN, tmp_path / "w", model="resnet")
     formats.write_safetensors(tmp_path / "a.safetensors", {"conv1.weight": np.ones(3, np.float32)})
-    with pytest.raises(UserError, match="no weights of videomae or vivit: its 1 tensors"):
+    with pytest.raises(
+        UserError, match="no weights of videomae or videoprism or vivit: its 1 tensors"
+    ):
         quiet(tmp_path / "a.safetensors", tmp_path / "w")
     with pytest.raises(UserError, match=r"no model of width 36 was published"):
         quiet(GOLDEN, tmp_path / "w", options=Options())

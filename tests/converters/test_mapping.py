@@ -191,3 +191,25 @@ def test_export_needs_a_rule_for_every_parameter_and_the_reverse():
 def test_bad_layouts_are_bugs_not_user_errors(layout):
     with pytest.raises(ValueError, match="layout"):
         to_params({"x": random(2, 2)}, [Rule("x", "x", layout)], {"x": spec(2, 2)})
+
+
+def test_layers_as_keras_numbers_them():
+    source = {f"block{end}/w": random(6, 4) + k for k, end in enumerate(("", "_1", "_2"))}
+    rules, want = [Rule("block{_i}/w", "w", "(n h) d -> d n h")], {"w": spec(LAYERS, 4, 2, 3)}
+    params = to_params(source, rules, want)
+    np.testing.assert_array_equal(
+        params["w"][2], source["block_2/w"].reshape(2, 3, 4).transpose(2, 0, 1)
+    )
+    again = from_params(params, rules)
+    assert set(again) == set(source)
+    assert all(again[name].tobytes() == source[name].tobytes() for name in source)
+
+
+def test_axes_of_one_that_parameters_lack_or_add():
+    source = {"query": random(1, 1, 6), "table": random(5, 6)}
+    rules = [Rule("query", "probe", "() a d -> a d"), Rule("table", "pos", "(a n) d -> a n d")]
+    params = to_params(source, rules, {"probe": spec(1, 6), "pos": spec(1, 5, 6)})
+    again = from_params(params, rules)
+    for name, array in source.items():
+        assert again[name].shape == array.shape
+        assert again[name].tobytes() == array.tobytes()

@@ -208,3 +208,61 @@ def test_heads_one_by_one_are_heads_at_once(monkeypatch):
     by_head = layers.attend(q, k, v)[0], jax.grad(loss, (0, 1, 2))(q, k, v)
     for found, expected in zip(jax.tree.leaves(by_head), jax.tree.leaves(whole), strict=True):
         assert relative_error(found, np.asarray(expected)) < 1e-6
+
+
+def test_soft_cap_comes_before_the_mask():
+    query, key = (8 * RNG.normal(size=(5, 4)).astype(np.float32) for _ in range(2))
+    mask = np.tril(np.ones((5, 5), bool))
+    mask[2] = False  # sees nothing, so everything alike
+    logits = 50 * np.tanh(query @ key.T / 2 / 50)
+    weights = np.where(mask, np.exp(logits - logits.max()), 0)
+    weights[2] = 1
+    weights /= weights.sum(1, keepdims=True)
+    found = layers.attention_weights(query, key, mask=mask, softcap=50.0)
+    np.testing.assert_allclose(found, weights, atol=1e-5)
+    uncapped = layers.attention_weights(query, key, mask=mask)
+    assert np.abs(uncapped - weights).max() > 1e-3
+
+
+@pytest.mark.parametrize("tokens", [6, 130])  # all heads at once, and one by one
+def test_masked_heads_in_both_ways(tokens):
+    q, k, v = (RNG.normal(size=(2, 3, tokens, 2, 4)).astype(np.float32) for _ in range(3))
+    mask = RNG.random((2, 1, 1, tokens)) < 0.5
+    found, weights = jax.jit(lambda: layers.attend(q, k, v, mask=mask, softcap=2.0)[0])(), None
+    heads = [np.swapaxes(x, -2, -3) for x in (q, k, v)]
+    weights = layers.attention_weights(*heads[:2], mask=mask[..., None, :, :], softcap=2.0)
+    expected = np.swapaxes(np.asarray(weights) @ heads[2], -2, -3)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not np.asarray(weights)[np.broadcast_to(~mask[..., None, :, :], weights.shape)].any()
+
+
+def test_attention_pool():
+    tokens = RNG.normal(size=(2, 3, 7, 8)).astype(np.float32)
+    pool = layers.AttentionPool(num_heads=2, pool_dim=12, eps=1e-6, scale_offset=1.0)
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params_of(pool, tokens))
+    attn, out = p["attn"], 0
+    for h in range(2):
+        q, k, v = (
+            x @ attn[n]["kernel"][:, h] + attn[n]["bias"][h]
+            for n, x in (("query", p["probe"]), ("key", tokens), ("value", tokens))
+        )
+        q = q * np.log1p(np.exp(attn["per_dim_scale"])) / math.log(2) / math.sqrt(6)
+        weights = np.exp(q @ np.swapaxes(k, -1, -2))
+        weights /= weights.sum(-1, keepdims=True)
+        out = out + weights @ v @ attn["out"]["kernel"][h]
+    x = (out + attn["out"]["bias"])[..., 0, :]
+    expected = norm_reference(x, p["norm"]["scale"] + 1, p["norm"]["bias"], 1e-6)
+    found = pool.apply({"params": jax.tree.map(jnp.float32, p)}, tokens)
+    assert relative_error(found, expected) < 5e-6
+
+
+def test_padded_tokens_pass_the_mlp_by():
+    x = RNG.normal(size=(2, 5, 8)).astype(np.float32)
+    block = layers.Block(2, 16, 1e-6, "relu", scale_offset=1.0)
+    p = params_of(block, x)
+    padding = np.array([[0, 0, 0, 1, 1], [0, 0, 0, 0, 0]], bool)
+    found = block.apply({"params": p}, x, padding=padding)
+    without = jax.tree.map(lambda a: a, p)
+    without["mlp"] = jax.tree.map(jnp.zeros_like, p["mlp"])
+    np.testing.assert_array_equal(found[0, 3:], block.apply({"params": without}, x)[0, 3:])
+    np.testing.assert_array_equal(found[~padding], block.apply({"params": p}, x)[~padding])

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -56,3 +57,24 @@ def test_resample_grid_matches_videomae_v2():
     found = positions.resample_grid(table, (2, 3, 3), (3, 4, 4))
     np.testing.assert_allclose(found[[0, 17, 47]][:, [0, 1, 5]], expected, rtol=0, atol=1e-6)
     assert positions.resample_grid(table, (2, 3, 3), (2, 3, 3)) is table
+
+
+@pytest.mark.parametrize(("old", "new"), [(5, 3), (5, 7), (5, 8), (4, 2), (4, 9), (16, 16)])
+def test_linear_antialias_is_jax_image_resize(old, new):
+    table = np.random.default_rng(0).normal(size=(old, 6)).astype(np.float32)
+    expected = jax.image.resize(table, (new, 6), "bilinear")
+    found = positions.resample_matrix(old, new, "linear_antialias") @ table
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    if new < old:  # without antialias it is another table
+        other = positions.resample_matrix(old, new, "linear") @ table
+        assert np.abs(other - expected).max() > 0.05
+
+
+def test_sinusoids_of_the_original_and_of_hugging_face():
+    table = positions.sinusoid(64, 768, 1.0)
+    np.testing.assert_array_equal(table[0], [0.0] * 384 + [1.0] * 384)  # not interleaved
+    i = np.arange(384)
+    np.testing.assert_allclose(table[63, :384], np.sin(63 * 1e4 ** (-i / 383)), atol=1e-6)
+    other = positions.sinusoid(64, 768, 1 - 2 / 768)
+    np.testing.assert_allclose(other[63, 384:], np.cos(63 * 1e4 ** (-i / 384)), atol=1e-6)
+    assert 0.05 < np.abs(table - other).max() < 0.07

@@ -12,7 +12,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -62,7 +61,7 @@ FORMS = {
     "VisionModel-base": (None, lambda: VISION(**BASE)),
     "ClipModel-base": ("video_text", lambda: clip(BASE, {})),
 }
-# Of the largest value of the reference: embeddings are what the issue of parity is about.
+# Of the largest value of the reference.
 TOLERANCE = {"tokens": 2e-5, "video": 2e-6, "text": 2e-6, "logits": 2e-6}
 TOLERANCE64 = 1e-10
 
@@ -201,7 +200,7 @@ def test_float64(form, inputs, record_property, request, monkeypatch):
 
 
 def test_back_to_hugging_face(form):
-    head, reference, folder = form
+    _, reference, folder = form
     command(f"--from={folder}/vidjax", f"--to={folder}/again", "--format=hf")
     before, after = (formats.read(folder / name / "model.safetensors") for name in ("hf", "again"))
     assert set(before) == set(after)

@@ -18,8 +18,7 @@ class ZeroShot(Classification):
     al. 2021, arXiv:2103.00020, section 3.1.4). Names are Context.classes.
 
     Attributes:
-        average: over views. Similarities are averaged as they are by default; their softmax is
-            nearly the same where the model has no learned scale.
+        average: over views; by default of the similarities, "softmax" of their probabilities.
         templates: sentences with {} in the place of the name. The default is VideoPrism's.
     """
 

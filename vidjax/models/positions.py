@@ -22,7 +22,7 @@ def sincos_1d(num_positions: int, width: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def sinusoid(num_positions: int, width: int, exponent: float) -> np.ndarray:
-    """Table [N, D], first D/2 sines, then D/2 cosines, float32.
+    """Table [N, D], first D/2 sines, then D/2 cosines, float64.
 
     Position p has the angles p / 10000^e, e being D/2 even steps from 0 to `exponent`: 1 in
     google-deepmind/videoprism encoders.py (PositionalEmbedding, tensor2tensor's formula),
@@ -30,7 +30,7 @@ def sinusoid(num_positions: int, width: int, exponent: float) -> np.ndarray:
     """
     rates = 10000.0 ** -np.linspace(0.0, exponent, width // 2)
     angle = np.arange(num_positions)[:, None] * rates
-    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
 
 
 def _linear(x: np.ndarray) -> np.ndarray:

@@ -167,7 +167,8 @@ class Stage(Stack):
 
         Of `keep` [B, K] only these N = K tokens of the grid are there.
         """
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "embed"))
+        # Wide enough that the order of frames shows: N(0, 0.02) leaves motion unlearned for long.
+        init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), (None, None, "embed"))
         rows = int(np.prod(self.pos_grid))
         table = self.param("pos_embed", init, (1, rows, self.width), jnp.float32)[0]
         table = positions.resample_grid(table, self.pos_grid, grid, ("linear_antialias",) * 3)

@@ -1,0 +1,124 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import NamedSharding
+from ml_collections import ConfigDict
+
+from vidjax import models, objectives, sharding
+from vidjax.errors import UserError
+from vidjax.objectives.contrastive import pairwise_loss
+
+RNG = np.random.default_rng(0)
+
+
+def unit(*shape):
+    x = RNG.normal(size=shape).astype(np.float32)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def reference(video, text, scale, bias, kind):
+    logits = scale * video.astype(np.float64) @ text.T + bias
+    size = len(logits)
+    if kind == "sigmoid":
+        signs = 2 * np.eye(size) - 1
+        return np.log1p(np.exp(-signs * logits)).sum() / size
+    rows = np.log(np.exp(logits).sum(1)) - np.diag(logits)
+    columns = np.log(np.exp(logits).sum(0)) - np.diag(logits)
+    return (rows.mean() + columns.mean()) / 2
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_loss_and_gradient_do_not_depend_on_parts_or_devices(kind):
+    video, text = unit(16, 8), unit(16, 8)
+    expected = reference(video, text, 5.0, -1.0, kind)
+
+    def loss(video, text, parts):
+        return pairwise_loss(video, text, 5.0, -1.0, kind=kind, parts=parts)[0]
+
+    grad = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)
+    plain = grad(video, text, 1)
+    np.testing.assert_allclose(plain[0], expected, rtol=1e-6)
+    mesh = sharding.make_mesh(ConfigDict({"data": 4, "fsdp": 2, "tensor": 1}))
+    for parts in (1, 2):
+        with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+            put = [jax.device_put(x, NamedSharding(mesh, sharding.BATCH)) for x in (video, text)]
+            found = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)(*put, parts)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), found, plain)
+
+
+def test_share_of_texts_found():
+    text = unit(8, 16)
+    video = text.copy()
+    video[[0, 1]] = video[[1, 0]]
+    found = pairwise_loss(video, text, 10.0, 0.0, kind="softmax", parts=2)[1]
+    np.testing.assert_allclose(found, 6 / 8)
+    same = np.tile(text[:1], (8, 1))  # ties are no finds
+    assert pairwise_loss(same, same, 10.0, 0.0, kind="softmax", parts=2)[1] == 0
+
+
+def test_no_device_holds_all_logits():
+    batch, width = 2048, 16
+    mesh = sharding.make_mesh(ConfigDict({"data": 8, "fsdp": 1, "tensor": 1}))
+
+    def peak(parts):
+        def loss(video, text):
+            return pairwise_loss(video, text, 5.0, 0.0, kind="softmax", parts=parts)[0]
+
+        with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+            sharded = NamedSharding(mesh, sharding.BATCH)
+            x = jax.ShapeDtypeStruct((batch, width), jnp.float32, sharding=sharded)
+            compiled = jax.jit(jax.grad(loss, (0, 1))).lower(x, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    whole = 4 * batch**2
+    assert peak(1) < whole  # some arrays of an eighth each
+    assert peak(8) < whole / 8
+
+
+@pytest.fixture(scope="module")
+def task():
+    fields = dict(
+        width=16, depth=1, num_heads=2, mlp_dim=32, temporal_depth=1, patch_size=(1, 4, 4),
+        pos_grid=(2, 4, 4), eps=1e-6, scale_offset=1.0, vocab_size=20, text_depth=1,
+        auxiliary_depth=0,
+    )  # fmt: skip
+    batch = {
+        "video": RNG.integers(0, 256, (4, 2, 16, 16, 3)).astype(np.uint8),
+        "text": RNG.integers(0, 20, (4, 5)).astype(np.int32),
+        "text_mask": np.ones((4, 5), bool),
+    }
+    return lambda **more: models.build("videoprism", head="video_text", **fields | more), batch
+
+
+def test_the_models_scale_is_used_and_learned(task):
+    build, batch = task
+    fixed = objectives.build("contrastive", build(), (0,) * 3, (1,) * 3, temperature=0.5)
+    params = nn.meta.unbox(jax.jit(fixed.init)(jax.random.key(0), batch))
+    learned = objectives.build("contrastive", build(logit_scale=0.0), (0,) * 3, (1,) * 3)
+    loss = jax.jit(lambda p: fixed.loss(p, batch, rng=jax.random.key(1)))
+    grad = jax.jit(jax.value_and_grad(lambda p: learned.loss(p, batch, rng=jax.random.key(1))[0]))
+    same, gradient = grad(params | {"logit_scale": jnp.log(2.0)})
+    np.testing.assert_allclose(same, loss(params)[0], rtol=1e-6)
+    assert float(gradient["logit_scale"]) != 0
+    vectors = jax.jit(fixed.predict["video_embedding"])(params, batch)
+    texts = jax.jit(fixed.predict["text_embedding"])(params, batch)
+    found = jax.jit(fixed.predict["similarity"])(params, batch, texts)
+    np.testing.assert_allclose(found, 2 * np.asarray(vectors) @ np.asarray(texts).T, atol=1e-5)
+
+
+def test_dropped_tokens(task):
+    build, batch = task
+    objective = objectives.build("contrastive", build(), (0,) * 3, (1,) * 3, drop_tokens=0.5)
+    params = nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), batch))
+    loss = jax.jit(lambda key: objective.loss(params, batch, rng=key)[0])
+    assert loss(jax.random.key(1)) != loss(jax.random.key(2))
+
+
+def test_wrong_choices(task):
+    build, _ = task
+    with pytest.raises(UserError, match="softmax, sigmoid, not 'triplet'"):
+        objectives.build("contrastive", build(), (0,) * 3, (1,) * 3, loss_kind="triplet")
+    with pytest.raises(UserError, match="parts = 3 must divide"):
+        pairwise_loss(unit(4, 2), unit(4, 2), 1.0, 0.0, kind="softmax", parts=3)
