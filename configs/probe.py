@@ -25,7 +25,7 @@ def get_config(arg=None):
     config = configlib.base()
     config.train_epochs = 30.0
     config.model.update(
-        name="probe", head="classify", pool=arg.pool, num_heads=12, head_dropout=0.0, encoder={},
+        name="probe", head="classify", pool=arg.pool, head_dropout=0.0, encoder={},
         dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(name="classification", label_smoothing=0.0)
@@ -39,7 +39,6 @@ def get_config(arg=None):
     config.evals.test = dict(name="classification", views=(4, 3))
     if arg.demo:
         configlib.use_demo(config, steps=300, lr=3e-3)
-        config.model.num_heads = 4
         config.model.encoder = dict(  # unless config.init brings one
             name="videomae", width=128, depth=4, num_heads=4, mlp_dim=512, eps=1e-6,
             patch_size=(2, 8, 8),

@@ -26,10 +26,11 @@ def get_config(arg=None):
     config = configlib.base()
     config.train_epochs = 5.0
     config.model.update(
-        name="videoprism", variant=arg.variant, head="video_text", eps=1e-6, scale_offset=1.0,
-        auxiliary_depth=2, temporal_depth=4,
+        name="videoprism", variant=arg.variant, head="video_text", eps=1e-6,
+        temporal_depth=4,
         **configlib.unset_keys(
-            pos_grid=tuple, patch_size=tuple, vocab_size=int, text_depth=int, logit_scale=float
+            pos_grid=tuple, patch_size=tuple, vocab_size=int, text_depth=int, logit_scale=float,
+            auxiliary_depth=int,
         ),
         remat="full", dtype="bfloat16",
     )  # fmt: skip
@@ -43,7 +44,9 @@ def get_config(arg=None):
     config.optim.update(lr=1e-5, warmup_epochs=0.5, weight_decay=1e-4, clip_norm=1.0)
     config.evals.val = dict(name="retrieval", every=500)
     if arg.demo:
-        configlib.use_demo(config, steps=50, lr=1e-4, data="demo_captions", patch_size=(1, 8, 8))
-        config.model.update(auxiliary_depth=0, logit_scale=2.6592, remat="none")
+        configlib.use_demo(
+            config, steps=50, lr=1e-4, data="demo_captions", patch_size=(1, 8, 8), width=64, depth=2
+        )
+        config.model.update(logit_scale=2.6592, remat="none")
         config.data.update(batch_size=64, text_length=16)
     return config

@@ -29,7 +29,7 @@ def get_config(arg=None):
     config = configlib.base()
     config.train_steps = 200_000
     config.model.update(
-        name="videoprism", variant=arg.variant, head="video_text", eps=1e-6, scale_offset=1.0,
+        name="videoprism", variant=arg.variant, head="video_text", eps=1e-6,
         auxiliary_depth=0, logit_scale=2.6592, temporal_depth=4,
         **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, vocab_size=int, text_depth=int),
         remat="full", dtype="bfloat16",
@@ -46,9 +46,17 @@ def get_config(arg=None):
     )  # fmt: skip
     config.evals.val = dict(name="retrieval", every=5_000)
     if arg.demo:
-        configlib.use_demo(config, steps=600, lr=1e-3, data="demo_captions", patch_size=(1, 8, 8))
+        configlib.use_demo(
+            config,
+            steps=400,
+            lr=2e-3,
+            data="demo_captions",
+            patch_size=(1, 8, 8),
+            width=64,
+            depth=2,
+        )
         config.objective.drop_tokens = 0.0
         config.model.remat = "none"
-        config.data.batch_size = 64
-        config.optim.update(name="adamw", rates=())
+        config.data.update(batch_size=64, text_length=16)
+        config.optim.update(name="adamw", rates=(), clip_norm=1.0, b2=0.95, warmup_epochs=4.0)
     return config

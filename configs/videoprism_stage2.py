@@ -24,10 +24,11 @@ def get_config(arg=None):
     config = configlib.base()
     config.train_steps = 300_000
     config.model.update(
-        name="videoprism", variant=arg.variant, head="distil", eps=1e-6, scale_offset=1.0,
-        auxiliary_depth=0, temporal_depth=4, decoder_width=512, decoder_depth=4,
+        name="videoprism", variant=arg.variant, head="distil", eps=1e-6,
+        temporal_depth=4, decoder_width=512, decoder_depth=4,
         decoder_num_heads=8, decoder_mlp_dim=2048,
-        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple), remat="full", dtype="bfloat16",
+        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, auxiliary_depth=int),
+        remat="full", dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(name="distillation", mask_ratio=0.65, shuffle=True, global_weight=1.0)
     config.init_missing = ("decoder/.*", "global_decoder/.*", "global_pool/.*")
@@ -43,7 +44,15 @@ def get_config(arg=None):
     )  # fmt: skip
     config.evals.val = dict(name="loss", every=5_000)
     if arg.demo:
-        configlib.use_demo(config, steps=200, lr=1e-3, data="demo_captions", patch_size=(1, 8, 8))
+        configlib.use_demo(
+            config,
+            steps=200,
+            lr=1e-3,
+            data="demo_captions",
+            patch_size=(1, 8, 8),
+            width=64,
+            depth=2,
+        )
         config.model.update(decoder_width=64, decoder_depth=2, decoder_num_heads=2)
         config.model.update(decoder_mlp_dim=256, remat="none")
         config.optim.name = "adamw"

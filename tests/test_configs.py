@@ -23,8 +23,9 @@ FACTS = transforms.Preprocessing()
 def with_list(config, tmp_path, monkeypatch):
     """Points a config at a list of paths that need not exist."""
     videos = tuple(datasets.Video(f"{i}.mp4", i % 8, captions=("a",)) for i in range(64))
+    names = tuple("abcdefgh") if config.model.head == "video_text" else None
     monkeypatch.setattr(
-        datasets, "read_list", lambda *args, **kwargs: datasets.VideoList(videos, None)
+        datasets, "read_list", lambda *args, **kwargs: datasets.VideoList(videos, names)
     )
     config.data.train = config.data.val = "list.csv"
     return config
@@ -39,8 +40,9 @@ def test_config_traces_its_step(path, arg, tmp_path, monkeypatch, tokenizer_file
     config.train_steps = 10
     if config.model.head == "video_text":
         config.data.tokenizer = str(tokenizer_file)
-    if config.model.name == "probe" and not arg:
-        encoder = models.build("videomae", "Ti", eps=1e-6)
+    if config.model.head == "distil" or (config.model.name == "probe" and not arg):
+        sizes = dict(eps=1e-6, patch_size=(1, 16, 16), pos_grid=(8, 14, 14))
+        encoder = models.build("videoprism", "B", head="video", **sizes)
         pretrained.write_card(tmp_path, pretrained.Card(models.config_of(encoder), FACTS))
         config.init = str(tmp_path)
     work = task.Task(config)

@@ -62,8 +62,9 @@ def base() -> ConfigDict:
             "max_bad_share": 0.1,  # a run with a larger share of bad videos stops
             "workers": -1,  # processes that decode; -1: from the number of cores
             "tokenizer": "",  # SentencePiece .model or tokenizer.json; "": that of `init`
-            "text_length": 64,  # tokens that texts are cut to
-            "canonicalise": True,  # clean texts as VideoPrism does: data.text
+            # Tokens that texts are cut to, and whether they are cleaned as VideoPrism does. Unset:
+            # as the tokeniser's checkpoint says, or 64 and True.
+            **{"text_length": unset(int), "canonicalise": unset(bool)},
         }
     )
 
@@ -120,6 +121,8 @@ def use_demo(
     lr: float,
     data: str = "demo",
     patch_size: tuple[int, int, int] = (2, 8, 8),
+    width: int = 128,
+    depth: int = 4,
 ) -> None:
     """Turns a recipe into one that a laptop runs in minutes, on clips that it makes itself.
 
@@ -138,7 +141,7 @@ def use_demo(
     config.model.dtype = "float32"
     if config.model.name != "probe":  # whose encoder has its own sizes
         config.model.variant = None
-        config.model.update({"width": 128, "depth": 4, "num_heads": 4, "mlp_dim": 512})
+        config.model.update({"width": width, "depth": depth, "num_heads": 4, "mlp_dim": 4 * width})
         config.model.patch_size = patch_size
     for key, value in (("drop_path", 0.0), ("temporal_depth", 2), ("text_depth", 2)):
         if key in config.model:

@@ -8,7 +8,8 @@ no rows in it; OUTPUT.bad_videos.jsonl lists them with reasons.
 
 Nothing has the name OUTPUT before it is complete. Until then each finished video has a file in
 OUTPUT.part, and after an interruption of any kind the same command goes on from there. Files that
-are damaged or whose video changed do not count, and videos that could not be read are tried again.
+are damaged or whose video changed do not count. Videos that could not be read are tried again, but
+not those that hung their decoder; see vidjax.data.BadVideos.
 """
 
 import collections
@@ -34,7 +35,7 @@ from flax import traverse_util
 from vidjax import pretrained, sharding
 from vidjax.data import BadVideos, augment, datasets
 from vidjax.data.windows import Windows, read_all
-from vidjax.embeddings import Part, check_finished
+from vidjax.embeddings import Part, is_finished, stamps_of
 from vidjax.errors import UserError, run_main
 
 
@@ -56,7 +57,8 @@ def embed(
         checkpoint: a folder of vidjax.
         videos: a list in any format of vidjax.data.datasets; a folder, of which all videos are
             taken, however deep; or a video.
-        output: a file .npz or .npy; left as it is if it is complete and of the same settings.
+        output: a file .npz or .npy; left as it is if it is complete, of the same settings and of
+            the videos as they are now.
         root: folder that relative paths of a list start from.
         pool: "none" has a row for each window, "mean" one for each video, their mean.
         window_seconds, window_stride: see vidjax.data.windows.
@@ -67,7 +69,8 @@ def embed(
         The output's path.
 
     Raises:
-        UserError: wrong arguments, an output of other settings, or no video that can be read.
+        UserError: wrong arguments, an output of other settings or videos, a file of the user's in
+            its place, or no video that can be read.
     """
     output = os.path.abspath(os.path.expanduser(output))
     if not output.endswith((".npz", ".npy")):
@@ -86,15 +89,17 @@ def embed(
         **{"parameters": _digest(loaded.params), "dtype": dtype, "pool": pool},
         **{"window_seconds": window_seconds, "window_stride": window_stride},
     }
-    settings, paths = json.loads(json.dumps(settings)), list(items)
-    if os.path.exists(output):
-        check_finished(output, settings, paths)
+    settings, stamps = json.loads(json.dumps(settings)), stamps_of(items)
+    if is_finished(output, settings, stamps):
         shutil.rmtree(f"{output}.part", ignore_errors=True)
         return output
-    part, progress = Part(f"{output}.part", settings), _Progress(len(paths))
-    bad = BadVideos(f"{output}.bad_videos.jsonl", len(paths), max_share=1.0)
-    left = [item for path, item in items.items() if not part.find(path)]
-    progress.add(len(paths) - len(left), 0)
+    part, progress = Part(f"{output}.part", settings, stamps), _Progress(len(items))
+    bad = BadVideos(f"{output}.bad_videos.jsonl", len(items), max_share=1.0)
+    hanging = {path: why for path, why in bad.hanging.items() if path in items}
+    for path, why in hanging.items():
+        bad.add(path, why)
+    left = [item for path, item in items.items() if path not in hanging and not part.find(path)]
+    progress.add(len(items) - len(left), 0)
     mesh = sharding.make_mesh(SimpleNamespace(data=-1, fsdp=1, tensor=1))
     size = batch_size * sharding.batch_parts(mesh)
     params = jax.device_put(loaded.params, sharding.replicated(mesh))
@@ -119,10 +124,10 @@ def embed(
             else:
                 part.add(path, answer, vectors, pool)
     if not part.windows:
-        raise UserError(f"none of the {len(paths)} videos can be read; {bad.path} says why")
+        raise UserError(f"none of the {len(items)} videos can be read; {bad.path} says why")
     if bad.count:
-        print(f"{bad.count} of {len(paths)} videos cannot be read; {bad.path} says why")
-    part.write(output, paths)
+        print(f"{bad.count} of {len(items)} videos cannot be read; {bad.path} says why")
+    part.write(output)
     shutil.rmtree(f"{output}.part")
     return output
 

@@ -7,6 +7,7 @@ The finished file out.npz holds (np.load; nothing in it is pickled)
     start_frame, end_frame  int64 [W]; the end is the first frame after the window
     start_time, end_time    float64 [W], seconds from the first frame; nan if the file tells none
     paths                   all videos of the list
+    stamps                  int64 [paths, 2], size and time of change (ns) of each; -1: no file
     settings                JSON: what it was made with
 
 or out.npy the embeddings alone, and out.json the rest.
@@ -17,7 +18,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,18 @@ import numpy as np
 from vidjax.errors import UserError
 
 _INDEX = ("start_frame", "end_frame", "start_time", "end_time")
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+
+Stamps = dict[str, list[int]]  # path -> size and time of change
 
 
 class Part:
     """The finished videos of an unfinished output, a file each, in a folder.
+
+    Args:
+        folder: where they are, or will be.
+        settings: of the output.
+        stamps: of all its videos, in order, from before any is read.
 
     Attributes:
         windows: path -> float64 [W, 4], columns as _INDEX.
@@ -38,8 +46,8 @@ class Part:
         UserError: the folder has videos of other settings, or cannot be written.
     """
 
-    def __init__(self, folder: str, settings: dict[str, Any]):
-        self._folder, self._settings = folder, settings
+    def __init__(self, folder: str, settings: dict[str, Any], stamps: Stamps):
+        self._folder, self._settings, self._stamps = folder, settings, stamps
         self.windows: dict[str, np.ndarray] = {}
         path = os.path.join(folder, "settings.json")
         try:
@@ -58,20 +66,21 @@ class Part:
             vectors = vectors.mean(0, keepdims=True)
             windows = windows[:1] * [1, 0, 1, 0] + windows[-1:] * [0, 1, 0, 1]
         self.windows[path] = windows
-        content = {"embeddings": vectors, "windows": windows, "stamp": _stamp(path)}
+        content = {"embeddings": vectors, "windows": windows, "stamp": self._stamps[path]}
         os.makedirs(os.path.dirname(self._file(path)), exist_ok=True)
         self._write_whole(self._file(path), lambda file: np.savez(file, **content))
 
     def find(self, path: str) -> bool:
-        """Whether a video is there whole, embedded from the file as it is now."""
+        """Whether a video is there whole, embedded from the file as its stamp has it."""
         with contextlib.suppress(*_DAMAGED):  # zip files have checksums
             windows, stamp, _ = self._load(path, "windows", "stamp", "embeddings")
-            if stamp.tolist() == _stamp(path):
+            if stamp.tolist() == self._stamps[path]:
                 self.windows[path] = windows
         return path in self.windows
 
-    def write(self, output: str, paths: list[str]) -> None:
+    def write(self, output: str) -> None:
         """Writes the output, of any size, video by video."""
+        paths, stamps = list(self._stamps), list(self._stamps.values())
         order = [i for i, path in enumerate(paths) if path in self.windows]
         tables = [self.windows[paths[i]] for i in order]
         index = {"video": np.repeat(np.int32(order), [len(table) for table in tables])}
@@ -90,11 +99,13 @@ class Part:
         if output.endswith(".npy"):
             # JSON has no nan.
             index = {k: np.where(np.isnan(v), None, v).tolist() for k, v in index.items()}
-            text = json.dumps({"settings": self._settings, "paths": paths, **index})
+            index |= {"paths": paths, "stamps": stamps, "settings": self._settings}
+            text = json.dumps(index)
             self._write_whole(_json_of(output), lambda file: file.write(text.encode()))
             self._write_whole(output, embeddings)
             return
-        index |= {"paths": np.array(paths), "settings": np.array(json.dumps(self._settings))}
+        index |= {"paths": np.array(paths), "stamps": np.array(stamps)}
+        index["settings"] = np.array(json.dumps(self._settings))
 
         def archive(file) -> None:
             with zipfile.ZipFile(file, "w") as members:
@@ -127,23 +138,53 @@ class Part:
         return os.path.join(self._folder, name[:2], f"{name[2:]}.npz")
 
 
-def check_finished(output: str, settings: dict[str, Any], paths: list[str]) -> None:
-    """Raises UserError unless a file is the output of these settings and paths."""
+def is_finished(output: str, settings: dict[str, Any], stamps: Stamps) -> bool:
+    """Whether the output is there, of these settings and of these videos as they are now.
+
+    Raises:
+        UserError: its name, or that of its .json, is taken by something else.
+    """
+    index = _json_of(output) if output.endswith(".npy") else output
+    if not (os.path.exists(output) or os.path.exists(index)):
+        return False
     try:
-        if output.endswith(".npy"):
-            with open(_json_of(output)) as file:
+        if index != output:
+            with open(index) as file:
                 found = json.load(file)
-            listed, found = found["paths"], found["settings"]
+            paths, old, made_with = found["paths"], found["stamps"], found["settings"]
         else:
             with np.load(output) as file:
-                listed, found = file["paths"].tolist(), json.loads(str(file["settings"]))
+                paths, old = file["paths"].tolist(), file["stamps"].tolist()
+                made_with = json.loads(str(file["settings"]))
     except _DAMAGED:
+        taken = index if os.path.exists(index) else output
         raise UserError(
-            f"{output} exists and was not made by this command; choose another --output"
+            f"{taken} exists and was not made by this command; choose another --output"
         ) from None
-    _check_settings(output, found, settings)
-    if listed != paths:
+    if not os.path.exists(output):  # killed between the two, or the .npy deleted since
+        return False
+    _check_settings(output, made_with, settings)
+    if paths != list(stamps):
         raise UserError(f"{output} is complete, of another list; choose another --output")
+    changed = [path for path, stamp in zip(paths, old, strict=True) if stamp != stamps[path]]
+    if changed:
+        raise UserError(
+            f"{output} is complete, but {len(changed)} of its videos changed since, such as "
+            f"{changed[0]}; choose another --output, or delete it"
+        )
+    return True
+
+
+def stamps_of(paths: Iterable[str]) -> Stamps:
+    """What tells whether a video changed."""
+    stamps = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+            stamps[path] = [status.st_size, status.st_mtime_ns]
+        except OSError:
+            stamps[path] = [-1, -1]
+    return stamps
 
 
 def _check_settings(what: str, found: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -157,14 +198,6 @@ def _check_settings(what: str, found: dict[str, Any], settings: dict[str, Any]) 
             f"{what} was made with another checkpoint or settings ({'; '.join(changed)}); choose "
             f"another --output, or delete it"
         )
-
-
-def _stamp(path: str) -> list[int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return [-1, -1]
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _json_of(output: str) -> str:

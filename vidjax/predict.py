@@ -103,7 +103,8 @@ def compare(
     out = {}
     for path in videos:
         (vector,) = encode(params, loaded.preprocess(path), method="encode_video")
-        probabilities = np.asarray(jax.nn.softmax(texts @ vector * scale))
+        cosines = jax.numpy.dot(texts, vector, precision="highest")
+        probabilities = np.asarray(jax.nn.softmax(cosines * scale))
         out[path] = [(prompts[i], float(probabilities[i])) for i in np.argsort(-probabilities)]
     return out
 

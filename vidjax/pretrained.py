@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import json
 import os
-import shutil
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -33,6 +32,7 @@ from vidjax.errors import UserError
 
 CARD = "model.json"
 PARAMS = "params"
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 _FORMAT = 1
 # Orbax holds every chunk that it encodes, and what a data file gets until it is full: with these
 # sizes a tenth of the parameters, with its defaults as much again as all of them.
@@ -106,7 +106,8 @@ class Pretrained:
         """Token ids int32 [K, L] and mask bool [K, L] (True = real) of K texts.
 
         Raises:
-            UserError: the model reads no text, or its folder has no tokeniser.
+            UserError: the model reads no text, its folder has no tokeniser, or a text has ids that
+                the model does not know.
         """
         if self.tokenizer is None:
             head = self.card.model["head"]
@@ -115,6 +116,11 @@ class Pretrained:
                 f"head {head!r}); if it reads text, convert it again with --tokenizer=FILE"
             )
         ids, mask = self.tokenizer([texts] if isinstance(texts, str) else texts)
+        if (known := self.card.model["vocab_size"]) <= ids.max(initial=0):
+            raise UserError(
+                f"the tokeniser gives the id {ids.max()}, but the model knows {known} tokens; "
+                f"convert it again with its own vocabulary as --tokenizer"
+            )
         return jnp.asarray(ids), jnp.asarray(mask)
 
 
@@ -134,20 +140,17 @@ def load_model(folder: Folder, dtype: Any = "float32") -> Pretrained:
     return Pretrained(model, params, card, load_tokenizer(folder))
 
 
-def load_tokenizer(folder: Folder) -> Tokenizer | None:
-    """The tokeniser in a folder; None if it has none.
+def load_tokenizer(folder: Folder, **options: Any) -> Tokenizer | None:
+    """The tokeniser in a folder; None if it has none. `options` replace the card's.
 
     Raises:
-        UserError: its file is gone or damaged, or has more ids than the model knows.
+        UserError: its file is gone or damaged.
     """
     card = read_card(folder)
     if card.tokenizer is None:
         return None
-    options = dict(card.tokenizer)
-    name = options.pop("file")
-    if os.path.basename(name) != name:
-        raise UserError(f"{folder}/{CARD} names a tokeniser outside of its folder: {name!r}")
-    return Tokenizer(os.path.join(os.path.expanduser(folder), name), **options)
+    options = {k: v for k, v in card.tokenizer.items() if k != "file"} | options
+    return Tokenizer(epath.Path(folder) / card.tokenizer["file"], **options)
 
 
 def load_params(folder: Folder) -> dict[str, Any]:
@@ -246,11 +249,19 @@ def save_pretrained(folder: Folder, params: Params, card: Card) -> None:
 
 
 def keep_tokenizer(tokenizer: Tokenizer, folder: Folder) -> dict[str, Any]:
-    """Copies a tokeniser's file into a folder; returns what the folder's card says of it."""
+    """Copies a tokeniser's file into a folder; returns what the folder's card says of it.
+
+    Raises:
+        UserError: the folder has another one.
+    """
     name = "tokenizer" + os.path.splitext(tokenizer.path)[1]
-    target = epath.Path(folder) / name
-    if os.path.abspath(tokenizer.path) != os.path.abspath(target):
-        shutil.copyfile(tokenizer.path, target)
+    target, content = epath.Path(folder) / name, epath.Path(tokenizer.path).read_bytes()
+    if target.exists() and target.read_bytes() != content:
+        raise UserError(
+            f"{target} is not the tokeniser in {tokenizer.path}, with which this run shall go on; "
+            f"put the old file back there, or choose a new folder"
+        )
+    target.write_bytes(content)
     return {
         "file": name, "length": tokenizer.length, "canonicalise": tokenizer.canonicalise
     }  # fmt: skip
@@ -284,12 +295,21 @@ def read_card(folder: Folder) -> Card:
             preprocessing=Preprocessing(**content["preprocessing"]),
             classes=None if classes is None else tuple(classes),
             provenance=content["provenance"],
-            tokenizer=content.get("tokenizer"),  # folders of older versions have none
+            tokenizer=_checked_tokenizer(content.get("tokenizer")),  # old folders have none
         )
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _checked_tokenizer(entry: Any) -> dict[str, Any] | None:
+    if entry is not None:
+        file, length, canonicalise = (entry[key] for key in ("file", "length", "canonicalise"))
+        sound = file in TOKENIZERS and isinstance(length, int) and isinstance(canonicalise, bool)
+        if not sound or len(entry) > 3:
+            raise ValueError(f"its tokenizer is {entry}")
+    return entry
 
 
 def _find_params(folder: epath.Path) -> tuple[epath.Path, tuple[str, ...]]:

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from vidjax import data, evaluators, models, objectives, pretrained, sharding
 from vidjax.data import datasets, demo
 from vidjax.data.text import Tokenizer
-from vidjax.data.transforms import Preprocessing
+from vidjax.data.transforms import Preprocessing, check_views
 from vidjax.errors import UserError
 from vidjax.models.layers import REMAT_POLICIES
 
@@ -63,12 +64,14 @@ class Task:
         if card:
             speed = {key: fields[key] for key in ("dtype", "remat", "unroll") if key in fields}
             fields = card.model | speed
-        elif fields["name"] == "probe" and config.init:
-            card = pretrained.read_card(config.init)
-            if card.model["name"] != "probe":
-                fields["encoder"] = models.encoder_of(card.model)
+        elif config.init:
+            start = pretrained.read_card(config.init)
+            fields = _follow(fields, start.model)
+            card = start if fields["name"] == "probe" else None
         if fields.get("encoder") == {}:
             raise UserError("a probe needs an encoder to look at: set config.init to a checkpoint")
+        if fields["head"] == "distil" and not checkpoint:
+            _check_teacher(config)
         if card:
             facts = {key: getattr(card.preprocessing, key) for key in _CARD_FACTS}
             self.preprocessing = dataclasses.replace(self.preprocessing, **facts)
@@ -86,7 +89,14 @@ class Task:
                 f"videos of {config.data.name} are labelled with {_names(self.dataset.groups)}, "
                 f"but the model answers {_names(groups)}; choose the config of its own data"
             )
+        if self.reads_text and not config.estimate:
+            self._check_vocabulary()
         objective = config.objective.to_dict()
+        if objective["name"] == "contrastive" and config.data.repeats > 1:
+            raise UserError(
+                f"config.data.repeats is {config.data.repeats}, but must be 1 to learn from texts: "
+                f"the clips of a video have one text, which would be right for one of them only"
+            )
         self.objective = objectives.build(
             objective.pop("name"),
             self.model,
@@ -94,6 +104,15 @@ class Task:
             self.preprocessing.std,
             **objective,
         )
+
+    def _check_vocabulary(self) -> None:
+        """A .json may list more ids than it gives; those of a .model are all in use."""
+        found, known = self.tokenizer.vocab_size, self.model.vocab_size
+        if self.tokenizer.path.endswith(".model") and found > known:
+            raise UserError(
+                f"{self.tokenizer.path} has {found} tokens, but the model knows {known}; set "
+                f"config.data.tokenizer to its own"
+            )
 
     def has(self, split: str) -> bool:
         """Whether the config says where the videos of a split are."""
@@ -135,33 +154,41 @@ class Task:
             classes=classes,
             split="test" if split == "val" else split,
             num_classes=num_classes,
-            need_labels=self.config.model.head == "classify",
-            need_captions=self.reads_text and split == "train" and not self.checkpoint,
+            need_labels=self.config.model.head == "classify" or self._evaluated(split, "zero_shot"),
+            need_captions=self._evaluated(split, "retrieval")
+            or (self.reads_text and split == "train" and not self.checkpoint),
         )
+
+    def _evaluated(self, split: str, name: str) -> bool:
+        entries = self.config.evals.to_dict().values()
+        return any(e["name"] == name and e.get("split", "val") == split for e in entries)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | None:
         """What makes token ids of texts; None if the model reads none.
 
-        That of config.data.tokenizer, or of the checkpoint that is evaluated or started from.
+        That of config.data.tokenizer, or of the checkpoint that is evaluated or started from; with
+        config.data.text_length and canonicalise where they are given.
 
         Raises:
             UserError: there is none of these.
         """
         if not self.reads_text:
             return None
-        cfg = self.config.data
-        if not cfg.tokenizer and (folder := self.checkpoint or self.config.init):
-            if found := pretrained.load_tokenizer(folder):
-                return found
-        elif not cfg.tokenizer and cfg.name == "demo_captions":
-            return Tokenizer(demo.tokenizer_of(_demo_folder()), cfg.text_length)
+        cfg, folder = self.config.data, self.checkpoint or self.config.init
+        options = {"length": cfg.text_length, "canonicalise": cfg.canonicalise}
+        options = {key: value for key, value in options.items() if value is not None}
+        inherit = not cfg.tokenizer and folder
+        if inherit and (found := pretrained.load_tokenizer(folder, **options)):
+            return found
+        if not cfg.tokenizer and cfg.name == "demo_captions":
+            return Tokenizer(demo.tokenizer_of(_demo_folder()), **options)
         if not cfg.tokenizer:
             raise UserError(
                 "texts need a tokeniser: set config.data.tokenizer to a SentencePiece .model or a "
                 "tokenizer.json, or config.init to a checkpoint that has one"
             )
-        return Tokenizer(cfg.tokenizer, cfg.text_length, cfg.canonicalise)
+        return Tokenizer(cfg.tokenizer, **options)
 
     @property
     def notices(self) -> list[str]:
@@ -209,7 +236,8 @@ class Task:
             "weight": jax.ShapeDtypeStruct((size,), "float32"),
         }
         if self.reads_text:
-            text = (size, self.tokenizer.length)
+            length = 64 if self.config.estimate else self.tokenizer.length
+            text = (size, cfg.text_length or length)
             batch["text"] = jax.ShapeDtypeStruct(text, "int32")
             batch["text_mask"] = jax.ShapeDtypeStruct(text, "bool")
         return batch
@@ -257,6 +285,8 @@ class Task:
                 for batch in loader:
                     yield sharding.put_batch(batch, self.mesh)
 
+        for entry in self.evals.values():
+            check_views(self.preprocessing, entry.get("views", (1, 1))[1])
         named = [e.get("split", "val") for e in self.evals.values() if e["name"] == "zero_shot"]
         context = evaluators.Context(
             predict=self.objective.predict,
@@ -318,6 +348,39 @@ def _check(config: ConfigDict) -> None:
             f"config.model.dtype must be float32, bfloat16, float16 or float64, "
             f"not {config.model.dtype!r}"
         )
+
+
+def _follow(fields: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    """A model's fields, those that config.init decides included.
+
+    A probe looks into its encoder. A model of its family has its FACTS where the config leaves them
+    unset.
+    """
+    if fields["name"] == "probe":
+        inner = source["encoder"] if source["name"] == "probe" else models.encoder_of(source)
+        return fields | {"encoder": inner}
+    if fields["name"] != source["name"]:
+        return fields
+    facts = {k: source[k] for k in models.facts(source["name"]) if k in source}
+    known = models.field_names(fields["name"], fields["head"])
+    facts = {key: value for key, value in facts.items() if key in known}
+    if differs := [k for k in facts if fields.get(k, facts[k]) != facts[k]]:
+        key = differs[0]
+        raise UserError(
+            f"config.init was made with {key} {facts[key]}, but config.model.{key} is "
+            f"{fields[key]}, with which its parameters mean something else; set it to the same"
+        )
+    return fields | facts
+
+
+def _check_teacher(config: ConfigDict) -> None:
+    if not config.init:
+        raise UserError(
+            "distillation needs a teacher: set config.init to a VideoPrism that was trained before "
+            "(a run of videoprism_stage1.py, or a converted one with head video or video_text)"
+        )
+    if not any(re.fullmatch(p, "teacher/encoder/norm") for p in config.optim.freeze):
+        raise UserError("config.optim.freeze must keep the teacher: add 'teacher/.*' to it")
 
 
 def _names(groups: tuple[tuple[str, int], ...]) -> str:

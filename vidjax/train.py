@@ -149,7 +149,7 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     there = {**card.model, **dataclasses.asdict(card.preprocessing)}
     here = {**mine, **dataclasses.asdict(work.preprocessing)}
     keys = ("eps", "fc_norm_eps", "patch_size", "pool", "attention_order", "sampled_frames")
-    keys += ("representation_size", "scale_offset", "softcap", "text_pos_exponent")
+    keys += ("representation_size",)
     for key in (
         (*keys, "mean", "std", "resize", "fit") if mine["name"] == card.model["name"] else ()
     ):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from vidjax import models, objectives, sharding
+from vidjax.data import augment
 from vidjax.errors import UserError
 from vidjax.objectives.contrastive import pairwise_loss
 
@@ -112,8 +115,25 @@ def test_dropped_tokens(task):
     build, batch = task
     objective = objectives.build("contrastive", build(), (0,) * 3, (1,) * 3, drop_tokens=0.5)
     params = nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), batch))
-    loss = jax.jit(lambda key: objective.loss(params, batch, rng=key)[0])
-    assert loss(jax.random.key(1)) != loss(jax.random.key(2))
+    key = jax.random.key(1)
+    keep, _ = augment.tube_mask(key, 4, (1, 4, 4), 0.5)
+    assert keep.shape == (4, 8)
+
+    def embed(params, keep):
+        video = jnp.asarray(batch["video"], jnp.float32) / 255
+        apply = functools.partial(objective.model.apply, {"params": params})
+        text = apply(batch["text"], batch["text_mask"], method="encode_text")
+        return apply(video, keep=keep, method="encode_video"), text
+
+    videos, texts = jax.jit(embed)(params, keep)
+    scale = 1 / objective.temperature
+    expected = pairwise_loss(videos, texts, scale, 0.0, kind="softmax", parts=1)[0]
+    found = jax.jit(lambda p: objective.loss(p, batch, rng=key)[0])(params)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    every = np.tile(np.arange(16), (4, 1))  # evaluation sees all
+    whole = jax.jit(objective.predict["video_embedding"])(params, batch)
+    np.testing.assert_allclose(whole, jax.jit(embed)(params, every)[0], atol=1e-5)
+    assert np.abs(whole - videos).max() > 1e-4
 
 
 def test_wrong_choices(task):

@@ -53,5 +53,9 @@ def test_orders_are_permutations():
     _, order = make().draw(jax.random.key(0), shape)
     assert order.shape == (3, 32) and len({tuple(row) for row in np.asarray(order)}) == 3
     np.testing.assert_array_equal(np.sort(order), np.tile(np.arange(32), (3, 1)))
-    _, order = make(shuffle=False).draw(jax.random.key(0), shape)
-    np.testing.assert_array_equal(order, np.tile(np.arange(32), (3, 1)))
+    # Without, every token that is kept is given where it is from.
+    keep, order = make(shuffle=False).draw(jax.random.key(0), shape)
+    for kept, places in zip(np.asarray(keep), np.asarray(order), strict=True):
+        seen = np.concatenate([kept, 16 + kept])  # in both frames
+        np.testing.assert_array_equal(places[seen], np.arange(len(seen)))
+        assert sorted(places) == list(range(32))

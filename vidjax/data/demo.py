@@ -8,8 +8,10 @@ in every class. The textures are smooth, so that a hidden patch can be guessed f
 Classes come in pairs, one the other played backwards; for models that give several answers at once
 there are lists with two labels for each clip, what moves how and in which direction.
 
-For models of video and text there is a second set, where all shapes of a clip have one of eight
-colours, and sentences say colour and motion: "red shapes sliding left".
+For models of video and text there is a second set: one shape of one of eight colours, which moves
+or changes in one of eight ways, and sentences that say both: "a red shape sliding left". Places,
+sizes and speeds overlap, so that no frame alone tells what happens. It is easier to learn than the
+first set: whatever happens, it goes on from the first frame to the last.
 
     python -m vidjax.data.demo FOLDER [--captions]
 """
@@ -38,6 +40,16 @@ CLASSES = (
     "shrinking",
     "growing",
 )
+EVENTS = (
+    "sliding left",
+    "sliding right",
+    "sliding up",
+    "sliding down",
+    "shrinking",
+    "growing",
+    "vanishing",
+    "appearing",
+)
 MOTIONS = ("sliding sideways", "sliding vertically", "turning", "changing size")
 DIRECTIONS = ("left, up, counterclockwise or smaller", "right, down, clockwise or larger")
 COLOURS = {  # RGB
@@ -51,11 +63,11 @@ COLOURS = {  # RGB
     "pink": (1.0, 0.5, 0.85),
 }
 CAPTIONS = (
-    "{colour} shapes {motion}",
-    "a video of {colour} shapes {motion}",
-    "shapes of {colour} colour {motion}",
-    "{motion}: {colour} shapes",
-    "here {colour} shapes are {motion}",
+    "a {colour} shape {event}",
+    "a video of a {colour} shape {event}",
+    "a shape of {colour} colour {event}",
+    "{event}: a {colour} shape",
+    "here a {colour} shape is {event}",
 )
 # Where make and make_captioned put the lists of the dataset of a name.
 LISTS = {
@@ -114,9 +126,9 @@ def make_captioned(
 
     Args:
         folder: gets clips/*.mp4, train.csv and val.csv (`path,label,caption`, relative), where the
-            label is the motion, classes.txt, and tokenizer.model for the captions. A training clip
+            label is the event, classes.txt, and tokenizer.model for the captions. A training clip
             has two captions in different words, a validation clip one.
-        num_train, num_val: number of clips, spread evenly over the 64 pairs of motion and colour;
+        num_train, num_val: number of clips, spread evenly over the 64 pairs of event and colour;
             the latter at most 64, so that a caption has one right answer.
         size, frames, seed: as of `make`.
 
@@ -126,10 +138,10 @@ def make_captioned(
     Raises:
         UserError: as of `make`, or there are too many validation clips.
     """
-    if num_val > len(CLASSES) * len(COLOURS):
+    if num_val > len(EVENTS) * len(COLOURS):
         raise UserError(f"demo: num_val={num_val} must be at most 64, to have one pair in each")
     settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
-    settings |= {"set": "captions", "version": 1}
+    settings |= {"set": "captions", "version": 2}
     return _make(folder, settings, _write_captioned)
 
 
@@ -231,20 +243,20 @@ def _write_captioned(folder: str, settings: dict[str, int | str]) -> None:
     size, frames, seed = settings["size"], settings["frames"], settings["seed"]
 
     def write_clip(path: str, label: int, colour: str, key: tuple[int, ...]) -> None:
-        _encode(os.path.join(folder, path), _render(label, size, frames, key, colour))
+        _encode(os.path.join(folder, path), _render_event(label, size, frames, key, colour))
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs, captions = [], []
         for split, name in enumerate(("train", "val")):
             rows = [("path", "label", "caption")]
             for i in range(settings[f"num_{name}"]):
-                path, label = f"clips/{name}_{i:05d}.mp4", i % len(CLASSES)
-                colour = list(COLOURS)[i // len(CLASSES) % len(COLOURS)]
+                path, label = f"clips/{name}_{i:05d}.mp4", i % len(EVENTS)
+                colour = list(COLOURS)[i // len(EVENTS) % len(COLOURS)]
                 key = (seed, split, i, 1)  # no clip of the set without captions
                 jobs.append(pool.submit(write_clip, path, label, colour, key))
                 wordings = np.random.default_rng(key).permutation(CAPTIONS)[: 2 - split]
                 rows += [
-                    (path, label, words.format(colour=colour, motion=CLASSES[label]))
+                    (path, label, words.format(colour=colour, event=EVENTS[label]))
                     for words in wordings
                 ]
             _write_csv(folder, LISTS["demo_captions"], name, rows)
@@ -253,7 +265,7 @@ def _write_captioned(folder: str, settings: dict[str, int | str]) -> None:
             job.result()
     train_tokenizer(captions, os.path.join(folder, "tokenizer.model"), 128)
     with open(os.path.join(folder, "classes.txt"), "w", encoding="utf-8") as file:
-        file.writelines(f"{name}\n" for name in CLASSES)
+        file.writelines(f"{name}\n" for name in EVENTS)
     with open(os.path.join(folder, "demo.json"), "w", encoding="utf-8") as file:
         json.dump(settings, file)
 
@@ -263,10 +275,8 @@ def _write_csv(folder: str, name: str, split: str, rows: list[tuple]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _render(
-    label: int, size: int, frames: int, key: tuple[int, ...], colour_name: str = ""
-) -> np.ndarray:
-    """One clip, uint8 [T, size, size, 3]; its shapes have colours at random, or that one."""
+def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndarray:
+    """One clip, uint8 [T, size, size, 3]."""
     rng = np.random.default_rng(key)
     background = _background(rng, size)
     # Classes come in pairs, one the other played backwards. In a frame the sheet moves by about
@@ -287,11 +297,30 @@ def _render(
         along, across = _rotate(du, dv, np.float32(rng.uniform(0, 2 * np.pi)))
         alpha = _shape(rng.integers(3), rng.uniform(0.5, 0.75), along, across, size * _PERIOD)
         colour = rng.uniform(0.5, 1, 3).astype(np.float32)
-        colour = colour / colour.max()
-        if colour_name:  # each shape a little brighter or darker
-            colour = np.float32(COLOURS[colour_name]) * colour.mean()
-        shaded = (225 + 20 * along - _LIGHT * y)[..., None] * colour
+        shaded = (225 + 20 * along - _LIGHT * y)[..., None] * (colour / colour.max())
         video += alpha[..., None] * (shaded - video)
+    return np.clip(np.rint(video), 0, 255).astype(np.uint8)
+
+
+def _render_event(
+    label: int, size: int, frames: int, key: tuple[int, ...], colour: str
+) -> np.ndarray:
+    """One clip with one shape, uint8 [T, size, size, 3]."""
+    rng = np.random.default_rng(key)
+    video = np.repeat(_background(rng, size)[None], frames, axis=0)
+    time = np.linspace(-1, 1, frames, dtype=np.float32)[:, None, None]  # [T, 1, 1]
+    time = time * rng.uniform(0.8, 1) * (1 if label % 2 else -1)
+    slide_x, slide_y, swell, fade = (time * (label // 2 == kind) for kind in range(4))
+    y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size - 0.5
+    centre_x, centre_y = rng.uniform(-0.15, 0.15, 2)
+    scale = rng.uniform(0.5, 0.7) + 0.3 * swell
+    u, v = (x - centre_x - 0.3 * slide_x) / scale, (y - centre_y - 0.3 * slide_y) / scale
+    along, across = _rotate(u, v, np.float32(rng.uniform(0, 2 * np.pi)))
+    alpha = _shape(rng.integers(3), rng.uniform(0.75, 0.9), along, across, 0.6 * size)
+    if label // 2 == 3:
+        alpha = alpha * (0.5 + 0.5 * fade)
+    shaded = (225 + 20 * along - _LIGHT * y)[..., None] * np.float32(COLOURS[colour])
+    video += alpha[..., None] * (shaded * rng.uniform(0.8, 1) - video)
     return np.clip(np.rint(video), 0, 255).astype(np.uint8)
 
 

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from etils import epath
 
 from vidjax.errors import UserError
 
@@ -43,21 +44,22 @@ class Tokenizer:
     """
 
     def __init__(self, path: str | os.PathLike, length: int = 64, canonicalise: bool = True):
-        """Reads a SentencePiece .model or a tokenizer.json.
+        """Reads a SentencePiece .model or a tokenizer.json; local, or gs:// and the like.
 
         Raises:
             UserError: there is no such file, it is neither, or `length` is not positive.
         """
         self.length, self.canonicalise = length, canonicalise
-        self.path, self._warned = os.path.expanduser(path), False
+        file = epath.Path(path).expanduser()
+        self.path, self._warned = str(file), False
         if length < 1:
             raise UserError(f"a tokeniser's length must be at least 1, not {length}")
-        if not os.path.isfile(self.path):
+        if not file.is_file():
             raise UserError(f"tokeniser file {self.path} does not exist")
         if self.path.endswith(".json"):
-            self._model, self._bos = _read_json(self.path), []
+            self._model, self._bos = _read_json(file), []
         elif self.path.endswith(".model"):
-            self._model = _read_sentencepiece(self.path)
+            self._model = _read_sentencepiece(file)
             self._bos = [self._model.bos_id()] if self._model.bos_id() >= 0 else []
         else:
             raise UserError(
@@ -137,16 +139,16 @@ def train_tokenizer(texts: Iterable[str], path: str | os.PathLike, vocab_size: i
         file.write(model.getvalue())
 
 
-def _read_sentencepiece(path: str):
+def _read_sentencepiece(path: epath.Path):
     import sentencepiece
 
     try:
-        return sentencepiece.SentencePieceProcessor(model_file=path)
+        return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
     except (RuntimeError, OSError):
         raise UserError(f"{path} is not a SentencePiece model") from None
 
 
-def _read_json(path: str):
+def _read_json(path: epath.Path):
     try:
         import tokenizers
     except ImportError:
@@ -155,7 +157,7 @@ def _read_json(path: str):
             f"SentencePiece .model that it was made from"
         ) from None
     try:
-        model = tokenizers.Tokenizer.from_file(path)
+        model = tokenizers.Tokenizer.from_buffer(path.read_bytes())
     except Exception:  # the library raises nothing narrower
         raise UserError(f"{path} is not a tokenizer.json of the tokenizers library") from None
     model.no_padding()  # a file may ask for either

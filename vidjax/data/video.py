@@ -37,7 +37,7 @@ HANG = "no answer in"  # begins the reason of a VideoError about a decoder that 
 
 # Unchecked AVIs often hold one packet more than frames (75 and 74 in HMDB51): the missing end is
 # then filled with the last frame. More than this is a damaged file.
-_MISSING_AT_END = 2
+MISSING_AT_END = 2
 
 
 class Packet(NamedTuple):
@@ -296,7 +296,7 @@ def _read_in_order(
         decoded += 1
         if len(frames) == len(unique):
             break
-    if len(frames) < len(unique) and (decoded == 0 or n - decoded > _MISSING_AT_END):
+    if len(frames) < len(unique) and (decoded == 0 or n - decoded > MISSING_AT_END):
         raise VideoError(f"only {decoded} of {n} frames can be decoded")
     frames += [upright_rgb(last)] * (len(unique) - len(frames))
     return _stack(frames)[inverse], n

@@ -21,8 +21,11 @@ from vidjax.data.sampling import view_indices
 from vidjax.data.transforms import Preprocessing, eval_views
 from vidjax.errors import UserError
 
-_PATIENCE = 60.0  # seconds for a few frames by random access, after which the decoder hangs
-_LOST = 2  # packets at the end that may hold no frame, as in vidjax.data.video
+# Seconds without a sign of life after which a decoder hangs, and one more for every so many bytes
+# of the file: to count the frames of a long film is to read all of it.
+_PATIENCE = 60.0
+_BYTES_A_SECOND = 10**7
+_SIGN = 32  # frames from one sign of life to the next
 
 Span = tuple[int, int, float, float]  # first frame, end, and their times in seconds
 
@@ -88,7 +91,8 @@ def read_all(
     Yields:
         (path, clip uint8 [T, size, size, 3]) for each window, in order of time but mixed with
         those of other videos; after the last (path, list of the windows); or (path, reason) for a
-        video that cannot be read, clips of which may have come. At most `ahead` wait.
+        video that cannot be read, clips of which may have come. At most `ahead` wait. The reason
+        of a video that hangs its decoder begins with vidjax.data.video.HANG.
     """
     todo, ready, closed = collections.deque(videos), queue.Queue(ahead), threading.Event()
 
@@ -129,10 +133,12 @@ def read(item: Video, windows: Windows) -> Iterator[np.ndarray | list[Span]]:
     """Clips uint8 [T, size, size, 3] of a video's windows, and last the list of these.
 
     Raises:
-        VideoError: the file cannot be read, or has another number of frames than the check found.
+        VideoError: the file cannot be read, hangs its decoder (which takes a minute, or more with
+            gigabytes, to show), or has another number of frames than the check found.
     """
     video.require_file(item.path)
-    times, rate = _times(item)
+    patience = _PATIENCE + os.path.getsize(item.path) // _BYTES_A_SECOND
+    times, rate = video.in_time(lambda: _times(item), patience)
     count, facts = len(times) - 1, windows.facts
     spans = windows.spans(count, rate)
     clips = [windows.indices(*span) for span in spans]
@@ -144,18 +150,26 @@ def read(item: Video, windows: Windows) -> Iterator[np.ndarray | list[Span]]:
         def few() -> tuple[np.ndarray, int]:
             return video.read_frames(item.path, lambda _: clips[0], verdict=item.verdict)
 
-        yield eval_views(video.in_time(few, _PATIENCE)[0], facts)[0]
+        yield eval_views(video.in_time(few, patience)[0], facts)[0]
     else:
-        yield from _in_order(item.path, count, clips, facts)
+        yield from _watched(_in_order(item.path, count, clips, facts), patience)
     yield [(start, end, float(times[start]), float(times[end])) for start, end in spans]
+
+
+def _watched(pieces: Iterator[np.ndarray | None], patience: float) -> Iterator[np.ndarray]:
+    """The clips among the pieces, the wait for each piece no longer than `patience`."""
+    end = object()
+    while (piece := video.in_time(lambda: next(pieces, end), patience)) is not end:
+        if piece is not None:
+            yield piece
 
 
 def _in_order(
     path: str, count: int, clips: list[np.ndarray], facts: Preprocessing
-) -> Iterator[np.ndarray]:
+) -> Iterator[np.ndarray | None]:
     """Clips of given frames from one pass over the video, as seeking for each would read it anew.
 
-    Frames are kept as their crops, and no longer than a clip needs them.
+    None in between is a sign of life: one window can be hours. Frames are kept as their crops, and no longer than a clip needs them.
     """
     wanted, held, decoded, place, last = set(np.concatenate(clips).tolist()), {}, 0, 0, None
 
@@ -173,7 +187,9 @@ def _in_order(
         if place == len(clips):
             return
         decoded += 1
-    if not decoded or count - decoded > _LOST:
+        if decoded % _SIGN == 0:
+            yield None
+    if not decoded or count - decoded > video.MISSING_AT_END:
         raise video.VideoError(f"only {decoded} of {count} frames can be decoded")
     end = crop(last)
     for clip in clips[place:]:

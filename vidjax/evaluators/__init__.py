@@ -74,8 +74,11 @@ class Context:
             ids, mask = map(np.asarray, self.tokenize(texts[start : start + rows]))
             fill = (0, rows - len(ids)), (0, 0)  # once more the last text, so that all are real
             ids, mask = np.pad(ids, fill, mode="edge"), np.pad(mask, fill, mode="edge")
-            batch = self.put({"text": ids[own], "text_mask": mask[own]})
-            out.append(gather({"text": self._text_embedding(params, batch)})["text"])
+            place = np.arange(rows, dtype=np.int32)[own]  # the mesh may order hosts otherwise
+            batch = self.put({"text": ids[own], "text_mask": mask[own], "place": place})
+            vectors = self._text_embedding(params, batch)
+            found = gather({"vectors": vectors, "place": batch["place"]})
+            out.append(found["vectors"][np.argsort(found["place"])])
         return np.concatenate(out)[: len(texts)]
 
     def mean_over_views(

@@ -73,6 +73,18 @@ def build(
     return model_class(**fields)
 
 
+def facts(name: str) -> tuple[str, ...]:
+    """Fields of a model that a checkpoint decides for whatever is started from it."""
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "FACTS", ())
+
+
+def field_names(name: str, head: str | None) -> list[str]:
+    """The fields that `build` takes for a model with a head."""
+    module = importlib.import_module(f"{__name__}.{_known(name, names(), 'model')}")
+    model_class = module.HEADS[_known(head, list(module.HEADS), f"head of {name}")]
+    return [f.name for f in dataclasses.fields(model_class) if f.name not in ("parent", "name")]
+
+
 def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return FrozenDict({key: _frozen(x) for key, x in value.items()})

@@ -31,7 +31,7 @@ class Probe(nn.Module, kw_only=True):
         groups: names and sizes of several answers in one output, in its order; () is one answer.
         pool: "attention" lets a learned query attend to all tokens, then normalises; "mean"
             normalises what the encoder's `embed` gives, so that only a linear layer is learned.
-        num_heads: of "attention"; their widths add up to the encoder's.
+        num_heads: of "attention", whose widths add up to the encoder's; None: as many as that has.
         head_dropout: dropout before the head in training.
         dtype, remat, unroll: of the encoder, too.
     """
@@ -40,7 +40,7 @@ class Probe(nn.Module, kw_only=True):
     num_classes: int
     groups: tuple[tuple[str, int], ...] = ()
     pool: str = "attention"
-    num_heads: int = 12
+    num_heads: int | None = None
     head_dropout: float = 0.0
     dtype: str = "float32"
     remat: str = "none"
@@ -58,8 +58,8 @@ class Probe(nn.Module, kw_only=True):
         self.backbone = models.build(**{**self.encoder, **speed})
         eps = 1e-6
         if self.pool == "attention":
-            width = self.backbone.width
-            self.pooler = AttentionPool(self.num_heads, width, eps, dtype=self.dtype)
+            heads = self.num_heads or self.backbone.num_heads
+            self.pooler = AttentionPool(heads, self.backbone.width, eps, dtype=self.dtype)
         else:
             self.norm = LayerNorm(eps, self.dtype)
         self.dropout = nn.Dropout(self.head_dropout)

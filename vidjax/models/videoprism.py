@@ -67,7 +67,7 @@ class EncoderFields(nn.Module, kw_only=True):
     Attributes:
         width, depth, num_heads, mlp_dim: sizes D, L, H of the spatial layers, and the MLP's width.
         eps: LayerNorm's epsilon.
-        scale_offset: added to the stored LayerNorm scales: 1 or 0, see the module.
+        scale_offset: added to the stored LayerNorm scales: 1, or 0 in KerasHub's files.
         pos_grid: the grid (t, h, w) of tokens that the position tables are made for.
         patch_size: (1, h, w) pixels.
         temporal_depth: layers along time.
@@ -81,7 +81,7 @@ class EncoderFields(nn.Module, kw_only=True):
     num_heads: int
     mlp_dim: int
     eps: float
-    scale_offset: float
+    scale_offset: float = 1.0
     pos_grid: tuple[int, int, int]
     patch_size: tuple[int, int, int] = (1, 18, 18)
     temporal_depth: int = 4
@@ -105,52 +105,52 @@ class EncoderFields(nn.Module, kw_only=True):
         """Tokens (t, h, w) of a clip of (T, H, W) pixels."""
         return grid_of((1, *clip), self.patch_size)
 
-    def stack(self, depth: int, name: str | None = None) -> "Stack":
-        """`depth` of its layers."""
-        return Stack(**fields_of(self, EncoderFields) | {"depth": depth}, name=name)
-
-    def pooler(self, pool_dim: int | None, name: str | None = None) -> AttentionPool:
+    def pooler(self, pool_dim: int | None) -> AttentionPool:
+        """A pooler of that width, by default 4 D."""
         pool_dim = pool_dim or 4 * self.width
-        return AttentionPool(
-            self.num_heads, pool_dim, self.eps, self.scale_offset, self.dtype, name=name
-        )
+        return AttentionPool(self.num_heads, pool_dim, self.eps, self.scale_offset, self.dtype)
 
     def example_video(self) -> jax.ShapeDtypeStruct:
         """Shape of the smallest video with which the parameters can be initialised."""
         return jax.ShapeDtypeStruct((1, *self.patch_size, 3), jnp.float32)
 
 
-class Stack(EncoderFields):
-    """`depth` transformer layers of an encoder."""
+def run_blocks(
+    module: EncoderFields,
+    x: Array,
+    *,
+    mask: Array | None = None,
+    padding: Array | None = None,
+    **sizes: int,
+) -> Array:
+    """Applies layers to tokens [B, ..., N, D], as submodule `blocks` of the module whose they are.
 
-    @nn.compact
-    def __call__(
-        self, x: Array, *, mask: Array | None = None, padding: Array | None = None
-    ) -> Array:
-        """Maps tokens [B, ..., N, D] to the same shape; mask and padding as in `Block`."""
-        block = Block(
-            self.num_heads,
-            self.mlp_dim,
-            self.eps,
-            "gelu",
-            initializer="lecun_normal",
-            dtype=self.dtype,
-            attend=functools.partial(attend, softcap=self.softcap),
-            scale_offset=self.scale_offset,
-            name="blocks",
-        )
-        return scan_blocks(
-            block,
-            x,
-            depth=self.depth,
-            remat=self.remat,
-            unroll=self.unroll,
-            mask=mask,
-            padding=padding,
-        )
+    mask and padding as in `Block`; `sizes` are depth, num_heads and mlp_dim, if not the module's.
+    """
+    sizes = {key: getattr(module, key) for key in ("depth", "num_heads", "mlp_dim")} | sizes
+    block = Block(
+        sizes["num_heads"],
+        sizes["mlp_dim"],
+        module.eps,
+        "gelu",
+        initializer="lecun_normal",
+        dtype=module.dtype,
+        attend=functools.partial(attend, softcap=module.softcap),
+        scale_offset=module.scale_offset,
+        name="blocks",
+    )
+    return scan_blocks(
+        block,
+        x,
+        depth=sizes["depth"],
+        remat=module.remat,
+        unroll=module.unroll,
+        mask=mask,
+        padding=padding,
+    )
 
 
-class Stage(Stack):
+class Stage(EncoderFields):
     """Positions, layers, LayerNorm."""
 
     @nn.compact
@@ -175,7 +175,7 @@ class Stage(Stack):
         table = table.astype(self.dtype)
         x = x + (table if keep is None else table[keep][:, None])
         record(self, "hidden_states", "embeddings", x)
-        x = super().__call__(x, mask=mask, padding=padding)
+        x = run_blocks(self, x, mask=mask, padding=padding)
         x = LayerNorm(self.eps, self.dtype, self.scale_offset, name="norm")(x)
         record(self, "hidden_states", "output", x)
         return x
@@ -234,12 +234,21 @@ class Features(EncoderFields):
         return self.encoder(video, frame_padding=frame_padding)
 
     def embed(self, video: Array, *, train: bool = False) -> Array:
-        """The mean token [B, D]. For tasks an attentive probe gets much more out of the tokens."""
+        """The mean token [B, D], which says less than an attentive probe finds in the tokens."""
         return self(video).mean(1)
 
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of the smallest inputs with which the parameters can be initialised."""
         return {"video": self.example_video()}
+
+
+class Auxiliary(EncoderFields):
+    """Layers that see all tokens of a video."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps tokens [B, N, D] to the same shape."""
+        return run_blocks(self, x)
 
 
 class VideoFields(EncoderFields, kw_only=True):
@@ -262,16 +271,21 @@ class Video(VideoFields):
     def setup(self) -> None:
         self.encoder = Encoder(**fields_of(self, EncoderFields))
         if self.auxiliary_depth:
-            self.auxiliary = self.stack(self.auxiliary_depth)
+            fields = fields_of(self, EncoderFields) | {"depth": self.auxiliary_depth}
+            self.auxiliary = Auxiliary(**fields)
         self.pool = self.pooler(self.pool_dim)
 
-    def __call__(self, video: Array, *, train: bool = False) -> Array:
-        """Embeds video [B, T, H, W, 3] in [0, 1]: [B, D]."""
-        return self.encode_video(video)
+    def __call__(
+        self, video: Array, *, frame_padding: Array | None = None, train: bool = False
+    ) -> Array:
+        """Embeds video [B, T, H, W, 3] in [0, 1]: [B, D]; see `encode_video`."""
+        return self.encode_video(video, frame_padding=frame_padding)
 
-    def embed(self, video: Array, *, train: bool = False) -> Array:
+    def embed(
+        self, video: Array, *, frame_padding: Array | None = None, train: bool = False
+    ) -> Array:
         """The same."""
-        return self.encode_video(video)
+        return self.encode_video(video, frame_padding=frame_padding)
 
     def encode_video(
         self,
@@ -289,12 +303,14 @@ class Video(VideoFields):
         tokens = self.encoder(video, keep=keep, frame_padding=frame_padding)
         return self.pooled(tokens, normalise=normalise)
 
-    def encode_frames(self, video: Array, *, normalise: bool = True) -> Array:
+    def encode_frames(
+        self, video: Array, *, normalise: bool = True, frame_padding: Array | None = None
+    ) -> Array:
         """One vector for each frame of video [B, T, H, W, 3]: [B, T, D].
 
         The frames have seen each other; only the pooler looks at them one by one.
         """
-        tokens = self.all_seeing(self.encoder(video))
+        tokens = self.all_seeing(self.encoder(video, frame_padding=frame_padding))
         tokens = tokens.reshape(*video.shape[:2], -1, self.width)  # [B, T, S, D]
         return self.normalised(self.pool(tokens), normalise)
 
@@ -336,7 +352,7 @@ class TextFields(nn.Module, kw_only=True):
     width: int
     num_heads: int
     eps: float
-    scale_offset: float
+    scale_offset: float = 1.0
     softcap: float = 50.0
     l2_eps: float = 1e-12
     vocab_size: int
@@ -421,6 +437,7 @@ class VideoText(Video, TextFields, kw_only=True):
         mask: Array | None = None,
         *,
         temperature: float | None = None,
+        frame_padding: Array | None = None,
         train: bool = False,
     ) -> Array:
         """Similarities [B, J] of videos [B, T, H, W, 3] in [0, 1] and texts [J, L].
@@ -428,7 +445,8 @@ class VideoText(Video, TextFields, kw_only=True):
         Cosines, times the learned scale if there is one, or divided by `temperature` if given
         (0.01 in the original's example, which then takes a softmax over the texts).
         """
-        pair = self.encode_video(video), self.encode_text(text, mask)
+        videos = self.encode_video(video, frame_padding=frame_padding)
+        pair = videos, self.encode_text(text, mask)
         cosines = jnp.einsum("bd,jd->bj", *pair, preferred_element_type=jnp.float32)
         if temperature is not None:
             return cosines / temperature
@@ -462,8 +480,8 @@ class DistillerFields(VideoFields, kw_only=True):
 class Decoder(DistillerFields):
     """A few layers that predict the teacher's tokens from the student's.
 
-    With `shuffled`, absent tokens are replaced by a learned one, all are given another order, and
-    positions are added in the old order: where a token is from it must tell itself. The paper does
+    Given an `order`, absent tokens are replaced by a learned one, all are put in that order, and
+    positions are added to the places: where a token is from it must tell itself. The paper does
     not say which positions, nor in which width: fixed 1-D sin-cos ones in the decoder's, here.
     """
 
@@ -483,13 +501,13 @@ class Decoder(DistillerFields):
             absent = (x.shape[0], tokens - x.shape[1], *size)
             x = jnp.concatenate([x, jnp.broadcast_to(token.astype(x.dtype), absent)], axis=1)
             x = take_tokens(x, order) + positions.sincos_1d(tokens, *size).astype(x.dtype)
-        fields = fields_of(self, EncoderFields) | {
-            "width": self.decoder_width,
-            "depth": self.decoder_depth,
-            "num_heads": self.decoder_num_heads,
-            "mlp_dim": self.decoder_mlp_dim,
-        }
-        x = Stack(**fields)(x)
+        x = run_blocks(
+            self,
+            x,
+            depth=self.decoder_depth,
+            num_heads=self.decoder_num_heads,
+            mlp_dim=self.decoder_mlp_dim,
+        )
         x = LayerNorm(self.eps, self.dtype, self.scale_offset, name="norm")(x)
         axes = ("embed_decoder", "embed")
         return Linear((self.width,), axes, kernel_init=init, dtype=self.dtype, name="head")(x)
@@ -613,6 +631,9 @@ def adapt(
         notes.append(f"positions resampled from {old} to {new} tokens")
     return params, notes
 
+
+# Fields that a checkpoint decides for whatever is started from it.
+FACTS = ("scale_offset", "softcap", "l2_eps", "text_pos_exponent", "auxiliary_depth")
 
 HEADS: dict[str | None, Any] = {
     None: Features,

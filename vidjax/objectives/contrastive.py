@@ -37,7 +37,7 @@ def pairwise_loss(
         The loss, and the share of videos whose own text scores above all others.
     """
     batch = video.shape[0]
-    if batch % parts:
+    if parts < 1 or batch % parts:
         raise UserError(f"config.objective.parts = {parts} must divide the batch of {batch} clips")
     text = nn.with_logical_constraint(text, (None, None))  # on every device
     # Interleaved, so that every device has videos in every turn.
@@ -69,16 +69,18 @@ def pairwise_loss(
 
 @dataclasses.dataclass(frozen=True)
 class Contrastive:
-    """Pulls each clip and its text together and all others apart.
+    """Pulls each clip and its text together and all others apart, equal texts too.
 
     Attributes:
-        model: with methods encode_video, encode_text and calibration, such as VideoPrism with head
-            "video_text".
+        model: with methods encode_video, encode_text and calibration and the field logit_scale,
+            such as VideoPrism with head "video_text".
         mean, std: normalisation of the model's inputs.
-        loss: "softmax" or "sigmoid", see `pairwise_loss`.
-        temperature: what cosines are divided by if the model has learned no scale.
+        loss_kind: "softmax" or "sigmoid", see `pairwise_loss`.
+        temperature: what cosines are divided by if the model has no learned scale; that is not
+            bounded, where CLIP keeps it below 100.
         drop_tokens: share of each frame's patches that training leaves out, the same ones in all
-            frames; 0 needs no support from the model.
+            frames; 0 needs nothing of the model. Otherwise it has token_grid, and encode_video
+            takes `keep`.
         parts: turns in which the videos of a batch are compared, see `pairwise_loss`.
     """
 
@@ -143,7 +145,8 @@ class Contrastive:
     def similarity(self, params, batch, texts: Array) -> Array:
         """Scores [B, K] of the clips with texts given by their unit vectors [K, D]."""
         scale, bias = self.calibration(params)
-        return self.video_embedding(params, batch) @ texts.T * scale + bias
+        videos = self.video_embedding(params, batch)
+        return jnp.dot(videos, texts.T, precision="highest") * scale + bias
 
     def _apply(self, params) -> Callable:
         return lambda method, *args, **options: self.model.apply(

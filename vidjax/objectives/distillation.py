@@ -54,14 +54,19 @@ class Distillation:
         """Patches to be seen, and an order of all tokens, for a video [B, T, H, W, 3].
 
         Returns:
-            keep [B, K] and order [B, N]: permutations, or 0 to N - 1 without `shuffle`.
+            keep [B, K] and order [B, N]: which of the kept tokens, in the order of the grid, or of
+            the hidden ones that follow them, the decoder gets at each place. Any permutation; or
+            without `shuffle` the one that puts each token where it is from.
         """
         batch, grid = shape[0], self.model.token_grid(shape[1:4])
         mask_rng, order_rng = jax.random.split(rng)
         keep = augment.block_mask(mask_rng, batch, grid[1:], self.mask_ratio)
         tokens = grid[0] * grid[1] * grid[2]
         if not self.shuffle:
-            return keep, jnp.broadcast_to(jnp.arange(tokens), (batch, tokens))
+            kept = jnp.zeros((batch, grid[1] * grid[2]), bool)
+            kept = kept.at[jnp.arange(batch)[:, None], keep].set(True)
+            kept = jnp.tile(kept, (1, grid[0]))  # [B, N]
+            return keep, jnp.argsort(jnp.argsort(~kept, axis=1, stable=True), axis=1)
         draw = jax.vmap(lambda key: jax.random.permutation(key, tokens))
         return keep, draw(jax.random.split(order_rng, batch))
 
