@@ -129,7 +129,9 @@ def convert(
         say(line)
     say(f"written to {target}")
     if not ours:
-        say(f"next: python -m vidjax.{_next(pretrained.read_card(target), target)}")
+        card = pretrained.read_card(target)
+        if card.model["head"] != "text":  # which no command uses by itself
+            say(f"next: python -m vidjax.{_next(card, target)}")
 
 
 def _next(card: pretrained.Card, folder: Path) -> str:
@@ -140,6 +142,8 @@ def _next(card: pretrained.Card, folder: Path) -> str:
         return predict
     if card.model["head"] == "video_text" and card.tokenizer:
         return f'{predict} --prompt="a dog" --prompt="a cat"'
+    if card.model["head"] in ("video", "video_text"):
+        return f"embed --checkpoint={folder} --videos=FOLDER --output=embeddings.npz"
     return f"train --config={_family(card).TRAIN} --config.init={folder}"
 
 

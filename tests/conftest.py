@@ -6,7 +6,8 @@ import sys
 import tempfile
 
 # Before jax first looks for devices. Most of the time goes into compiling tiny programs, which is
-# ten times as fast unoptimised, in one piece and without MLIR; the parity tier compiles as users do.
+# ten times as fast unoptimised, in one piece and without MLIR; the parity tier compiles as users
+# do.
 _FLAGS = ["--xla_force_host_platform_device_count=8"]
 if "parity" not in sys.argv:
     _FLAGS += ["--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"]
@@ -15,6 +16,7 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -26,6 +28,19 @@ jax.config.update(
 # Everything goes there: saving on eight devices compiles hundreds of small slices.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_modifyitems(items):
+    """Whole runs come first: their tests share programs, and short tests fill the end."""
+    first = ("test_train.py", "test_video_text.py")
+    items.sort(key=lambda item: item.path.name not in first)
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order(request):
+    """A test's random numbers do not depend on which tests ran before it."""
+    if hasattr(request.module, "RNG"):
+        request.module.RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="session")

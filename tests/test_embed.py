@@ -18,7 +18,7 @@ from made_videos import write_video
 
 import vidjax
 from vidjax import embed, models, pretrained
-from vidjax.data import windows
+from vidjax.data import BadVideos, windows
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 
@@ -181,14 +181,15 @@ def test_damaged_parts_and_changed_videos_are_done_again(checkpoint, folder, tmp
     part = unfinished(checkpoint, videos, tmp_path / "o.npz", monkeypatch)
     files = sorted(part.glob("*/*.npz"))
     assert len(files) == 4
-    loaded = embed.Part(str(part), json.loads((part / "settings.json").read_text()))
+    os.utime(videos / "a/deep/c.mp4", (1, 1))
+    stamps = {str(videos / name): embed.stamp_of(videos / name) for name in LENGTHS}
+    loaded = embed.Part(str(part), json.loads((part / "settings.json").read_text()), stamps)
     damage = [loaded._file(str(videos / name)) for name in ("b.mp4", "e.mp4", "a/d.mkv")]
     content = bytearray(pathlib.Path(damage[0]).read_bytes())
     content[200] ^= 1  # in the embeddings
     pathlib.Path(damage[0]).write_bytes(content)
     pathlib.Path(damage[1]).write_bytes(b"")
     pathlib.Path(damage[2]).write_bytes(pathlib.Path(damage[2]).read_bytes()[:-30])
-    os.utime(videos / "a/deep/c.mp4", (1, 1))
     assert not any(loaded.find(str(videos / name)) for name in LENGTHS)
     found = run(checkpoint, videos, tmp_path / "o.npz")
     expected = run(checkpoint, videos, tmp_path / "whole.npz")
@@ -213,6 +214,44 @@ def test_another_checkpoint_or_other_settings_are_refused(
     with pytest.raises(UserError, match="not made by this command"):
         run(checkpoint, folder, output)
     assert output.read_text() == "my thesis"
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy"])
+def test_a_finished_output_is_of_the_videos_as_they_are(checkpoint, folder, tmp_path, kind):
+    videos, output = shutil.copytree(folder / "a", tmp_path / "videos"), tmp_path / f"o.{kind}"
+    arguments = checkpoint, str(videos), str(output)
+    embed.embed(*arguments, batch_size=1)
+    before = output.stat().st_mtime_ns
+    embed.embed(*arguments, batch_size=1)
+    shutil.copy(folder / "e.mp4", videos / "broken.MP4")  # had no rows, would have now
+    os.utime(videos / "d.mkv", (1, 1))
+    with pytest.raises(UserError, match=r"2 of its videos changed since, such as .*broken.MP4;"):
+        embed.embed(*arguments, batch_size=1)
+    assert output.stat().st_mtime_ns == before
+    output.unlink()  # as it says; the .json beside it is no obstacle
+    embed.embed(*arguments, batch_size=1)
+
+
+@pytest.mark.parametrize("content", ['[{"videoID": "b.mp4"}]', '{"paths": [], "settings": {}}'])
+def test_a_json_of_the_user_is_not_replaced(checkpoint, folder, tmp_path, content):
+    (tmp_path / "clips.json").write_text(content)
+    with pytest.raises(UserError, match=r"clips\.json exists and was not made by this command"):
+        embed.embed(checkpoint, str(folder), str(tmp_path / "clips.npy"))
+    assert (tmp_path / "clips.json").read_text() == content
+    assert os.listdir(tmp_path) == ["clips.json"]  # nothing was begun
+
+
+def test_a_video_that_hung_is_not_tried_again(checkpoint, folder, tmp_path, monkeypatch):
+    listed, stuck = tmp_path / "o.npz.bad_videos.jsonl", str(folder / "a/deep/c.mp4")
+    BadVideos(listed, 9, 1.0).add(stuck, "no answer in 60 s")
+    read, tried = windows.read, []
+    monkeypatch.setattr(
+        windows, "read", lambda item, *args: tried.append(item.path) or read(item, *args)
+    )
+    found = run(checkpoint, folder / "a", tmp_path / "o.npz")
+    assert sorted(map(os.path.basename, tried)) == ["broken.MP4", "d.mkv"]
+    assert found["video"].tolist() == [1] and stuck == found["paths"][2]
+    assert len(listed.read_text().splitlines()) == 2
 
 
 def test_wrong_input_is_answered(checkpoint, folder, tmp_path):

@@ -35,7 +35,7 @@ from flax import traverse_util
 from vidjax import pretrained, sharding
 from vidjax.data import BadVideos, augment, datasets
 from vidjax.data.windows import Windows, read_all
-from vidjax.embeddings import Part, is_finished, stamps_of
+from vidjax.embeddings import Part, is_finished, stamp_of
 from vidjax.errors import UserError, run_main
 
 
@@ -89,7 +89,7 @@ def embed(
         **{"parameters": _digest(loaded.params), "dtype": dtype, "pool": pool},
         **{"window_seconds": window_seconds, "window_stride": window_stride},
     }
-    settings, stamps = json.loads(json.dumps(settings)), stamps_of(items)
+    settings, stamps = json.loads(json.dumps(settings)), {path: stamp_of(path) for path in items}
     if is_finished(output, settings, stamps):
         shutil.rmtree(f"{output}.part", ignore_errors=True)
         return output

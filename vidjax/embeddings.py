@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,6 @@ from vidjax.errors import UserError
 _INDEX = ("start_frame", "end_frame", "start_time", "end_time")
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
-Stamps = dict[str, list[int]]  # path -> size and time of change
-
 
 class Part:
     """The finished videos of an unfinished output, a file each, in a folder.
@@ -37,7 +35,7 @@ class Part:
     Args:
         folder: where they are, or will be.
         settings: of the output.
-        stamps: of all its videos, in order, from before any is read.
+        stamps: path -> stamp_of(path) of all its videos, in order, from before any is read.
 
     Attributes:
         windows: path -> float64 [W, 4], columns as _INDEX.
@@ -46,7 +44,7 @@ class Part:
         UserError: the folder has videos of other settings, or cannot be written.
     """
 
-    def __init__(self, folder: str, settings: dict[str, Any], stamps: Stamps):
+    def __init__(self, folder: str, settings: dict[str, Any], stamps: dict[str, list[int]]):
         self._folder, self._settings, self._stamps = folder, settings, stamps
         self.windows: dict[str, np.ndarray] = {}
         path = os.path.join(folder, "settings.json")
@@ -138,7 +136,7 @@ class Part:
         return os.path.join(self._folder, name[:2], f"{name[2:]}.npz")
 
 
-def is_finished(output: str, settings: dict[str, Any], stamps: Stamps) -> bool:
+def is_finished(output: str, settings: dict[str, Any], stamps: dict[str, list[int]]) -> bool:
     """Whether the output is there, of these settings and of these videos as they are now.
 
     Raises:
@@ -175,16 +173,13 @@ def is_finished(output: str, settings: dict[str, Any], stamps: Stamps) -> bool:
     return True
 
 
-def stamps_of(paths: Iterable[str]) -> Stamps:
-    """What tells whether a video changed."""
-    stamps = {}
-    for path in paths:
-        try:
-            status = os.stat(path)
-            stamps[path] = [status.st_size, status.st_mtime_ns]
-        except OSError:
-            stamps[path] = [-1, -1]
-    return stamps
+def stamp_of(path: str) -> list[int]:
+    """What tells whether a video changed: its size, and when it was written in ns."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [-1, -1]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _check_settings(what: str, found: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from made_videos import FRAMES, number_of, write_video
 from vidjax.data import windows
 from vidjax.data.datasets import Video
 from vidjax.data.transforms import Preprocessing, prepare
-from vidjax.data.video import VideoError
+from vidjax.data.video import HANG, VideoError
 from vidjax.data.windows import Windows
 from vidjax.errors import UserError
 
@@ -126,7 +126,8 @@ def test_frames_are_decoded_when_they_are_needed_and_kept_no_longer(tmp_path, mo
     for place, clip in enumerate(reading):
         if isinstance(clip, np.ndarray):
             assert decoded[0] == 2 * place + 7
-            most = max(most, len(reading.gi_yieldfrom.gi_frame.f_locals["held"]))
+            pieces = reading.gi_yieldfrom.gi_frame.f_locals["pieces"]
+            most = max(most, len(pieces.gi_frame.f_locals["held"]))
     assert place == 197 and most <= 4
 
 
@@ -150,6 +151,46 @@ def test_all_videos_are_read_whatever_is_wrong_with_some(clips, monkeypatch):
     )
     (answer,) = windows.read_all([Video(clips["good"])], wrong, ahead=2)
     assert answer[1].startswith("TypeError")
+
+
+def test_hanging_videos_are_given_up_wherever_they_hang(clips, monkeypatch):
+    slow = {"packets_of": clips["mkv"], "decode_in_order": clips["vp8"]}
+
+    def hanging(then, stuck):
+        return lambda path: windows.threading.Event().wait() if path == stuck else then(path)
+
+    for name, stuck in slow.items():
+        then = getattr(windows.video, name)
+        monkeypatch.setattr(windows.video, name, hanging(then, stuck))
+    monkeypatch.setattr(windows, "_PATIENCE", 1.0)
+    videos = [Video(path) for path in (*slow.values(), clips["good"])]
+    ended = dict(windows.read_all(videos, Windows(DENSE), ahead=9))
+    assert [ended[path] for path in slow.values()] == [f"{HANG} 1 s"] * 2
+    assert len(ended[clips["good"]]) == 5
+
+
+def test_a_window_of_hours_does_not_hang(clips, monkeypatch):
+    decoded, waits, decode = [0], [], windows.video.decode_in_order
+
+    def counted(path):
+        for frame in decode(path):
+            decoded[0] += 1
+            yield frame
+
+    def in_time(read, seconds):
+        before, answer = decoded[0], read()
+        waits.append((decoded[0] - before, seconds))
+        return answer
+
+    monkeypatch.setattr(windows.video, "decode_in_order", counted)
+    monkeypatch.setattr(windows.video, "in_time", in_time)
+    monkeypatch.setattr(windows, "_SIGN", 8)
+    monkeypatch.setattr(windows, "_BYTES_A_SECOND", 1000)
+    found, _ = read(clips["good"], WHOLE, verdict="sequential")
+    assert found == [[0, 10, 20, 30]]
+    frames, seconds = zip(*waits, strict=True)
+    assert sum(frames) == 31 and max(frames) == 8
+    assert set(seconds) == {60 + os.path.getsize(clips["good"]) // 1000}
 
 
 def test_threads_end_when_the_reader_is_closed(clips):

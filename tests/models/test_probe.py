@@ -1,7 +1,6 @@
 """A probe of every family's encoder: starts from its checkpoints, and trains nothing of it."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -28,8 +27,8 @@ def random_params(model):
 
 
 def run(model, flat, *args, **options):
-    params = traverse_util.unflatten_dict({k: jnp.asarray(v) for k, v in flat.items()}, sep="/")
-    return jax.jit(lambda p: model.apply({"params": p}, *args, **options))(params)
+    params = traverse_util.unflatten_dict(dict(flat), sep="/")
+    return jax.jit(lambda p, args: model.apply({"params": p}, *args, **options))(params, args)
 
 
 @pytest.mark.parametrize("name", SOURCES)

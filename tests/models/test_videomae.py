@@ -15,11 +15,13 @@ TINY = dict(width=16, depth=2, num_heads=2, mlp_dim=32, eps=1e-6, patch_size=(2,
 DECODER = dict(decoder_width=12, decoder_depth=1, decoder_num_heads=2, decoder_mlp_dim=24)
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "mutable"))
 def apply(model, variables, *args, **options):
     """Compiled as one program, which is much faster than op by op."""
-    return jax.jit(functools.partial(model.apply, **options))(variables, *args)
+    return model.apply(variables, *args, **options)
 
 
+@functools.cache
 def tiny(head, **fields):
     model = models.build("videomae", head=head, **TINY | fields)
     inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), model.example_inputs())
@@ -95,8 +97,8 @@ def test_kept_tokens_keep_their_positions():
     model, variables = tiny(None)
     video = np.random.default_rng(0).normal(size=(1, 4, 8, 8, 3)).astype(np.float32)
     keep = np.array([[6, 1]])
-    _, whole = apply(model, variables, video, mutable=["hidden_states"])
-    _, part = apply(model, variables, video, keep=jnp.asarray(keep), mutable=["hidden_states"])
+    _, whole = apply(model, variables, video, mutable=("hidden_states",))
+    _, part = apply(model, variables, video, keep=jnp.asarray(keep), mutable=("hidden_states",))
     embeddings = [x["hidden_states"]["encoder"]["embeddings"] for x in (whole, part)]
     np.testing.assert_allclose(embeddings[1][0], embeddings[0][0, keep[0]], atol=1e-6)
 

@@ -1,5 +1,7 @@
 """VideoPrism's structure; its numbers are compared with the original's in tests/converters."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,8 +33,13 @@ def random_params(model):
     )
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))  # once for all inputs of the same shapes
+def apply(model, method, params, args, options):
+    return model.apply({"params": params}, *args, method=method, **options)
+
+
 def run(model, params, *args, method=None, **options):
-    return jax.jit(lambda p: model.apply({"params": p}, *args, method=method, **options))(params)
+    return apply(model, method, params, args, options)
 
 
 @pytest.mark.parametrize(

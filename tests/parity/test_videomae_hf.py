@@ -4,16 +4,13 @@ Every tensor is random, also biases and scales. Runs in a few minutes and 6 GB o
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from round_trip import check_back_to_hugging_face, command
 
-from converters import formats
 from vidjax import load_model
 from vidjax.objectives.masked_autoencoding import pixel_targets
 
@@ -63,13 +60,6 @@ def form(request, tmp_path_factory):
     reference.eval().save_pretrained(folder / "hf")
     command(f"--from={folder}/hf", f"--to={folder}/vidjax")
     return request.param, reference, folder
-
-
-def command(*arguments):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run(
-        [sys.executable, "-m", "converters.convert", *arguments], check=True, env=environment
-    )
 
 
 def run_reference(head, reference, video, masked, dtype):
@@ -135,18 +125,7 @@ def test_float64(form, video, masked, record_property):
 
 def test_back_to_hugging_face(form):
     head, _, folder = form
-    command(f"--from={folder}/vidjax", f"--to={folder}/again", "--format=hf")
-    before, after = (formats.read(folder / name / "model.safetensors") for name in ("hf", "again"))
-    assert set(before) == set(after)
-    for name in before:
-        assert before[name].dtype == after[name].dtype
-        assert before[name].tobytes() == after[name].tobytes(), name
-    assert (folder / "hf/config.json").read_bytes() == (folder / "again/config.json").read_bytes()
-    # transformers takes what we wrote, and finds every tensor in it.
-    cls = getattr(transformers, FORMS[head][0])
-    _, report = cls.from_pretrained(folder / "again", output_loading_info=True)
-    assert not report["missing_keys"]
-    assert not report["unexpected_keys"]
+    check_back_to_hugging_face(folder, getattr(transformers, FORMS[head][0]))
 
 
 def test_exported_original_weights_run_in_transformers(tmp_path, video):

@@ -7,15 +7,12 @@ models are small.
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
+from round_trip import check_back_to_hugging_face, command
 
-from converters import formats
 from vidjax import load_model, pretrained
 from vidjax.models import positions
 
@@ -64,13 +61,6 @@ FORMS = {
 # Of the largest value of the reference.
 TOLERANCE = {"tokens": 2e-5, "video": 2e-6, "text": 2e-6, "logits": 2e-6}
 TOLERANCE64 = 1e-10
-
-
-def command(*arguments):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run(
-        [sys.executable, "-m", "converters.convert", *arguments], check=True, env=environment
-    )
 
 
 @pytest.fixture(scope="module", params=list(FORMS))
@@ -201,16 +191,7 @@ def test_float64(form, inputs, record_property, request, monkeypatch):
 
 def test_back_to_hugging_face(form):
     _, reference, folder = form
-    command(f"--from={folder}/vidjax", f"--to={folder}/again", "--format=hf")
-    before, after = (formats.read(folder / name / "model.safetensors") for name in ("hf", "again"))
-    assert set(before) == set(after)
-    for name in before:
-        assert before[name].dtype == after[name].dtype
-        assert before[name].tobytes() == after[name].tobytes(), name
-    assert (folder / "hf/config.json").read_bytes() == (folder / "again/config.json").read_bytes()
-    _, report = type(reference).from_pretrained(folder / "again", output_loading_info=True)
-    assert not report["missing_keys"]
-    assert not report["unexpected_keys"]
+    check_back_to_hugging_face(folder, type(reference))
 
 
 def test_exported_npz_weights_run_in_transformers(tmp_path):

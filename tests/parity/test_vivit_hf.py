@@ -6,16 +6,14 @@ and 8 GB on 2 cores.
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from round_trip import check_back_to_hugging_face, command
 
-from converters import formats, vivit
+from converters import vivit
 from vidjax import load_model, pretrained
 from vidjax.data.transforms import eval_views
 from vidjax.models import layers
@@ -33,13 +31,6 @@ FORMS = {
 # Of the largest value of the reference.
 TOLERANCE = {"hidden": 2e-5, "last": 2e-5, "output": 5e-6}
 TOLERANCE64 = 1e-10
-
-
-def command(*arguments):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run(
-        [sys.executable, "-m", "converters.convert", *arguments], check=True, env=environment
-    )
 
 
 @pytest.fixture(scope="module", params=list(FORMS), ids=str)
@@ -138,18 +129,7 @@ def test_float64(form, video, record_property):
 
 def test_back_to_hugging_face_and_through_scenic(form):
     head, reference, folder = form
-    command(f"--from={folder}/vidjax", f"--to={folder}/again", "--format=hf")
-    before, after = (formats.read(folder / name / "model.safetensors") for name in ("hf", "again"))
-    assert set(before) == set(after)
-    for name in before:
-        assert before[name].dtype == after[name].dtype
-        assert before[name].tobytes() == after[name].tobytes(), name
-    assert (folder / "hf/config.json").read_bytes() == (folder / "again/config.json").read_bytes()
-    # transformers takes what we wrote, and finds every tensor in it.
-    cls = getattr(transformers, FORMS[head][0])
-    _, report = cls.from_pretrained(folder / "again", output_loading_info=True)
-    assert not report["missing_keys"]
-    assert not report["unexpected_keys"]
+    check_back_to_hugging_face(folder, getattr(transformers, FORMS[head][0]))
 
     command(f"--from={folder}/vidjax", f"--to={folder}/scenic", "--format=original")
     frames = f"--frames={reference.config.num_frames}"

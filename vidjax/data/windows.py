@@ -169,7 +169,8 @@ def _in_order(
 ) -> Iterator[np.ndarray | None]:
     """Clips of given frames from one pass over the video, as seeking for each would read it anew.
 
-    None in between is a sign of life: one window can be hours. Frames are kept as their crops, and no longer than a clip needs them.
+    Frames are kept as their crops, and no longer than a clip needs them. None in between is a sign
+    of life, as one window can be hours.
     """
     wanted, held, decoded, place, last = set(np.concatenate(clips).tolist()), {}, 0, 0, None
 
