@@ -48,7 +48,7 @@ def get_config(arg=None):
     if arg.demo:
         configlib.use_demo(
             config,
-            steps=400,
+            steps=600,
             lr=2e-3,
             data="demo_captions",
             patch_size=(1, 8, 8),

@@ -1,5 +1,6 @@
 """Layers against short numpy references, on inputs where the nearest wrong numerics show."""
 
+import functools
 import math
 
 import jax
@@ -164,16 +165,18 @@ def test_scan_equals_a_loop_over_blocks():
     assert isinstance(tower.apply({"params": p}, x), jax.Array)  # nothing recorded unasked
 
 
+@functools.cache
+def start_and_gradient(**options):
+    x = np.random.default_rng(3).normal(size=(2, 5, 8)).astype(np.float32)
+    tower = make_scan(**options)()
+    init = nn.meta.unbox(jax.jit(tower.init)(jax.random.key(3), x))
+    return init, jax.jit(jax.grad(lambda v: jnp.sum(tower.apply(v, x) ** 2)))(init)
+
+
 @pytest.mark.parametrize("options", [{"remat": "full"}, {"remat": "dots"}, {"unroll": 3}])
 def test_remat_and_unroll_change_nothing(options):
-    x = np.random.default_rng(3).normal(size=(2, 5, 8)).astype(np.float32)
-    plain, other = make_scan()(), make_scan(**options)()
-    init = [nn.meta.unbox(jax.jit(m.init)(jax.random.key(3), x)) for m in (plain, other)]
+    init, grads = zip(start_and_gradient(), start_and_gradient(**options), strict=True)
     jax.tree.map(np.testing.assert_array_equal, *init)
-    grads = [
-        jax.jit(jax.grad(lambda v, m=m: jnp.sum(m.apply(v, x) ** 2)))(init[0])
-        for m in (plain, other)
-    ]
     size = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads[0]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6 * size), *grads)
 
@@ -211,17 +214,17 @@ def test_heads_one_by_one_are_heads_at_once(monkeypatch):
 
 
 def test_soft_cap_comes_before_the_mask():
-    query, key = (8 * RNG.normal(size=(5, 4)).astype(np.float32) for _ in range(2))
+    query, key = (2 * RNG.normal(size=(5, 4)).astype(np.float32) for _ in range(2))
     mask = np.tril(np.ones((5, 5), bool))
     mask[2] = False  # sees nothing, so everything alike
-    logits = 50 * np.tanh(query @ key.T / 2 / 50)
+    logits = 5 * np.tanh(query @ key.T / 2 / 5)
     weights = np.where(mask, np.exp(logits - logits.max()), 0)
     weights[2] = 1
     weights /= weights.sum(1, keepdims=True)
-    found = layers.attention_weights(query, key, mask=mask, softcap=50.0)
+    found = layers.attention_weights(query, key, mask=mask, softcap=5.0)
     np.testing.assert_allclose(found, weights, atol=1e-5)
     uncapped = layers.attention_weights(query, key, mask=mask)
-    assert np.abs(uncapped - weights).max() > 1e-3
+    assert np.abs(uncapped - weights).max() > 1e-2
 
 
 @pytest.mark.parametrize("tokens", [6, 130])  # all heads at once, and one by one

@@ -1,6 +1,9 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
 from vidjax import models, objectives
@@ -24,25 +27,31 @@ def test_cosine_distance():
     np.testing.assert_allclose(cosine_distance(x, y), [0, 2, 1, 1], atol=1e-6)
 
 
-def test_loss_is_local_plus_global():
+@pytest.fixture(scope="module")
+def step():
+    """An objective, its parameters, and their loss, figures and gradient."""
     objective = make(global_weight=3.0)
     params = nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), BATCH))
-    loss, figures = jax.jit(lambda p: objective.loss(p, BATCH, rng=jax.random.key(1)))(params)
+    value_and_grad = jax.value_and_grad(objective.loss, has_aux=True)
+    return objective, params, *jax.jit(value_and_grad)(params, BATCH, rng=jax.random.key(1))
+
+
+def test_loss_is_local_plus_global(step):
+    objective, params, (loss, figures), _ = step
     np.testing.assert_allclose(loss, figures["local"] + 3 * figures["global"], rtol=1e-6)
     keep, order = objective.draw(jax.random.key(1), BATCH["video"].shape)
     assert keep.shape == (3, 6)  # 35% of 16, rounded
     video = jnp.asarray(BATCH["video"], jnp.float32) / 255
     apply = jax.jit(lambda *args: objective.model.apply({"params": params}, *args))
     tokens, _ = apply(video, keep, order)
-    there, _ = objective.model.apply({"params": params}, video, method="targets")
+    targets = functools.partial(objective.model.apply, method="targets")
+    there, _ = jax.jit(targets)({"params": params}, video)
     # Of all tokens, not of the hidden ones only.
     np.testing.assert_allclose(figures["local"], cosine_distance(tokens, there).mean(), rtol=1e-5)
 
 
-def test_the_teacher_gets_no_gradient():
-    objective = make()
-    params = nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), BATCH))
-    grad = jax.jit(jax.grad(lambda p: objective.loss(p, BATCH, rng=jax.random.key(1))[0]))(params)
+def test_the_teacher_gets_no_gradient(step):
+    _, _, _, grad = step
     assert not any(x.any() for x in jax.tree.leaves(grad["teacher"]))
     for part in ("encoder", "decoder", "global_decoder", "global_pool"):
         assert any(x.any() for x in jax.tree.leaves(grad[part])), part

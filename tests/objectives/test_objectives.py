@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -23,10 +25,27 @@ def batch(size=4):
     }
 
 
+@functools.cache
+def started(name, model):
+    """Parameters, which the fields of an objective do not change."""
+    objective = objectives.build(name, model, MEAN, STD)
+    return nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), batch()))
+
+
+@functools.partial(jax.jit, static_argnums=0)  # compiled once for all tests
+def loss_of(objective, params, data, key):
+    return objective.loss(params, data, rng=key)[0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def predicted(objective, name, params, data):
+    return objective.predict[name](params, data)
+
+
 def masked(**fields):
     model = models.build("videomae", head="reconstruct", **SIZES, **DECODER)
     objective = objectives.build("masked_autoencoding", model, MEAN, STD, **fields)
-    return objective, nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), batch()))
+    return objective, started("masked_autoencoding", model)
 
 
 def test_targets_are_normalised_per_patch_and_channel():
@@ -75,7 +94,7 @@ def test_dual_masking_predicts_half_and_counts_what_was_hidden():
     for row in range(4):
         hidden = [token not in set(map(int, keep[row])) for token in map(int, predict[row])]
         np.testing.assert_array_equal(weight[row], hidden)
-    loss, _ = jax.jit(objective.loss)(params, batch(), rng=jax.random.key(0))
+    loss = loss_of(objective, params, batch(), jax.random.key(0))
     errors = jax.jit(objective.errors, static_argnames="train")
     error, _, weight = errors(params, batch(), jax.random.key(0), train=True)
     assert float(loss) == pytest.approx(float((error * weight).sum() / weight.sum()), rel=1e-5)
@@ -83,8 +102,7 @@ def test_dual_masking_predicts_half_and_counts_what_was_hidden():
 
 def test_masks_change_with_the_key():
     objective, params = masked()
-    loss = jax.jit(objective.loss)
-    losses = [float(loss(params, batch(), rng=jax.random.key(i))[0]) for i in (0, 0, 1)]
+    losses = [float(loss_of(objective, params, batch(), jax.random.key(i))) for i in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -110,18 +128,18 @@ def test_reconstruction_shows_kept_patches_unchanged():
 def classification(**fields):
     model = models.build("videomae", head="classify", num_classes=5, head_scale=1.0, **SIZES)
     objective = objectives.build("classification", model, MEAN, STD, **fields)
-    return objective, nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), batch()))
+    return objective, started("classification", model)
 
 
 def test_cross_entropy_with_smoothing():
     data = batch()
     objective, params = classification(label_smoothing=0.1)
-    loss, _ = jax.jit(objective.loss)(params, data, rng=jax.random.key(0))
-    logits = np.asarray(jax.jit(objective.logits)(params, data), np.float64)
+    loss = loss_of(objective, params, data, jax.random.key(0))
+    logits = np.asarray(predicted(objective, "logits", params, data), np.float64)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     target = np.full((4, 5), 0.1 / 5) + 0.9 * np.eye(5)[data["label"]]
     assert float(loss) == pytest.approx(-(target * log_p).sum(1).mean(), rel=1e-5)
-    clips = jax.jit(objective.clip_losses)(params, data)["loss"]
+    clips = predicted(objective, "loss", params, data)["loss"]
     np.testing.assert_allclose(clips, -log_p[np.arange(4), data["label"]], rtol=1e-5)
 
 
@@ -130,11 +148,9 @@ def test_augmentation_acts_in_training_only(field):
     plain, params = classification()
     augmented, _ = classification(**{field: 1.0})
     data = batch()
-    losses = [
-        float(jax.jit(o.loss)(params, data, rng=jax.random.key(0))[0]) for o in (plain, augmented)
-    ]
+    losses = [float(loss_of(o, params, data, jax.random.key(0))) for o in (plain, augmented)]
     assert losses[0] != losses[1]
-    logits = [jax.jit(o.predict["logits"])(params, data) for o in (plain, augmented)]
+    logits = [predicted(o, "logits", params, data) for o in (plain, augmented)]
     np.testing.assert_array_equal(*logits)
 
 
@@ -165,7 +181,7 @@ def test_several_answers_count_alike():
         right.append(part.argmax(1) == label)
     assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
     assert float(figures["accuracy"]) == np.mean(right[0] & right[1])
-    per_clip = objective.predict["loss"](params, clips)["loss"]
+    per_clip = predicted(objective, "loss", params, clips)["loss"]
     assert float(per_clip.mean()) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
@@ -180,7 +196,7 @@ def test_colours_change_before_normalisation():
     luminance = clips["video"] @ np.array([0.2989, 0.587, 0.114])
     by_hand = clips | {"video": np.repeat(luminance[..., None], 3, axis=-1).astype(np.float32)}
     found, expected, coloured = (
-        float(jax.jit(objective.loss)(params, data, rng=jax.random.key(0))[0])
+        float(loss_of(objective, params, data, jax.random.key(0)))
         for objective, data in ((grey, clips), (plain, by_hand), (plain, clips))
     )
     assert found == pytest.approx(expected, rel=1e-4) != pytest.approx(coloured, rel=1e-4)
