@@ -89,6 +89,12 @@ def folders(tmp_path_factory):
     return root
 
 
+@functools.cache  # reading takes 10 ms a tensor
+def params_of(folder):
+    """Of a folder that stays as it is."""
+    return dict(pretrained.open_params(folder))
+
+
 def golden_video(case):
     with np.load(GOLDENS / case / "inputs.npz") as file:
         return file["inputs"]
@@ -102,7 +108,7 @@ def golden(case):
 def run(folder, dtype="float32", change=lambda params: params, **changed_fields):
     """Everything that the golden of this folder's name has, computed by us."""
     model = models.build(**pretrained.read_card(folder).model | {"dtype": dtype} | changed_fields)
-    flat = change(dict(pretrained.open_params(folder)))
+    flat = change(dict(params_of(folder)))
     params = traverse_util.unflatten_dict(flat, sep="/")
     params = jax.tree.map(lambda x: x.astype(dtype), params)
     out = apply(model, params, golden_video(folder.name).astype(dtype))
@@ -239,7 +245,7 @@ def same_tensors(ours, theirs):
 
 def assert_same_params(a, b):
     """Of folders, or of dicts of parameters."""
-    a, b = (x if isinstance(x, dict) else pretrained.open_params(x) for x in (a, b))
+    a, b = (x if isinstance(x, dict) else params_of(x) for x in (a, b))
     assert set(a) == set(b)
     for name in a:
         assert a[name].tobytes() == b[name].tobytes(), name
@@ -260,8 +266,8 @@ def test_round_trip(folders, tmp_path, case):
     if case == "vivit_factorised_dot_product":  # one by the command, which takes a second
         exported(folders / case, tmp_path / "out", format)
     else:
-        params = dict(pretrained.open_params(folders / case))
-        written(pretrained.read_card(folders / case), params, tmp_path / "out", format)
+        card = pretrained.read_card(folders / case)
+        written(card, params_of(folders / case), tmp_path / "out", format)
     name = "checkpoint.npz" if format == "npz" else "checkpoint"
     again, source = (
         formats.read(path) for path in (tmp_path / "out" / name, GOLDENS / case / file)
