@@ -4,8 +4,7 @@ Sources: google-deepmind/videoprism models.py and encoders.py; transformers mode
 (5.23); keras_hub models/video_prism (0.32), its names in a file by Keras 3.15.
 The npz files hold a Flax tree; the layers of a stack are one array each, layer first (`x_layers`).
 KerasHub's four encoders are numbered by their place in the graph: spatial, temporal, text, then
-auxiliary, the only one without a norm. Its text encoder has one norm too many, which stays the
-identity.
+auxiliary, the only one without a norm. Its text encoder has one norm more than the original's.
 The LayerNorm scales of npz and Hugging Face's files are added to 1, KerasHub's are used as they are
 (`scale_offset`): 1 + scale rounds, so neither is written from the other.
 Hugging Face's files hold their table of text positions, made by a formula that is not the
@@ -128,7 +127,7 @@ _KERAS = {  # of VideoPrismBackbone, for what a config.json leaves out
     "layer_norm_epsilon": 1e-6,
     "image_shape": [288, 288, 3],
 }
-_KERAS_TEXT_NORM = "layers/video_prism_encoder_2/layer_norm/vars/"  # the one too many
+_KERAS_INNER_NORM = "layers/video_prism_encoder_2/layer_norm"
 
 
 @dataclass(frozen=True)
@@ -355,6 +354,7 @@ def keras_rules(model: Mapping[str, Any]) -> list[Rule]:
             *variables(f"{layers}embedding/token_embedding", "text/token_embed"),
             *variables(f"{layers}embedding/class_token", "text/cls_token"),
             *blocks("encoder_2", "text"),
+            *(norm(_KERAS_INNER_NORM, "text/inner_norm") if model["text_inner_norm"] else ()),
             *norm("layers/layer_normalization", "text/norm"),
             *(blocks("encoder_3", "auxiliary") if model["auxiliary_depth"] else ()),
             *variables(pooler, "pool/probe"),
@@ -747,6 +747,7 @@ def _describe_keras(source: Source, options: Options) -> Conversion:
             "text_depth": text_depth,
             "text_num_heads": text_heads,
             "text_mlp_dim": text_mlp_dim,
+            "text_inner_norm": f"{_KERAS_INNER_NORM}/vars/0" in tensors,
         }
     if options.heads not in (None, heads):
         raise UserError(f"--heads={options.heads}, but the file has {heads} heads; leave it out")
@@ -761,7 +762,7 @@ def _describe_keras(source: Source, options: Options) -> Conversion:
         format="keras",
         model=model,
         rules=keras_rules(model),
-        ignore=_keras_ignored() if model["head"] else (),
+        ignore=(),
         naming={},
         preprocessing=_preprocessing("keras", source, options, model, notes),
         tokenizer=_tokenizer(source, options, model, _LENGTH, notes),
@@ -787,20 +788,6 @@ def _keras_sizes(model: Mapping[str, Any]) -> dict[str, Any]:
         "image_shape": [h * patch, w * patch, 3],
     }
     return sizes | ({"num_auxiliary_layers": model["auxiliary_depth"]} if text else {})
-
-
-def _keras_ignored() -> list[Ignore]:
-    """The norm of the text encoder that the original has not."""
-
-    def not_all(value: float) -> Callable[[np.ndarray], str | None]:
-        verdict = f"it is not {value:g} everywhere, as where nobody trained it"
-        return lambda array: None if np.all(array == value) else verdict
-
-    reason = "KerasHub's second text norm, which is the identity in converted weights"
-    return [
-        Ignore(f"{_KERAS_TEXT_NORM}{k}", reason, check=not_all(value), keep=True)
-        for k, value in enumerate((1.0, 0.0))
-    ]
 
 
 def _preprocessing(
@@ -1055,6 +1042,7 @@ def _export_hf(
             f"a pooler of width {pool_dim} instead of the MLP's {model.get('mlp_dim')}": pool_dim
             not in (None, model.get("mlp_dim")),
             "norms after the branches of text layers": bool(model.get("text_norm_out")),
+            "a second norm of texts": bool(model.get("text_inner_norm")),
             "no soft cap": not model["softcap"],
             "a classifier without classes": head == "classify" and not model["num_classes"],
         },
@@ -1208,9 +1196,9 @@ def _export_keras(
     files.setdefault("metadata.json", huggingface.to_json(_KERAS_METADATA))
     files[IMAGE_CONVERTER] = _keras_converter(card, originals.get(IMAGE_CONVERTER), notes)
     computed = {}
-    if head:
+    if head and not model["text_inner_norm"]:
         values = np.ones(model["width"], np.float32), np.zeros(model["width"], np.float32)
-        computed = {f"{_KERAS_TEXT_NORM}{k}": value for k, value in enumerate(values)}
+        computed = {f"{_KERAS_INNER_NORM}/vars/{k}": value for k, value in enumerate(values)}
     tokenizer = None
     if card.tokenizer and card.tokenizer["file"] == "tokenizer.model":
         tokenizer = KERAS_TOKENIZER

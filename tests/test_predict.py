@@ -95,11 +95,12 @@ PROMPTS = ["red shapes sliding left", "a shape", "Blue shapes, growing!"]
 def video_text(folder: pathlib.Path, **fields) -> str:
     """A small random video-text model with a vocabulary of its own."""
     folder.mkdir()
-    train_tokenizer(PROMPTS, folder / "vocabulary.model", 40)
+    train_tokenizer(PROMPTS, folder / "tokenizer.model", 40)
     sizes = SIZES | {"patch_size": (1, 8, 8), "pos_grid": (4, 2, 2), "scale_offset": 1.0}
     sizes |= {"vocab_size": 40, "text_depth": 1, "temporal_depth": 1}
     model = models.build("videoprism", head="video_text", **sizes, **fields)
-    return save_model(folder, model, tokenizer={"file": "vocabulary.model", "length": 12})
+    tokenizer = {"file": "tokenizer.model", "length": 12, "canonicalise": True}
+    return save_model(folder, model, tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ class ClassTokenTower(nn.Module):
         softcap: of the attention logits.
         pos_exponent: see `positions.sinusoid`.
         norm_out: whether the blocks normalise their branches' outputs, too (the giant's).
+        inner_norm: whether there are two norms after the last block (KerasHub's).
         remat, unroll: see `scan_blocks`.
     """
 
@@ -42,6 +43,7 @@ class ClassTokenTower(nn.Module):
     softcap: float
     pos_exponent: float
     norm_out: bool = False
+    inner_norm: bool = False
     remat: str = "none"
     unroll: int = 1
     dtype: Any = jnp.float32
@@ -94,4 +96,6 @@ class ClassTokenTower(nn.Module):
             mask=sees,
             padding=padding,
         )
+        if self.inner_norm:
+            x = LayerNorm(self.eps, self.dtype, self.scale_offset, name="inner_norm")(x)
         return LayerNorm(self.eps, self.dtype, self.scale_offset, name="norm")(x)

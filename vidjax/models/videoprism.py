@@ -347,6 +347,8 @@ class TextFields(nn.Module, kw_only=True):
         text_pos_exponent: of the sinusoids: 1 in the original and in KerasHub, 1 - 2/D in Hugging
             Face's code.
         text_norm_out: whether its layers normalise their branches' outputs, too.
+        text_inner_norm: whether it has a second norm, before the last one: KerasHub's has, which is
+            the identity (but for its normalising again) until somebody trains it.
     """
 
     width: int
@@ -361,6 +363,7 @@ class TextFields(nn.Module, kw_only=True):
     text_mlp_dim: int | None = None
     text_pos_exponent: float = 1.0
     text_norm_out: bool = False
+    text_inner_norm: bool = False
     remat: str = "none"
     unroll: int = 1
     dtype: str = "float32"
@@ -377,6 +380,7 @@ class TextFields(nn.Module, kw_only=True):
             softcap=self.softcap,
             pos_exponent=self.text_pos_exponent,
             norm_out=self.text_norm_out,
+            inner_norm=self.text_inner_norm,
             remat=self.remat,
             unroll=self.unroll,
             dtype=self.dtype,
