@@ -7,8 +7,9 @@ import sys
 import tempfile
 
 # Before jax first looks for devices. Most of the time goes into compiling tiny programs, which is
-# several times as fast unoptimised, in one piece and without MLIR; the parity tier compiles as users
-# do. XLA ends the process at a flag it does not know, so other versions go without the last two.
+# several times as fast unoptimised, in one piece and without MLIR; the parity tier compiles as
+# users do. XLA ends the process at a flag it does not know, so other versions go without the last
+# two.
 _FLAGS = ["--xla_force_host_platform_device_count=8"]
 if "parity" not in sys.argv:
     _FLAGS.append("--xla_backend_optimization_level=0")
