@@ -90,7 +90,6 @@ _RAW_TEXT = flags.DEFINE_boolean(
 
 _ORIGINALS = "source"  # what of the source an export needs to write the same bytes
 _KEPT = "buffers.safetensors"  # in it
-_TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
 
 
 def convert(
@@ -122,7 +121,7 @@ def convert(
         with _new_folder(target, replaces=()) as folder:
             report = _export(Path(source), folder, format)
     else:
-        written = (pretrained.CARD, pretrained.PARAMS, _ORIGINALS, *_TOKENIZER_FILES)
+        written = (pretrained.CARD, pretrained.PARAMS, _ORIGINALS, *pretrained.TOKENIZERS)
         with _new_folder(target, replaces=written) as folder:
             report = _import(source, folder, model, options)
     for line in report:
@@ -404,12 +403,11 @@ def _resolve(name: str) -> tuple[Path, str | None]:
 
 def _check_tokenizer(folder: Path, card: pretrained.Card) -> None:
     """Raises UserError if the vocabulary cannot be read, or is larger than the model's."""
-    ids, known = pretrained.load_tokenizer(folder).vocab_size, card.model["vocab_size"]
-    # transformers adds ids to tokenizer.json that none of its models has.
-    if ids > known and card.tokenizer["file"].endswith(".model"):
+    tokenizer, known = pretrained.load_tokenizer(folder), card.model["vocab_size"]
+    if not tokenizer.fits(known):
         raise UserError(
-            f"the vocabulary has {ids} token ids and the model {known}; give the one that it was "
-            "trained with as --tokenizer=FILE"
+            f"the vocabulary has {tokenizer.vocab_size} token ids and the model {known}; give the "
+            "one that it was trained with as --tokenizer=FILE"
         )
 
 

@@ -106,9 +106,8 @@ class Task:
         )
 
     def _check_vocabulary(self) -> None:
-        """A .json may list more ids than it gives; those of a .model are all in use."""
         found, known = self.tokenizer.vocab_size, self.model.vocab_size
-        if self.tokenizer.path.endswith(".model") and found > known:
+        if not self.tokenizer.fits(known):
             raise UserError(
                 f"{self.tokenizer.path} has {found} tokens, but the model knows {known}; set "
                 f"config.data.tokenizer to its own"
@@ -361,9 +360,7 @@ def _follow(fields: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
         return fields | {"encoder": inner}
     if fields["name"] != source["name"]:
         return fields
-    facts = {k: source[k] for k in models.facts(source["name"]) if k in source}
-    known = models.field_names(fields["name"], fields["head"])
-    facts = {key: value for key, value in facts.items() if key in known}
+    facts = models.inherited(source, fields["head"])
     if differs := [k for k in facts if fields.get(k, facts[k]) != facts[k]]:
         key = differs[0]
         raise UserError(

@@ -71,6 +71,13 @@ class Tokenizer:
         """All ids are below it."""
         return self._model.get_vocab_size() if self._is_json else self._model.get_piece_size()
 
+    def fits(self, vocab_size: int) -> bool:
+        """Whether a model of so many tokens knows its ids.
+
+        A tokenizer.json always does: transformers adds ids to it that none of its models has.
+        """
+        return self._is_json or self.vocab_size <= vocab_size
+
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """K texts -> ids int32 [K, length], 0 where padded, and mask bool [K, length], True = real.
 

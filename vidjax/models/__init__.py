@@ -14,7 +14,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from vidjax.errors import UserError
-from vidjax.models.layers import fields_of
+from vidjax.models.layers import field_specs, fields_of
 
 
 def names() -> list[str]:
@@ -47,7 +47,7 @@ def build(
     """
     module = importlib.import_module(f"{__name__}.{_known(name, names(), 'model')}")
     model_class = module.HEADS[_known(head, list(module.HEADS), f"head of {name}")]
-    specs = {f.name: f for f in dataclasses.fields(model_class) if f.name not in ("parent", "name")}
+    specs = field_specs(model_class)
     for field in fields:
         _known(field, list(specs), f"field of {name} with head {head!r}")
     if variant is not None:
@@ -73,16 +73,15 @@ def build(
     return model_class(**fields)
 
 
-def facts(name: str) -> tuple[str, ...]:
-    """Fields of a model that a checkpoint decides for whatever is started from it."""
-    return getattr(importlib.import_module(f"{__name__}.{name}"), "FACTS", ())
+def inherited(fields: Mapping[str, Any], head: str | None) -> dict[str, Any]:
+    """Of the keywords of a checkpoint's model: what it decides for one with `head` started from it.
 
-
-def field_names(name: str, head: str | None) -> list[str]:
-    """The fields that `build` takes for a model with a head."""
-    module = importlib.import_module(f"{__name__}.{_known(name, names(), 'model')}")
-    model_class = module.HEADS[_known(head, list(module.HEADS), f"head of {name}")]
-    return [f.name for f in dataclasses.fields(model_class) if f.name not in ("parent", "name")]
+    Those are its family's FACTS, as far as the other model has them.
+    """
+    module = importlib.import_module(f"{__name__}.{fields['name']}")
+    known = field_specs(module.HEADS[_known(head, list(module.HEADS), f"head of {fields['name']}")])
+    facts = getattr(module, "FACTS", ())
+    return {key: fields[key] for key in facts if key in fields and key in known}
 
 
 def _frozen(value: Any) -> Any:
@@ -140,8 +139,8 @@ def encoder_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     module = importlib.import_module(f"{__name__}.{fields['name']}")
     if None not in module.HEADS:
         raise UserError(f"model {fields['name']} is no encoder that a probe can look into")
-    known = {f.name for f in dataclasses.fields(module.HEADS[None])}
-    bare = {key: value for key, value in fields.items() if key in known and key != "name"}
+    known = field_specs(module.HEADS[None])
+    bare = {key: value for key, value in fields.items() if key in known}
     if hasattr(module, "encoder_of"):
         bare |= module.encoder_of(fields)
     return {"name": fields["name"], "head": None} | bare

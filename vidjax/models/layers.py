@@ -59,10 +59,14 @@ def torch_uniform(fan_in: int) -> Initializer:
     return init
 
 
+def field_specs(kind: type[nn.Module]) -> dict[str, dataclasses.Field]:
+    """The fields of a class of modules by name, without those that linen adds."""
+    return {f.name: f for f in dataclasses.fields(kind) if f.name not in ("parent", "name")}
+
+
 def fields_of(module: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
     """The values that `module` has for the fields of `kind`, its own class or a base of it."""
-    names = [f.name for f in dataclasses.fields(kind) if f.name not in ("parent", "name")]
-    return {name: getattr(module, name) for name in names}
+    return {name: getattr(module, name) for name in field_specs(kind)}
 
 
 def at_least_float32(x: Array) -> Array:

@@ -588,12 +588,14 @@ class Classifier(EncoderFields, kw_only=True):
         self, video: Array, *, frame_padding: Array | None = None, train: bool = False
     ) -> Array:
         """Class scores [B, C] of video [B, T, H, W, 3] in [0, 1]."""
-        x = self.pool(self.encoder(video, frame_padding=frame_padding))
+        x = self.embed(video, frame_padding=frame_padding)
         return self.head(x) if self.num_classes else x
 
-    def embed(self, video: Array, *, train: bool = False) -> Array:
+    def embed(
+        self, video: Array, *, frame_padding: Array | None = None, train: bool = False
+    ) -> Array:
         """What the head sees, [B, D]."""
-        return self.pool(self.encoder(video))
+        return self.pool(self.encoder(video, frame_padding=frame_padding))
 
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of the smallest inputs with which the parameters can be initialised."""
