@@ -17,7 +17,8 @@ and, where files are published under other names than their place on the hub, a 
     HUB_FILES  name -> "org/name/path/to/file"
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class Options:
     hub_id: str | None = None
     heads: int | None = None
     decoder_heads: int | None = None
+    mit_heads: int | None = None
+    prompt_heads: int | None = None
     frames: int | None = None
     size: int | None = None
     factorisation: str | None = None
@@ -60,10 +63,12 @@ class TokenizerFile:
     Attributes:
         path: of the file in the source.
         card: of `vidjax.pretrained.Card`; its "file" is what the file is called there.
+        write: from `path` to such a file.
     """
 
     path: Path
     card: dict[str, Any]
+    write: Callable[[Path, Path], Any] = shutil.copyfile
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ class Export:
             came with are written instead.
         left_out: parameters that the format has no place for; `notes` say so.
         tokenizer: path beside the weights of the model's vocabulary, if it has one.
+        wrapper: the key under which a PyTorch file has its tensors, as its readers expect it; None:
+            it holds nothing else.
     """
 
     rules: Sequence[Rule]
@@ -116,3 +123,4 @@ class Export:
     computed: Mapping[str, np.ndarray] = field(default_factory=dict)
     left_out: Collection[str] = ()
     tokenizer: str | None = None
+    wrapper: str | None = "model"

@@ -49,6 +49,8 @@ _FORMAT = flags.DEFINE_enum(
 _MODEL = flags.DEFINE_string("model", None, "Family of the weights, where the file cannot tell.")
 _HEADS = flags.DEFINE_integer("heads", None, "Number of attention heads, overriding the source's.")
 _DECODER_HEADS = flags.DEFINE_integer("decoder_heads", None, "The same of the decoder.")
+_MIT_HEADS = flags.DEFINE_integer("mit_heads", None, "X-CLIP: of the transformer over frames.")
+_PROMPT_HEADS = flags.DEFINE_integer("prompt_heads", None, "X-CLIP: of texts looking at a video.")
 _FRAMES = flags.DEFINE_integer("frames", None, "Frames of a clip.")
 _SIZE = flags.DEFINE_integer("size", None, "Side of a clip's square frames, in pixels.")
 _FACTORISATION = flags.DEFINE_enum(
@@ -76,16 +78,19 @@ _PREPROCESSING = flags.DEFINE_enum(
     "preprocessing",
     None,
     ["original", "hf", "keras"],
-    "VideoPrism: whose way to prepare frames the model shall use; default: the source's.",
+    "VideoPrism, X-CLIP: whose way to prepare frames the model shall use; default: the source's.",
 )
 _TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "Vocabulary of the texts: a SentencePiece .model, or a tokenizer.json."
+    "tokenizer",
+    None,
+    "Vocabulary of the texts: a SentencePiece .model, or a tokenizer.json; of CLIP's kind also a "
+    "vocab.json with its merges.txt, or OpenAI's bpe_simple_vocab_16e6.txt.gz.",
 )
 _RAW_TEXT = flags.DEFINE_boolean(
     "raw_text",
     None,
-    "Texts are tokenised as they are, as Hugging Face and KerasHub do, instead of without "
-    "punctuation and capitals first, as the original does.",
+    "Texts are tokenised as they are, as Hugging Face and KerasHub do, instead of as the original "
+    "does: VideoPrism's without punctuation and capitals, X-CLIP's mended Unicode and HTML.",
 )
 
 _ORIGINALS = "source"  # what of the source an export needs to write the same bytes
@@ -188,7 +193,7 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     kept = [name for name, entry in ignored.items() if entry.keep]
     _copy_originals(source, kept, folder)
     if conversion.tokenizer:
-        shutil.copyfile(conversion.tokenizer.path, folder / card.tokenizer["file"])
+        conversion.tokenizer.write(conversion.tokenizer.path, folder / card.tokenizer["file"])
         _check_tokenizer(folder, card)
     _verify(source.tensors, pretrained.open_params(folder), conversion.rules, ignored)
 
@@ -246,7 +251,7 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
     makers = {name: functools.partial(tensors.__getitem__, name) for name in tensors}
     makers |= {name: lambda name=name: others[name] for name in others}
     path = folder / plan.weights
-    formats.write(path, Tensors(makers), plan.beside)
+    formats.write(path, Tensors(makers), plan.beside, plan.wrapper)
     num_tensors = len(makers)
     del tensors, makers  # they hold the parameters, which the check reads again
     for name, content in plan.files.items():
@@ -374,7 +379,8 @@ def _resolve(name: str) -> tuple[Path, str | None]:
     repo, file = "/".join(parts[:2]), "/".join(parts[2:])
     try:
         for weights in [file] if file else _HUB_WEIGHTS:
-            patterns = [*formats.JSON_FILES, *formats.TOKENIZERS, formats.KERAS_TOKENIZER, weights]
+            tokenizers = [*formats.TOKENIZERS, formats.MERGES, formats.KERAS_TOKENIZER]
+            patterns = [*formats.JSON_FILES, *tokenizers, weights]
             folder = Path(
                 huggingface_hub.snapshot_download(
                     repo, revision=revision or None, allow_patterns=patterns
@@ -456,6 +462,8 @@ def main(argv: list[str]) -> None:
     options = Options(
         heads=_HEADS.value,
         decoder_heads=_DECODER_HEADS.value,
+        mit_heads=_MIT_HEADS.value,
+        prompt_heads=_PROMPT_HEADS.value,
         frames=_FRAMES.value,
         size=_SIZE.value,
         factorisation=_FACTORISATION.value,

@@ -48,7 +48,11 @@ JSON_FILES = (
     *("tokenizer_config.json", "special_tokens_map.json"),  # transformers'
 )
 # In this order of preference, where a folder holds the same vocabulary twice.
-TOKENIZERS = ("spiece.model", "sentencepiece.model", "tokenizer.model", "tokenizer.json")
+TOKENIZERS = (
+    *("spiece.model", "sentencepiece.model", "tokenizer.model", "tokenizer.json"),
+    "vocab.json",  # of CLIP, with the other file
+)
+MERGES = "merges.txt"
 KERAS_TOKENIZER = "assets/tokenizer/vocabulary.spm"
 # In this order of preference, where a folder holds the same weights twice.
 WEIGHTS = (
@@ -181,10 +185,18 @@ def read(path: Path) -> Tensors:
     )
 
 
-def write(path: Path, tensors: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> None:
-    """Writes tensors as the file's name says; `beside` is for msgpack only, see `write_msgpack`."""
+def write(
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    beside: Mapping[str, Any],
+    wrapper: str | None = "model",
+) -> None:
+    """Writes tensors as the file's name says.
+
+    `beside` is for msgpack only, see `write_msgpack`, and `wrapper` for PyTorch, see `write_torch`.
+    """
     if path.suffix in TORCH_SUFFIXES:
-        write_torch(path, tensors)
+        write_torch(path, tensors, wrapper)
     elif path.suffix == ".safetensors":
         write_safetensors(path, tensors)
     elif path.suffix == NPZ_SUFFIX:
@@ -206,8 +218,10 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
 
 
-def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes `{"model": tensors}` as torch.save does (zip format), one tensor at a time.
+def write_torch(
+    path: Path, tensors: Mapping[str, np.ndarray], wrapper: str | None = "model"
+) -> None:
+    """Writes `{wrapper: tensors}`, or the bare `tensors`, as torch.save does, one at a time.
 
     `torch.load(path, weights_only=True)` reads it.
     """
@@ -217,7 +231,7 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
             described.append((name, tensor.dtype, tensor.shape))
             with archive.open(f"archive/data/{index}", "w", force_zip64=True) as file:
                 file.write(np.asarray(tensor, order="C").reshape(-1).view(np.uint8).data)
-        archive.writestr("archive/data.pkl", _pickle_tensors(described))
+        archive.writestr("archive/data.pkl", _pickle_tensors(described, wrapper))
         archive.writestr("archive/version", "3\n")
         archive.writestr("archive/byteorder", "little")
 
@@ -355,6 +369,31 @@ class _Inert:
     add = append
 
 
+class _Script:
+    """Stands for a module of TorchScript: nothing but its attributes."""
+
+    attributes: Mapping[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.attributes = state
+
+    def tensors(self) -> dict[str, _Tensor]:
+        """Its tensors and those of the modules in it, named as in its state_dict."""
+        found, waiting, seen = {}, [("", self)], set()
+        while waiting:
+            prefix, module = waiting.pop()
+            if id(module) in seen:  # only a hostile module contains itself
+                continue
+            seen.add(id(module))
+            for name, value in module.attributes.items():
+                if isinstance(value, _Tensor):
+                    found[f"{prefix}{name}"] = value
+                elif isinstance(value, _Script):
+                    waiting.append((f"{prefix}{name}.", value))
+        return found
+
+
 class _Unpickler(pickle.Unpickler):
     """Builds containers and descriptions of tensors; every other class becomes `_Inert`.
 
@@ -372,6 +411,8 @@ class _Unpickler(pickle.Unpickler):
             )
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda tensor, *_: tensor
+        if module.partition(".")[0] == "__torch__":  # whose code is elsewhere, and is not read
+            return _Script
         what = f"{module}.{name}"
         return type("Inert", (_Inert,), {"what": what})
 
@@ -384,7 +425,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _TorchFile:
-    """A zip file of torch.save: a pickle of the structure, one member per storage."""
+    """A zip file of torch.save or torch.jit.save: a pickle of the structure, and the storages."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -411,6 +452,8 @@ class _TorchFile:
             raise UserError(
                 f"{self._path} cannot be read safely: {type(error).__name__}: {error}"
             ) from error
+        if isinstance(content, _Script):  # so are OpenAI's CLIPs
+            content = content.tensors()
         # VideoMAE's torch and DDP runs save under "model", its DeepSpeed runs under "module".
         for wrapper in ("model", "module"):
             if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -463,8 +506,10 @@ class _TorchFile:
             raise UserError(f"{self._path} is damaged: {error}") from error
 
 
-def _pickle_tensors(described: list[tuple[str, np.dtype, tuple[int, ...]]]) -> bytes:
-    """The data.pkl of `{"model": {name: tensor}}`, tensor k being the whole storage k.
+def _pickle_tensors(
+    described: list[tuple[str, np.dtype, tuple[int, ...]]], wrapper: str | None
+) -> bytes:
+    """The data.pkl of `{wrapper: {name: tensor}}`, tensor k being the whole storage k.
 
     Spelled in opcodes, because pickle refuses to name functions of a PyTorch that is not there.
     """
@@ -479,7 +524,9 @@ def _pickle_tensors(described: list[tuple[str, np.dtype, tuple[int, ...]]]) -> b
     def record(*items: bytes) -> bytes:
         return pickle.MARK + b"".join(items) + pickle.TUPLE
 
-    out = [pickle.PROTO, b"\x02", pickle.EMPTY_DICT, text("model"), pickle.EMPTY_DICT, pickle.MARK]
+    out = [pickle.PROTO, b"\x02", pickle.EMPTY_DICT, pickle.MARK]
+    if wrapper is not None:
+        out[2:2] = [pickle.EMPTY_DICT, text(wrapper)]
     for index, (name, dtype, shape) in enumerate(described):
         kind = pickle.GLOBAL + b"torch\n" + kinds[dtype] + b"\n"
         size = integer(math.prod(shape))
@@ -496,7 +543,8 @@ def _pickle_tensors(described: list[tuple[str, np.dtype, tuple[int, ...]]]) -> b
         )
         rebuild = pickle.GLOBAL + b"torch._utils\n_rebuild_tensor_v2\n"
         out += [text(name), rebuild, arguments, pickle.REDUCE]
-    return b"".join([*out, pickle.SETITEMS, pickle.SETITEM, pickle.STOP])
+    out += [pickle.SETITEMS, *([] if wrapper is None else [pickle.SETITEM]), pickle.STOP]
+    return b"".join(out)
 
 
 def _read_npz(path: Path) -> Tensors:

@@ -22,7 +22,7 @@ FACTS = transforms.Preprocessing()
 
 def with_list(config, tmp_path, monkeypatch):
     """Points a config at a list of paths that need not exist."""
-    videos = tuple(datasets.Video(f"{i}.mp4", i % 8, captions=("a",)) for i in range(64))
+    videos = tuple(datasets.Video(f"{i}.mp4", i % 8, captions=("a",)) for i in range(128))
     names = tuple("abcdefgh") if config.model.head == "video_text" else None
     monkeypatch.setattr(
         datasets, "read_list", lambda *args, **kwargs: datasets.VideoList(videos, names)
@@ -33,20 +33,23 @@ def with_list(config, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("arg", ["", ":demo"])
 @pytest.mark.parametrize("path", CONFIGS)
-def test_config_traces_its_step(path, arg, tmp_path, monkeypatch, tokenizer_file):
+def test_config_traces_its_step(
+    path, arg, tmp_path, monkeypatch, tokenizer_file, clip_tokenizer_file
+):
     config = with_list(configlib.load(path + arg), tmp_path, monkeypatch)
     assert config.is_locked
     assert task.plain(config) == json.loads(json.dumps(config.to_dict()))
     config.train_steps = 10
     if config.model.head == "video_text":
-        config.data.tokenizer = str(tokenizer_file)
+        files = {"sentencepiece": tokenizer_file, "clip": clip_tokenizer_file}
+        config.data.tokenizer = str(files[models.tokenizer_kind(config.model.name)])
     if config.model.head == "distil" or (config.model.name == "probe" and not arg):
         sizes = dict(eps=1e-6, patch_size=(1, 16, 16), pos_grid=(8, 14, 14))
         encoder = models.build("videoprism", "B", head="video", **sizes)
         pretrained.write_card(tmp_path, pretrained.Card(models.config_of(encoder), FACTS))
         config.init = str(tmp_path)
     work = task.Task(config)
-    optimizer = optim.make_optimizer(config.optim, lambda step: 1e-3)
+    optimizer = optim.make_optimizer(config.optim, lambda step, factor=1.0: 1e-3 * factor)
     _, abstract = train.abstract_state(work, optimizer)
     freeze, seed = config.optim.freeze, config.seed
     step = train.make_train_step(work.objective, optimizer, freeze=freeze, seed=seed)

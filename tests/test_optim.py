@@ -130,11 +130,32 @@ def test_sgd_has_momentum():
 def test_rates_of_some_parameters():
     cfg = configlib.base().optim
     cfg.rates = (("head/.*", 10.0), (".*", 0.5))
-    optimizer = optim.make_optimizer(cfg, lambda step: 0.01)
+    optimizer = optim.make_optimizer(cfg, lambda step, factor: 0.01 * factor)
     grads = jax.tree.map(lambda x: 3.0 * x, PARAMS)
     updates, _ = optimizer.update(grads, optimizer.init(PARAMS), PARAMS)
     np.testing.assert_allclose(updates["head"]["bias"], -0.1, rtol=1e-5)
     np.testing.assert_allclose(updates["fc_norm"]["scale"], -0.005, rtol=1e-5)
+
+
+def test_other_peaks_fall_to_the_same_end():
+    # timm's CosineLRScheduler(t_initial=20, lr_min=1e-2, warmup_t=5, warmup_lr_init=0) by steps.
+    schedule = optim.timm_cosine(1.0, 1e-2, total=20, warmup=5)
+    found = [float(schedule(step)) for step in (0, 1, 4, 5, 10, 19)]
+    np.testing.assert_allclose(
+        found, [0.0, 0.2, 0.8, 0.855017849, 0.505, 0.016094243], rtol=1e-6, atol=1e-7
+    )
+    for make in optim.SCHEDULES.values():
+        schedule = make(1.0, 1e-2, total=20, warmup=5)
+        np.testing.assert_allclose(schedule(3, 10.0), 10 * schedule(3), rtol=1e-6)
+        np.testing.assert_allclose(schedule(20, 10.0), 1e-2, rtol=1e-4)
+
+    cfg = configlib.base().optim
+    cfg.rates = (("head/.*", 10.0),)
+    optimizer = optim.make_optimizer(cfg, optim.timm_cosine(1.0, 0.1, total=4, warmup=0))
+    state = optimizer.init(PARAMS)
+    for rate in (10.0, 0.1 + 4.95 * (1 + 0.5**0.5)):
+        updates, state = optimizer.update(PARAMS, state, PARAMS)
+        np.testing.assert_allclose(updates["head"]["bias"], -rate, rtol=1e-4)
 
 
 def test_linear_schedule():
@@ -143,7 +164,7 @@ def test_linear_schedule():
     np.testing.assert_allclose(found, [0.0, 1.0, 1.0, 0.6, 0.2], rtol=1e-6)
     cfg = configlib.base().optim
     cfg.schedule = "step"
-    with pytest.raises(UserError, match="cosine, linear, not 'step'"):
+    with pytest.raises(UserError, match="cosine, linear, timm_cosine, not 'step'"):
         optim.make_schedule(cfg, batch_size=8, total=40, warmup=1)
 
 

@@ -1,5 +1,6 @@
 """Self-contained folders: written, loaded anywhere, and refused when damaged."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import vidjax
 from vidjax import models, pretrained
+from vidjax.data import text
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 
@@ -206,3 +208,68 @@ def test_preprocess(folder):
         loaded.preprocess(video.astype(np.float32))
     with pytest.raises(UserError, match="must be uint8"):
         loaded.preprocess(clip.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def clip_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "words.json"
+    text.train_clip_tokenizer(["a red dog"], path, 530)
+    return path
+
+
+def test_a_folder_keeps_its_tokenizer(tmp_path, card, clip_file, tokenizer_file):
+    def kept(tokenizer, folder):
+        folder.mkdir(exist_ok=True)
+        entry = pretrained.keep_tokenizer(tokenizer, folder)
+        pretrained.write_card(folder, dataclasses.replace(card, tokenizer=entry))
+        return entry, pretrained.load_tokenizer(folder)
+
+    clip = text.open_tokenizer(clip_file, length=9, canonicalise=False, pad="end", truncate=True)
+    entry, found = kept(clip, tmp_path / "clip")
+    options = {"length": 9, "canonicalise": False, "pad": "end", "truncate": True}
+    assert entry == {"file": "tokenizer.json", **options}
+    assert (type(found), found.options) == (text.ClipTokenizer, options)
+    assert found.path == str(tmp_path / "clip/tokenizer.json")
+    for ours, theirs in zip(found(["A red dog!"]), clip(["A red dog!"]), strict=True):
+        assert np.array_equal(ours, theirs)
+    other = pretrained.load_tokenizer(tmp_path / "clip", length=5, canonicalise=True)
+    assert other.options == options | {"length": 5, "canonicalise": True}
+    changed = clip_file.parent / "changed.json"
+    text.train_clip_tokenizer(["a blue cat"], changed, 530)
+    with pytest.raises(UserError, match=r"is not the tokeniser in .*changed\.json, with which"):
+        pretrained.keep_tokenizer(text.open_tokenizer(changed), tmp_path / "clip")
+
+    entry, found = kept(text.Tokenizer(tokenizer_file, 7), tmp_path / "sentencepiece")
+    assert entry == {"file": "tokenizer.model", "length": 7, "canonicalise": True}
+    assert (type(found), found.length) == (text.Tokenizer, 7)
+    with pytest.raises(UserError, match="has no option pad"):
+        pretrained.load_tokenizer(tmp_path / "sentencepiece", pad="end")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sound"),
+    [
+        ({}, True),  # as it was before there were the others
+        ({"pad": "end"}, True),
+        ({"truncate": False}, True),
+        ({"file": "../tokenizer.json"}, False),
+        ({"length": "7"}, False),
+        ({"length": True}, False),
+        ({"canonicalise": 1}, False),
+        ({"truncate": "no"}, False),
+        ({"pad": 0}, False),
+        ({"lower": True}, False),
+        ({"length": None}, False),
+    ],
+)
+def test_what_a_card_says_of_a_tokenizer_is_checked(tmp_path, card, changes, sound):
+    entry = {"file": "tokenizer.json", "length": 7, "canonicalise": True} | changes
+    entry = {name: value for name, value in entry.items() if value is not None}
+    pretrained.write_card(tmp_path, dataclasses.replace(card, tokenizer=entry))
+    if sound:
+        assert pretrained.read_card(tmp_path).tokenizer == entry
+    else:
+        with pytest.raises(
+            UserError, match=r"model\.json is damaged: ValueError: its tokenizer is"
+        ):
+            pretrained.read_card(tmp_path)

@@ -43,7 +43,8 @@ def base() -> ConfigDict:
             "train": "",  # list file, manifest (see data.check) or folder
             "val": "",
             "root": "",  # folder that relative paths in the lists start from
-            "classes": "",  # text file with one class name a line
+            "classes": "",  # text file with one class name a line, or a csv of id,name
+            "val_classes": "",  # the same of `val`, where its classes are not those of training
             "batch_size": 0,  # videos per step, over all devices
             "repeats": 1,  # differently augmented clips per video and step
             "frames": 16,
@@ -51,6 +52,7 @@ def base() -> ConfigDict:
             "sampling": "dense",  # "segment", "linspace", "dense_cycle", ...: data.sampling
             "size": 224,
             "short_side": 224,  # of evaluation frames before their crop
+            "views_short_side": unset(int),  # where several crops are taken; unset: the same
             "resize": "cv2_linear",  # "pil_bilinear", "tf_bilinear", ...: see data.transforms
             "fit": "crop",  # or "stretch", "crop_first": how evaluation frames become square
             "mean": (0.485, 0.456, 0.406),
@@ -62,16 +64,18 @@ def base() -> ConfigDict:
             "max_bad_share": 0.1,  # a run with a larger share of bad videos stops
             "workers": -1,  # processes that decode; -1: from the number of cores
             "tokenizer": "",  # SentencePiece .model or tokenizer.json; "": that of `init`
-            # Tokens that texts are cut to, and whether they are cleaned as VideoPrism does. Unset:
-            # as the tokeniser's checkpoint says, or 64 and True.
-            **{"text_length": unset(int), "canonicalise": unset(bool)},
+            # Tokens of a text, whether it is cleaned as the model's original code does, and whether
+            # longer ones are cut. Unset: as the tokeniser's checkpoint says, or as is usual for it.
+            **{"text_length": unset(int), "canonicalise": unset(bool), "truncate": unset(bool)},
+            "shots": 0,  # videos of each class to train on; 0: all
+            "shots_seed": 0,  # of which ones
         }
     )
 
     config.optim = ConfigDict(
         {
             "name": "adamw",  # or "sgd", "adafactor"
-            "schedule": "cosine",  # or "linear", after the warm-up
+            "schedule": "cosine",  # or "linear", after the warm-up; "timm_cosine", from step 0
             "lr": 1e-3,  # peak, for a batch of `lr_batch_size` videos
             "min_lr": 0.0,  # at the end, likewise
             "lr_batch_size": 0,  # rates are scaled by batch_size / this; 0: not scaled
@@ -85,7 +89,7 @@ def base() -> ConfigDict:
             "clip_norm": 0.0,  # 0: gradients are not clipped
             "layer_decay": 1.0,  # rate of a layer relative to the next one
             "freeze": (),  # regexes of parameters that are not trained
-            "rates": (),  # pairs of a regex and the factor of its parameters' rate
+            "rates": (),  # pairs of a regex and the factor of its parameters' peak rate
         }
     )
     config.grad_accum = 1  # parts a batch is cut into, one after the other
@@ -135,7 +139,7 @@ def use_demo(
             **{"name": data, "train": "", "val": "", "root": "", "classes": ""},
             **{"batch_size": 32, "repeats": 1, "frames": 8, "stride": 2, "sampling": "dense"},
             **{"size": 32, "short_side": 32, "augment": "center_crop", "flip": 0.0},
-            **{"rand_augment": "", "fit": "crop"},
+            **{"rand_augment": "", "fit": "crop", "views_short_side": None},
         }
     )
     config.model.dtype = "float32"

@@ -16,20 +16,21 @@ from flax import traverse_util
 from vidjax.errors import UserError
 
 Params = Any  # nested dicts of arrays
-Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
+Schedule = Callable[..., jax.Array]  # (step, factor=1.0) -> rate; the factor is of the peak
 
 
 def cosine_with_warmup(peak: float, final: float, total: int, warmup: int) -> Schedule:
     """Linear from 0 to `peak` at step warmup - 1, then cosine towards `final` at step `total`.
 
     The reference reaches the peak on the last step of the warm-up and repeats it on the next one;
-    `final` itself is never used.
+    `final` itself is never used. Parameters with a factor have another peak, but the same end.
     """
 
-    def schedule(step):
-        rising = peak * step / max(warmup - 1, 1)
+    def schedule(step, factor=1.0):
+        top = peak * factor
+        rising = top * step / max(warmup - 1, 1)
         progress = (step - warmup) / max(total - warmup, 1)
-        falling = final + 0.5 * (peak - final) * (1.0 + jnp.cos(jnp.pi * progress))
+        falling = final + 0.5 * (top - final) * (1.0 + jnp.cos(jnp.pi * progress))
         return jnp.where(step < warmup, rising, falling)
 
     return schedule
@@ -38,15 +39,35 @@ def cosine_with_warmup(peak: float, final: float, total: int, warmup: int) -> Sc
 def linear_with_warmup(peak: float, final: float, total: int, warmup: int) -> Schedule:
     """As `cosine_with_warmup`, but falling along a line (VideoPrism's stage 1)."""
 
-    def schedule(step):
-        rising = peak * step / max(warmup - 1, 1)
+    def schedule(step, factor=1.0):
+        top = peak * factor
+        rising = top * step / max(warmup - 1, 1)
         progress = (step - warmup) / max(total - warmup, 1)
-        return jnp.where(step < warmup, rising, final + (peak - final) * (1.0 - progress))
+        return jnp.where(step < warmup, rising, final + (top - final) * (1.0 - progress))
 
     return schedule
 
 
-SCHEDULES = {"cosine": cosine_with_warmup, "linear": linear_with_warmup}
+def timm_cosine(peak: float, final: float, total: int, warmup: int) -> Schedule:
+    """As `cosine_with_warmup`, but the cosine begins at step 0, unseen as long as the rate rises.
+
+    timm's CosineLRScheduler as X-CLIP calls it (utils/optimizer.py): so the rate jumps down from
+    the peak a little when the warm-up ends.
+    """
+
+    def schedule(step, factor=1.0):
+        top = peak * factor
+        falling = final + 0.5 * (top - final) * (1.0 + jnp.cos(jnp.pi * step / total))
+        return jnp.where(step < warmup, top * step / max(warmup, 1), falling)
+
+    return schedule
+
+
+SCHEDULES = {
+    "cosine": cosine_with_warmup,
+    "linear": linear_with_warmup,
+    "timm_cosine": timm_cosine,
+}
 
 
 def scaled_rates(cfg: Any, batch_size: int) -> tuple[float, float]:
@@ -80,9 +101,10 @@ def make_schedule(cfg: Any, *, batch_size: int, total: int, warmup: int) -> Sche
 def make_optimizer(cfg: Any, schedule: Schedule) -> optax.GradientTransformation:
     """AdamW, SGD with momentum or Adafactor, with rates that may differ between parameters.
 
-    Rates fall layer by layer where `cfg.layer_decay` < 1, and are multiplied by the factors of
-    `cfg.rates`. Weight decay goes to kernels only (not to biases, norms, tokens or positions), and
-    is added after the moments, to both. Gradients are clipped by their norm over all devices.
+    Rates fall layer by layer where `cfg.layer_decay` < 1, and their peaks are multiplied by the
+    factors of `cfg.rates`. Weight decay goes to kernels only (not to biases, norms, tokens or
+    positions), and is added after the moments, to both. Gradients are clipped by their norm over
+    all devices.
     Adafactor keeps second moments of rows and columns (of matrices from 128 on), cuts each
     parameter's update at root mean square 1, then averages updates by cfg.b1 (arXiv:1804.04235
     without its relative rates).
@@ -103,14 +125,13 @@ def make_optimizer(cfg: Any, schedule: Schedule) -> optax.GradientTransformation
         raise UserError(f"config.optim.name must be one of {', '.join(methods)}, not {cfg.name!r}")
     clip = [optax.clip_by_global_norm(cfg.clip_norm)] if cfg.clip_norm else []
     decay = [_scale_by_layer(cfg.layer_decay)] if cfg.layer_decay != 1.0 else []
-    rates = [_scale_by_rates(cfg.rates)] if cfg.rates else []
+    rate = _scale_by_rates(cfg.rates, schedule)
     return optax.chain(
         *clip,
         *methods[cfg.name](),
         optax.add_decayed_weights(cfg.weight_decay, _is_kernel),
         *decay,
-        *rates,
-        optax.scale_by_learning_rate(schedule),
+        rate if cfg.rates else optax.scale_by_learning_rate(schedule),
     )
 
 
@@ -170,18 +191,25 @@ def _scale_by_layer(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _scale_by_rates(rates: Iterable[tuple[str, float]]) -> optax.GradientTransformation:
-    """Multiplies updates by the factor of the first regex that matches their whole path."""
+def _scale_by_rates(
+    rates: Iterable[tuple[str, float]], schedule: Schedule
+) -> optax.GradientTransformation:
+    """As optax.scale_by_learning_rate, with a factor of the peak for each parameter.
+
+    That is the factor of the first regex that matches its whole path, or 1.
+    """
     compiled = [(re.compile(pattern), factor) for pattern, factor in rates]
 
     def update(updates, state, params=None):
         flat = traverse_util.flatten_dict(updates, sep="/")
         for path, x in flat.items():
             factor = next((f for pattern, f in compiled if pattern.fullmatch(path)), 1.0)
-            flat[path] = x * factor
-        return traverse_util.unflatten_dict(flat, sep="/"), state
+            flat[path] = jnp.asarray(-schedule(state.count, factor), x.dtype) * x
+        count = optax.safe_increment(state.count)
+        return traverse_util.unflatten_dict(flat, sep="/"), optax.ScaleByScheduleState(count)
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    init = optax.scale_by_learning_rate(schedule).init
+    return optax.GradientTransformation(init, update)
 
 
 def split_params(params: Params, freeze: Iterable[str]) -> tuple[Params, Params]:

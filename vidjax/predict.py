@@ -20,7 +20,8 @@ def predict(
     """The most probable classes of each video, from one middle clip and its centre crop.
 
     Args:
-        folder: a checkpoint with a classification head.
+        folder: a checkpoint with a classification head, or of a video-text model that was trained
+            with the names of classes.
         videos: paths.
         top_k: classes per video; all of them when there are fewer.
 
@@ -34,10 +35,14 @@ def predict(
     """
     if top_k < 1:
         raise UserError(f"--top_k must be at least 1, not {top_k}")
+    card = pretrained.read_card(folder)
+    if card.classes and card.tokenizer:  # it knows classes by their names
+        found = compare(folder, videos, card.classes)
+        return {path: answers[:top_k] for path, answers in found.items()}
     loaded = pretrained.load_model(folder)
     if not loaded.card.model.get("num_classes"):
         advice = "fine-tune it, or use a fine-tuned checkpoint"
-        if hasattr(loaded.model, "encode_text"):
+        if hasattr(loaded.model, "compare"):
             advice = "say which texts to choose from by --prompt"
         raise UserError(
             f"checkpoint {folder} has no class scores (its head is "
@@ -87,24 +92,21 @@ def compare(
     if not prompts:
         raise UserError("give at least one text to compare with: --prompt=TEXT")
     loaded = pretrained.load_model(folder)
-    if not (hasattr(loaded.model, "encode_text") and hasattr(loaded.model, "encode_video")):
+    if not hasattr(loaded.model, "compare"):
         raise UserError(
             f"checkpoint {folder} compares no videos with texts (its head is "
             f"{loaded.card.model['head']!r}), which --prompt is for; use one with head 'video_text'"
         )
     params = {"params": loaded.params}
-    if temperature is None and getattr(loaded.model, "logit_scale", None) is not None:
-        scale, _ = loaded.model.apply(params, method="calibration")
-    else:
-        scale = 1 / (temperature or 0.01)
-    ids, mask = loaded.tokenize(list(prompts))
-    encode = jax.jit(loaded.model.apply, static_argnames="method")
-    texts = encode(params, ids, mask, method="encode_text")
+    if temperature is None and loaded.model.logit_scale is None:
+        temperature = 0.01
+    apply = jax.jit(loaded.model.apply, static_argnames=("method", "temperature"))
+    texts = apply(params, *loaded.tokenize(list(prompts)), method="text_features")
     out = {}
     for path in videos:
-        (vector,) = encode(params, loaded.preprocess(path), method="encode_video")
-        cosines = jax.numpy.dot(texts, vector, precision="highest")
-        probabilities = np.asarray(jax.nn.softmax(cosines * scale))
+        features = apply(params, loaded.preprocess(path), method="video_features")
+        (scores,) = apply(params, features, texts, temperature=temperature, method="compare")
+        probabilities = np.asarray(jax.nn.softmax(scores))
         out[path] = [(prompts[i], float(probabilities[i])) for i in np.argsort(-probabilities)]
     return out
 

@@ -25,7 +25,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from vidjax import checkpoint, models
-from vidjax.data.text import Tokenizer
+from vidjax.data.text import ClipTokenizer, Tokenizer, open_tokenizer
 from vidjax.data.transforms import Preprocessing, eval_views, prepare
 from vidjax.data.video import VideoError
 from vidjax.errors import UserError
@@ -52,8 +52,8 @@ class Card:
         preprocessing: how the model wants its video.
         classes: names of the classes in the order of the logits, or None.
         provenance: where the weights come from.
-        tokenizer: of a model that reads text: `file`, in the folder, and the other arguments of
-            vidjax.data.text.Tokenizer. None: there is none.
+        tokenizer: of a model that reads text: `file`, in the folder, and the options with which
+            vidjax.data.text.open_tokenizer opens it. None: there is none.
     """
 
     model: dict[str, Any]
@@ -73,7 +73,7 @@ class Pretrained:
     model: nn.Module
     params: Params
     card: Card
-    tokenizer: Tokenizer | None = None
+    tokenizer: Tokenizer | ClipTokenizer | None = None
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -140,17 +140,17 @@ def load_model(folder: Folder, dtype: Any = "float32") -> Pretrained:
     return Pretrained(model, params, card, load_tokenizer(folder))
 
 
-def load_tokenizer(folder: Folder, **options: Any) -> Tokenizer | None:
+def load_tokenizer(folder: Folder, **options: Any) -> Tokenizer | ClipTokenizer | None:
     """The tokeniser in a folder; None if it has none. `options` replace the card's.
 
     Raises:
-        UserError: its file is gone or damaged.
+        UserError: its file is gone or damaged, or its kind lacks one of the options.
     """
     card = read_card(folder)
     if card.tokenizer is None:
         return None
     options = {k: v for k, v in card.tokenizer.items() if k != "file"} | options
-    return Tokenizer(epath.Path(folder) / card.tokenizer["file"], **options)
+    return open_tokenizer(epath.Path(folder) / card.tokenizer["file"], **options)
 
 
 def load_params(folder: Folder) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def save_pretrained(folder: Folder, params: Params, card: Card) -> None:
     write_card(folder, card)
 
 
-def keep_tokenizer(tokenizer: Tokenizer, folder: Folder) -> dict[str, Any]:
+def keep_tokenizer(tokenizer: Tokenizer | ClipTokenizer, folder: Folder) -> dict[str, Any]:
     """Copies a tokeniser's file into a folder; returns what the folder's card says of it.
 
     Raises:
@@ -262,9 +262,7 @@ def keep_tokenizer(tokenizer: Tokenizer, folder: Folder) -> dict[str, Any]:
             f"put the old file back there, or choose a new folder"
         )
     target.write_bytes(content)
-    return {
-        "file": name, "length": tokenizer.length, "canonicalise": tokenizer.canonicalise
-    }  # fmt: skip
+    return {"file": name, **tokenizer.options}
 
 
 def write_card(folder: Folder, card: Card) -> None:
@@ -305,9 +303,11 @@ def read_card(folder: Folder) -> Card:
 
 def _checked_tokenizer(entry: Any) -> dict[str, Any] | None:
     if entry is not None:
-        file, length, canonicalise = (entry[key] for key in ("file", "length", "canonicalise"))
-        sound = file in TOKENIZERS and isinstance(length, int) and isinstance(canonicalise, bool)
-        if not sound or len(entry) > 3:
+        types = {"file": str, "length": int, "canonicalise": bool, "pad": str, "truncate": bool}
+        sound = isinstance(entry, dict)
+        sound = sound and {"file", "length", "canonicalise"} <= entry.keys() <= types.keys()
+        sound = sound and all(type(value) is types[name] for name, value in entry.items())
+        if not sound or entry["file"] not in TOKENIZERS:  # a file in the folder, and no other
             raise ValueError(f"its tokenizer is {entry}")
     return entry
 

@@ -10,11 +10,12 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from vidjax import data, evaluators, models, objectives, pretrained, sharding
 from vidjax.data import datasets, demo
-from vidjax.data.text import Tokenizer
+from vidjax.data.text import ClipTokenizer, Tokenizer, open_tokenizer
 from vidjax.data.transforms import Preprocessing, check_views
 from vidjax.errors import UserError
 from vidjax.models.layers import REMAT_POLICIES
@@ -49,7 +50,10 @@ class Task:
                 f"the config evaluates a model with head {config.model.head!r}, the checkpoint has "
                 f"head {card.model['head']!r}; choose the config it was trained with"
             )
-        self.reads_text = config.model.head == "video_text"
+        self.reads_text = config.model.head in ("video_text", "image_text")
+        # Its texts come with the videos, or are the names of their classes.
+        self.reads_captions = config.objective.name == "contrastive"
+        self.by_name = config.objective.name == "text_classification"
         self.mesh = sharding.make_mesh(config.mesh)
         self.dataset = datasets.DATASETS.get(config.data.name)
         parts = sharding.batch_parts(self.mesh)
@@ -92,11 +96,13 @@ class Task:
         if self.reads_text and not config.estimate:
             self._check_vocabulary()
         objective = config.objective.to_dict()
-        if objective["name"] == "contrastive" and config.data.repeats > 1:
+        if self.reads_captions and config.data.repeats > 1:
             raise UserError(
                 f"config.data.repeats is {config.data.repeats}, but must be 1 to learn from texts: "
                 f"the clips of a video have one text, which would be right for one of them only"
             )
+        if self.by_name:
+            objective |= self._class_texts()
         self.objective = objectives.build(
             objective.pop("name"),
             self.model,
@@ -105,8 +111,36 @@ class Task:
             **objective,
         )
 
+    def _class_texts(self) -> dict[str, Any]:
+        """Token ids and mask of the names of the classes, as the objective wants them."""
+        if not self.reads_text:
+            raise UserError(
+                "objective text_classification compares videos with the names of their classes; it "
+                "needs a model of both, such as config.model.head 'video_text'"
+            )
+        if self.config.estimate:
+            ids, mask = np.zeros((self.num_classes, 16), int), np.ones((self.num_classes, 16), bool)
+        else:
+            names = self.card.classes if self.card else self.classes
+            if not names:
+                raise UserError(
+                    "text_classification needs the names of the classes: set config.data.classes "
+                    "to a text file with one name a line, or put it as classes.txt beside the list"
+                )
+            ids, mask = self.tokenizer(names)
+            longest = mask.sum(1).max()  # nothing before it sees the padding
+            ids, mask = ids[:, :longest], mask[:, :longest]
+        rows = {"text": ids, "text_mask": mask}
+        return {key: tuple(map(tuple, x.tolist())) for key, x in rows.items()}
+
     def _check_vocabulary(self) -> None:
         found, known = self.tokenizer.vocab_size, self.model.vocab_size
+        name, kind = self.config.model.name, models.tokenizer_kind(self.config.model.name)
+        if self.tokenizer.kind != kind:
+            raise UserError(
+                f"{self.tokenizer.path} is a vocabulary of another kind ({self.tokenizer.kind}) "
+                f"than {name} reads ({kind}); set config.data.tokenizer to its own"
+            )
         if not self.tokenizer.fits(known):
             raise UserError(
                 f"{self.tokenizer.path} has {found} tokens, but the model knows {known}; set "
@@ -116,6 +150,11 @@ class Task:
     def has(self, split: str) -> bool:
         """Whether the config says where the videos of a split are."""
         return bool(self.config.data[split]) or self.config.data.name in demo.LISTS
+
+    @property
+    def learns_classes(self) -> bool:
+        """Whether the labels of the training list are what is learned."""
+        return self.config.model.head == "classify" or self.by_name
 
     @property
     def evals(self) -> dict[str, dict[str, Any]]:
@@ -138,36 +177,43 @@ class Task:
                 f"{cfg.name} (lines of `path label`; --config.data.root for relative paths), or "
                 f"append :demo to the config's name, which needs no data"
             )
-        classes, num_classes = cfg.classes, self.config.model.num_classes
-        if self.card and cfg.name == "custom":
+        classes, num_classes, name = cfg.classes, self.config.model.num_classes, cfg.name
+        training = split == "train" and not self.checkpoint
+        if split == "val" and (cfg.val_classes or name == "demo_unseen"):
+            classes, name = cfg.val_classes, "custom"  # the demo's stand beside its list
+        elif self.card and cfg.name == "custom" and self.config.model.head == "classify":
             classes = classes or self.card.classes or ""
             num_classes = self.card.model.get("num_classes")
-        elif split == "val" and self.has("train") and self.config.model.head == "classify":
+        elif split == "val" and self.has("train") and self.learns_classes:
             # Labels mean what they mean in training, even if a class has no video here.
             classes = classes or self.classes or ""
             num_classes = num_classes or self.num_classes
-        return datasets.read_list(
+        videos = datasets.read_list(
             path,
             cfg.root,
-            cfg.name,
+            name,
             classes=classes,
             split="test" if split == "val" else split,
             num_classes=num_classes,
-            need_labels=self.config.model.head == "classify" or self._evaluated(split, "zero_shot"),
-            need_captions=self._evaluated(split, "retrieval")
-            or (self.reads_text and split == "train" and not self.checkpoint),
+            need_labels=self.config.model.head == "classify"
+            or (self.by_name and training)
+            or self._evaluated(split, "zero_shot"),
+            need_captions=self._evaluated(split, "retrieval") or (self.reads_captions and training),
         )
+        if training and cfg.shots:
+            return datasets.few_shot(videos, cfg.shots, cfg.shots_seed)
+        return videos
 
     def _evaluated(self, split: str, name: str) -> bool:
         entries = self.config.evals.to_dict().values()
         return any(e["name"] == name and e.get("split", "val") == split for e in entries)
 
     @functools.cached_property
-    def tokenizer(self) -> Tokenizer | None:
+    def tokenizer(self) -> Tokenizer | ClipTokenizer | None:
         """What makes token ids of texts; None if the model reads none.
 
         That of config.data.tokenizer, or of the checkpoint that is evaluated or started from; with
-        config.data.text_length and canonicalise where they are given.
+        config.data.text_length, canonicalise and truncate where they are given.
 
         Raises:
             UserError: there is none of these.
@@ -175,19 +221,22 @@ class Task:
         if not self.reads_text:
             return None
         cfg, folder = self.config.data, self.checkpoint or self.config.init
-        options = {"length": cfg.text_length, "canonicalise": cfg.canonicalise}
+        keys = {"length": "text_length", "canonicalise": "canonicalise", "truncate": "truncate"}
+        options = {option: cfg[key] for option, key in keys.items()}
         options = {key: value for key, value in options.items() if value is not None}
         inherit = not cfg.tokenizer and folder
         if inherit and (found := pretrained.load_tokenizer(folder, **options)):
             return found
-        if not cfg.tokenizer and cfg.name == "demo_captions":
-            return Tokenizer(demo.tokenizer_of(_demo_folder()), **options)
-        if not cfg.tokenizer:
+        path = cfg.tokenizer
+        if not path and cfg.name in demo.LISTS:
+            kind = models.tokenizer_kind(self.config.model.name)
+            path = demo.tokenizer_of(cfg.name, _demo_folder(), kind)
+        if not path:
             raise UserError(
                 "texts need a tokeniser: set config.data.tokenizer to a SentencePiece .model or a "
                 "tokenizer.json, or config.init to a checkpoint that has one"
             )
-        return Tokenizer(cfg.tokenizer, **options)
+        return open_tokenizer(path, **options)
 
     @property
     def notices(self) -> list[str]:
@@ -234,7 +283,7 @@ class Task:
             "video_id": jax.ShapeDtypeStruct((size,), "int32"),
             "weight": jax.ShapeDtypeStruct((size,), "float32"),
         }
-        if self.reads_text:
+        if self.reads_captions:
             length = 64 if self.config.estimate else self.tokenizer.length
             text = (size, cfg.text_length or length)
             batch["text"] = jax.ShapeDtypeStruct(text, "int32")
@@ -247,10 +296,14 @@ class Task:
         share = self.config.data.max_bad_share
         return data.BadVideos(workdir / "bad_videos.jsonl", len(self.videos(split)), share)
 
+    @functools.cached_property
+    def abstract_params(self) -> Any:
+        """Shapes of the model's parameters, with their logical axes (boxed)."""
+        return jax.eval_shape(self.objective.init, jax.random.key(0), self.example_batch(1))
+
     def param_shardings(self) -> Any:
         """Where each of the model's parameters lies on the mesh."""
-        boxed = jax.eval_shape(self.objective.init, jax.random.key(0), self.example_batch(1))
-        return sharding.param_shardings(boxed, self.mesh)
+        return sharding.param_shardings(self.abstract_params, self.mesh)
 
     def train_batches(self, start_step: int, workdir: pathlib.Path):
         """Endless batches from `start_step` on, of this host: see `data.train_loader`."""
@@ -262,7 +315,7 @@ class Task:
             start_step=start_step,
             process=(jax.process_index(), jax.process_count()),
             workers=self.config.data.workers,
-            tokenize=self.tokenizer,
+            tokenize=self.tokenizer if self.reads_captions else None,
         )
 
     def evaluators(self, workdir: pathlib.Path) -> dict[str, tuple[evaluators.Evaluator, int]]:

@@ -113,15 +113,18 @@ def abstract_state(work: task.Task, optimizer) -> tuple[Any, TrainState]:
     """A function rng -> fresh TrainState, and that state's shapes with their shardings."""
     config = work.config
 
-    def init(rng):
-        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), work.example_batch(1))
-        params = nn.meta.unbox(work.objective.init(rng, example))
+    def start(boxed):
+        params = nn.meta.unbox(boxed)
         trained, _ = optim.split_params(params, config.optim.freeze)
         ema_params = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
         return TrainState(jnp.int32(0), params, optimizer.init(trained), ema_params)
 
+    def init(rng):
+        example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), work.example_batch(1))
+        return start(work.objective.init(rng, example))
+
     by_path = checkpoint.flatten(work.param_shardings())
-    abstract = jax.eval_shape(init, jax.random.key(config.seed))
+    abstract = jax.eval_shape(start, work.abstract_params)  # tracing the model takes long
     shapes = {path: x.shape for path, x in checkpoint.flatten(abstract.params).items()}
 
     def place(path, leaf):
@@ -273,7 +276,7 @@ class _Run:
         card = pretrained.Card(
             model=models.config_of(work.model),
             preprocessing=task.with_views(work.preprocessing, config.evals.to_dict()),
-            classes=work.classes if hasattr(work.model, "num_classes") else None,
+            classes=work.classes if work.learns_classes else None,
             provenance={
                 "source": config.init or "random",
                 "format": "vidjax",

@@ -45,6 +45,14 @@ class _TorchPickler(pickle._Pickler):
         self.save(obj.arguments)
         self.write(pickle.REDUCE)
 
+    def save_script(self, obj):
+        """As TorchScript writes a module: an object without arguments, then its attributes."""
+        self.save(_Fake(f"__torch__.{obj.module}", obj.name))
+        self.write(pickle.EMPTY_TUPLE + pickle.NEWOBJ)
+        self.memoize(obj)
+        self.save(obj.attributes)
+        self.write(pickle.BUILD)
+
 
 class _Storage:
     def __init__(self, kind, key, size):
@@ -58,7 +66,18 @@ class _Call:
         self.function, self.arguments = function, arguments
 
 
-_TorchPickler.dispatch = {**pickle._Pickler.dispatch, _Call: _TorchPickler.save_call}
+class _Script:
+    """A module of TorchScript."""
+
+    def __init__(self, module, name, **attributes):
+        self.module, self.name, self.attributes = module, name, attributes
+
+
+_TorchPickler.dispatch = {
+    **pickle._Pickler.dispatch,
+    _Call: _TorchPickler.save_call,
+    _Script: _TorchPickler.save_script,
+}
 
 
 def tensor(key, shape, strides, offset=0, size=24, kind="FloatStorage"):
@@ -197,6 +216,30 @@ def test_evil_in_place_of_the_weights_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match=r"1 entries are no tensors, the first 'w' .*system"):
         formats.read(path)
     assert not marker.exists()
+
+
+def test_archives_of_torchscript(tmp_path):
+    """Such as OpenAI's CLIPs: attributes are read, and the code beside them is not."""
+    block = _Script(
+        "nn.linear.___torch_mangle_7",
+        "Linear",
+        training=False,
+        weight=tensor("0", (4, 6), (6, 1)),
+        _is_full_backward_hook=None,
+    )
+    names = {"0": block, "1": _Script("nn", "GELU")}
+    content = _Script(
+        "model",
+        "CLIP",
+        scale=tensor("0", (), (), offset=5),
+        layers=_Script("nn", "Sequential", **names),
+    )
+    content.attributes["itself"] = content  # which only a hostile file does
+    files = {"code/__torch__/model.py": b"raise SystemExit", "constants.pkl": b"."}
+    tensors = formats.read(write_zip(tmp_path / "a.pt", content, {"0": VALUES}, **files))
+    assert set(tensors) == {"scale", "layers.0.weight"}
+    np.testing.assert_array_equal(tensors["layers.0.weight"], VALUES.reshape(4, 6))
+    assert tensors["scale"] == VALUES[5]
 
 
 def test_foreign_objects_beside_the_tensors_are_no_obstacle(tmp_path):

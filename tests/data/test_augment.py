@@ -1,12 +1,14 @@
 """Device augmentation: exact values where there is no chance, statistics where there is."""
 
 import colorsys
+import itertools
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance
 
 from vidjax.data import augment
 from vidjax.errors import UserError
@@ -132,6 +134,111 @@ def test_color_jitter_covers_its_ranges_independently():
         assert abs(drawn.std() / limit - 3**-0.5) < 0.02, name  # uniform
     correlation = np.corrcoef([drawn for drawn, _ in numbers.values()])
     assert np.abs(correlation - np.eye(4)).max() < 0.06
+
+
+ORDERS = np.array(list(itertools.permutations(range(4))))
+adjust_frames = jax.jit(augment.adjust_frames)
+
+
+def pillow_op(image, operation, amount):
+    """What torchvision calls for a PIL image."""
+    if operation < 3:
+        name = ("Brightness", "Contrast", "Color")[operation]
+        return getattr(ImageEnhance, name)(image).enhance(amount)
+    hue, saturation, value = image.convert("HSV").split()
+    turned = (np.array(hue).astype(int) + int(amount * 255)) % 256
+    turned = Image.fromarray(turned.astype(np.uint8))
+    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+
+
+def test_frames_change_as_pillow_changes_them_in_their_own_order():
+    """4 clips of 6 frames with an order each. Pillow cuts fractions off, and counts 256 hues."""
+    coarse = np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((20, 15))
+    amounts = np.float32([1.4, 0.6, 1.2, -0.1])
+    video = np.broadcast_to(np.asarray(image), (4, 6, 15, 20, 3)) / np.float32(255)
+    found = adjust_frames(video, ORDERS.reshape(4, 6, 4), np.broadcast_to(amounts, (4, 6, 4)))
+    found = np.asarray(found * 255).reshape(24, 15, 20, 3)
+    want = np.stack([np.asarray(image)] * 24)
+    for frame, order in zip(want, ORDERS, strict=True):
+        changed = image
+        for operation in order:
+            changed = pillow_op(changed, operation, float(amounts[operation]))
+        frame[:] = changed
+    error = np.abs(found[:, None] - want).mean((2, 3, 4))  # [ours, Pillow's]
+    assert np.diag(error).max() < 1.6
+    # Brightness and contrast, or either and hue, are not the same the other way round.
+    assert (error < 1.6).sum(1).max() < 8 and np.median(error) > 3
+
+
+@pytest.mark.parametrize("operation", range(4))
+def test_each_operation_is_pillows(operation):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 15, 20, 3), dtype=np.uint8)
+    frames[:, 0, :5] = 77  # grey has no hue
+    values = np.float32([[0.07, -0.1]] if operation == 3 else [[1.37, 0.63]])
+    amounts = np.tile(np.float32([1, 1, 1, 0]), (1, 2, 1))
+    amounts[..., operation] = values
+    order = np.tile(ORDERS[17], (1, 2, 1))
+    found = adjust_frames(frames[None] / np.float32(255), order, amounts)[0] * 255
+    for frame, value, ours in zip(frames, values[0].tolist(), np.asarray(found), strict=True):
+        want = np.asarray(pillow_op(Image.fromarray(frame), operation, value))
+        if operation < 3:
+            assert (ours - want).min() > -0.51 and (ours - want).max() < 1.51
+        else:  # two of Pillow's hues are up to 6 levels apart
+            assert np.abs(ours - want).max() < 13 and np.abs(ours - want).mean() < 2
+            pixels = (np.concatenate([frame, ours], -1)[:2] / 255).reshape(-1, 6)
+            for *old, red, green, blue in pixels.tolist():
+                hue, saturation, level = colorsys.rgb_to_hsv(*old)
+                exact = colorsys.hsv_to_rgb((hue + value) % 1, saturation, level)
+                np.testing.assert_allclose((red, green, blue), exact, atol=2e-6)
+        assert np.abs(want.astype(int) - frame).mean() > 5
+
+
+jitter_frames = jax.jit(augment.frame_jitter)
+
+
+def test_frame_jitter_has_its_probabilities_and_draws_for_each_frame():
+    pixels = np.array([[[200, 120, 90], [120, 60, 80]]], np.uint8)
+    video = np.broadcast_to(pixels, (4000, 2, 1, 2, 3))
+    out = np.asarray(jitter_frames(jax.random.key(0), video, 0.8, 0.2))
+    assert out.dtype == np.float32 and out.min() >= 0 and out.max() <= 255
+    grey = np.ptp(out, axis=-1).max((2, 3)) < 1e-3  # [B, T]
+    changed = np.abs(out - video).max((2, 3, 4)) > 1e-3
+    assert (grey[:, 0] == grey[:, 1]).all()  # of a clip, not of a frame
+    assert abs(grey.mean() - 0.2) < 0.02
+    changed = changed[~grey[:, 0]]
+    assert (changed[:, 0] == changed[:, 1]).all()
+    assert abs(changed.mean() - 0.8) < 0.02
+    still = np.abs(out[:, 0] - out[:, 1]).max((1, 2, 3)) < 1e-3
+    assert abs(still.mean() - 0.2) < 0.02  # the clips that stay as they are, and no others
+    luma = pixels[0] @ np.array([0.299, 0.587, 0.114])
+    before = np.abs(out[grey[:, 0]][:, 0, 0, :, 0] - luma).max(1) > 1e-2
+    assert abs(before.mean() - 0.8) < 0.06  # grey does not depend on the change before it
+    same = jitter_frames(jax.random.key(0), video, 0.0, 0.0)
+    np.testing.assert_allclose(same, video, atol=1e-4)
+
+
+def test_frame_jitter_covers_its_ranges_and_orders(monkeypatch):
+    def drawn(key):
+        taken = []
+        monkeypatch.setattr(
+            augment, "adjust_frames", lambda video, *numbers: (taken.extend(numbers), video)[1]
+        )
+        augment.frame_jitter(key, jnp.zeros((1000, 6, 1, 1, 3)))
+        return taken
+
+    order, amounts = map(np.asarray, jax.jit(drawn)(jax.random.key(0)))
+    orders, counts = np.unique(order.reshape(-1, 4), axis=0, return_counts=True)
+    assert np.array_equal(orders, ORDERS) and np.abs(counts - 250).max() < 70
+    assert (order[:, 0] != order[:, 1]).any(-1).mean() > 0.9
+    drawn = amounts.reshape(-1, 4) - [1, 1, 1, 0]
+    limits = np.array([0.4, 0.4, 0.2, 0.1])
+    assert (np.abs(drawn) <= limits + 1e-6).all()
+    assert (drawn.max(0) > 0.99 * limits).all() and (drawn.min(0) < -0.99 * limits).all()
+    assert np.abs(drawn.std(0) / limits - 3**-0.5).max() < 0.02  # uniform
+    frames = np.concatenate([amounts[:, 0], amounts[:, 1], order[:, 0, :1]], 1)
+    assert np.abs(np.corrcoef(frames.T) - np.eye(9)).max() < 0.13
 
 
 # --- random erasing -----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vidjax.data.datasets import DATASETS, Video, read_list
+from vidjax.data.datasets import DATASETS, Video, VideoList, few_shot, read_list
 from vidjax.errors import UserError
 
 
@@ -72,6 +72,84 @@ def test_classes_file_decides_the_order(folder):
     assert (videos.classes, videos.notices) == (("zumba", "surfing", "abseiling"), ())
     names.rename(folder / "classes.txt")  # found by itself
     assert read_list(path) == videos
+
+
+def test_classes_with_ids(folder):
+    path = write(folder, 'a.mp4,surfing\nb.mp4,"ski, jumping"\n')
+    text = 'id,name\r\n1,surfing\r\n2,"ski, jumping"\r\n0,2 step dance\r\n'
+    labels = write(folder, text, "some_labels.csv")
+    videos = read_list(path, classes=labels)
+    assert pairs(videos) == [("a.mp4", 1), ("b.mp4", 2)]
+    assert (videos.classes, videos.notices) == (("2 step dance", "surfing", "ski, jumping"), ())
+    labels.rename(folder / "classes.txt")
+    assert read_list(path) == videos
+    with pytest.raises(UserError, match="has 3 class names but the number of classes is 101"):
+        read_list(path, dataset="ucf101")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("0,a\n1,b\n1,c\n", "line 4: id 1 comes twice; the ids of 3 classes are 0 to 2"),
+        ("1,a\n2,b\n", "line 3: id 2 is out of range; the ids of 2 classes are 0 to 1"),
+        ("0,a\n-1,b\n", "line 3: id -1 is out of range"),
+        ("0,a\n1,b, c\n", "line 3: expected `id,name`, names with a comma in quotes, got '1,b, c'"),
+        ("0,a\n1\n", "line 3: expected `id,name`"),
+        ("0,a\n1,\n", "line 3: expected `id,name`"),
+        ("a,0\n", "line 2: expected `id,name`"),
+        ("0,a\n1,a\n", "names 'a' twice"),
+    ],
+)
+def test_mistakes_in_classes_with_ids(folder, lines, message):
+    path = write(folder, "a.mp4 0\nb.mp4 0\n")
+    labels = write(folder, "id,name\n" + lines, "labels.csv")
+    with pytest.raises(UserError, match=rf"labels\.csv .*{message}"):
+        read_list(path, classes=labels)
+
+
+def labelled(labels, classes=None) -> VideoList:
+    return VideoList(tuple(Video(f"{i}.mp4", label) for i, label in enumerate(labels)), classes)
+
+
+def test_few_shot_draws_so_many_of_every_class():
+    videos = labelled([2, 0, 1] * 8, ("a", "b", "c"))
+    drawn = few_shot(videos, 3, seed=0)
+    assert sorted(video.label for video in drawn) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    order = [int(video.path.removesuffix(".mp4")) for video in drawn]
+    assert order == sorted(order) and all(videos[i] == v for i, v in zip(order, drawn, strict=True))
+    assert drawn.classes == ("a", "b", "c")
+    assert drawn.notices == (
+        "9 of 24 videos are used: 3 of each of the 3 classes, drawn with seed 0",
+    )
+    assert few_shot(videos, 3, seed=0) == drawn
+    others = {few_shot(videos, 3, seed).videos for seed in range(5)}
+    assert len(others) == 5
+    for seed in range(5):
+        kept = [set(few_shot(videos, shots, seed)) for shots in (2, 4, 8)]
+        assert kept[0] < kept[1] < kept[2] == set(videos)
+    # The draws of classes are not the same positions, nor do they depend on each other.
+    first = {v.label: int(v.path.removesuffix(".mp4")) // 3 for v in few_shot(videos, 1, 0)}
+    assert len({few_shot(videos, 1, seed)[0].path for seed in range(20)}) > 5
+    assert first != dict.fromkeys(range(3), first[0])
+    alone = labelled([-2, 0, -2] * 8)
+    alone = VideoList(tuple(video for video in alone if video.label == 0))
+    assert set(few_shot(alone, 3, 0)) == {video for video in drawn if video.label == 0}
+
+
+@pytest.mark.parametrize(
+    ("videos", "shots", "message"),
+    [
+        (labelled([0, 0, 1], ("x", "y")), 2, "class 'y' has 1 videos, but 2 of each class are to"),
+        (labelled([0, 0, 7]), 2, "class 7 has 1 videos"),
+        (labelled([0, 0, 2, 2], ("x", "y", "z")), 1, "class 'y' has 0 videos"),
+        (labelled([0, -1]), 1, r"1\.mp4 has the label -1"),
+        (labelled([(0, 3)]), 1, r"0\.mp4 has the label \(0, 3\)"),
+        (labelled([0]), 0, "must be positive, not 0"),
+    ],
+)
+def test_few_shot_needs_enough_of_every_class(videos, shots, message):
+    with pytest.raises(UserError, match=message):
+        few_shot(videos, shots, seed=0)
 
 
 def test_kinetics_csv_flat_and_in_class_folders(tmp_path):
@@ -607,10 +685,10 @@ def test_facts():
         **dict(k400=400, k600=600, k700=700, k710=710, ssv2=174, ucf101=101, hmdb51=51, demo=8),
         epic_kitchens=397,
         demo_pairs=6,
-        **dict(msrvtt=0, vatex=0, activitynet=0, demo_captions=8),
+        **dict(msrvtt=0, vatex=0, activitynet=0, demo_captions=8, demo_unseen=0),
     )
     oriented = [name for name, facts in DATASETS.items() if not facts.flip]
-    assert oriented == ["ssv2", "demo", "demo_pairs", "demo_captions"]
+    assert oriented == ["ssv2", "demo", "demo_pairs", "demo_captions", "demo_unseen"]
     grouped = {name: d.groups for name, d in DATASETS.items() if d.groups}
     assert grouped == {
         "epic_kitchens": (("noun", 300), ("verb", 97)),

@@ -184,12 +184,16 @@ def test_no_patch_is_flat(clips):
     assert np.percentile(deviation, 1) > 1.5
 
 
-def test_pictures_are_those_of_version_2():
+def test_pictures_are_those_of_this_version():
     """Who changes them changes every figure that was measured on them: then count up."""
     pixels = demo._render(3, 16, 2, (0, 0, 3))[:, ::8, ::8].astype(int)
     first = [[[197, 255, 255], [253, 255, 175]], [[107, 78, 72], [85, 78, 64]]]
     second = [[[194, 255, 255], [229, 233, 164]], [[107, 78, 72], [85, 78, 64]]]
     assert np.abs(pixels - [first, second]).max() <= 1
+    pixels = demo._render_pair("sliding up and growing", 16, 2, (0, 0, 3, 2), "green")
+    first = [[[119, 109, 104], [110, 99, 116]], [[32, 118, 38], [58, 50, 64]]]
+    second = [[[25, 176, 24], [110, 99, 116]], [[59, 60, 77], [58, 50, 64]]]
+    assert np.abs(pixels[:, 4::8, 4::8].astype(int) - [first, second]).max() <= 1
 
 
 def read_captioned(folder: str, split: str) -> datasets.VideoList:
@@ -242,14 +246,20 @@ def test_the_colour_that_captions_name_is_seen(captioned):
         assert name in item.captions[0].split(), item
 
 
-def test_the_tokenizer_knows_the_captions(captioned):
-    tokenizer = text.Tokenizer(f"{captioned}/tokenizer.model", 16)
+def test_the_tokenizers_know_the_captions(captioned):
     captions = [c for split in ("train", "val") for v in read_captioned(captioned, split)
                 for c in v.captions]  # fmt: skip
-    ids, mask = tokenizer(captions)
-    assert (ids != 2).all() and not mask[:, -1].any()
-    assert tokenizer.vocab_size <= 128
-    assert len({tuple(row) for row in ids.tolist()}) == len(set(captions))
+    for file, kind, size in (("model", text.Tokenizer, 128), ("json", text.ClipTokenizer, 768)):
+        tokenizer = text.open_tokenizer(f"{captioned}/tokenizer.{file}", length=16)
+        assert type(tokenizer) is kind and tokenizer.vocab_size <= size
+        ids, mask = tokenizer(captions)
+        assert not mask[:, -1].any()
+        assert len({tuple(row) for row in ids.tolist()}) == len(set(captions))
+        if kind is text.Tokenizer:
+            assert (ids != 2).all()  # nothing unknown
+        else:  # a token a word, the start and the end
+            words = [len(caption.replace(":", " :").split()) + 2 for caption in captions]
+            assert (mask.sum(1) == words).all()
 
 
 def test_captioned_sets_are_made_once_and_the_same(captioned, tmp_path, monkeypatch):
@@ -264,17 +274,137 @@ def test_captioned_sets_are_made_once_and_the_same(captioned, tmp_path, monkeypa
         demo.make_captioned(tmp_path / "large", num_val=65)
 
 
-def test_lists_by_the_name_of_a_dataset(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("unseen") / "set"
+    return demo.make_unseen(folder, num_train=24, num_val=8, size=32, frames=2)
+
+
+def test_classes_for_validation_are_new_but_not_their_words(unseen):
+    names = {}
+    for split, classes, count in (("train", demo.SEEN, 24), ("val", demo.UNSEEN, 8)):
+        path = demo.LISTS["demo_unseen"].format(split=split)
+        videos = datasets.read_list(f"{unseen}/{path}", dataset="demo_unseen", need_labels=True)
+        assert videos.classes == classes and videos.notices == ()
+        counts = np.bincount([video.label for video in videos])
+        assert counts.tolist() == [count // len(classes)] * len(classes)
+        assert all(pathlib.Path(video.path).is_file() for video in videos)
+        names[split] = videos.classes
+    pairs = [tuple(name.split(" and ")) for name in names["train"] + names["val"]]
+    assert set(pairs) == {(a, b) for a in demo.EVENTS[:4] for b in demo.EVENTS[4:]}
+    assert len(pairs) == 16
+    for event in demo.EVENTS:
+        assert sum(event in name for name in names["train"]) == 3
+        assert sum(event in name for name in names["val"]) == 1
+    # No order of frames, no difference between opposites: the classes must come in such pairs.
+    kinds = [{demo.EVENTS.index(event) // 2 for event in pair} for pair in pairs[12:]]
+    assert kinds == [{0, 2}, {0, 2}, {1, 3}, {1, 3}]
+
+
+def test_the_tokenizer_of_the_seen_names_knows_the_unseen_ones(unseen):
+    tokenizer = text.open_tokenizer(f"{unseen}/tokenizer.json", length=8)
+    ids, mask = tokenizer(demo.SEEN + demo.UNSEEN)
+    assert (mask.sum(1) == 6).all()  # a token a word, the start and the end
+    assert len({tuple(row) for row in ids.tolist()}) == 16 and tokenizer.vocab_size < 768
+
+
+@pytest.fixture(scope="module")
+def joined() -> tuple[np.ndarray, np.ndarray]:
+    """How much each pixel of clips is the shape's, [480, 8, 32, 32], and their labels of 16."""
+    labels = np.arange(480) % 16
+    masks = []
+    for i, label in enumerate(labels):
+        key, colour = (0, 0, i, 2), list(demo.COLOURS)[i // 16 % 8]
+        video = demo._render_pair(demo._JOINED[label], 32, 8, key, colour)
+        background = demo._background(np.random.default_rng(key), 32)
+        masks.append(np.abs(video - background).sum(-1))
+    return np.stack(masks), labels
+
+
+def test_where_the_shape_is_how_large_and_how_bright_names_both_events(joined):
+    """No training involved; and it is never out of the picture, nor too faint to be seen."""
+    masks, labels = joined
+    y, x = (np.mgrid[:32, :32] + 0.5) / 32 - 0.5
+    right = 0
+    for mask, label in zip(masks, labels, strict=True):
+        inside = mask > 0.5 * np.quantile(mask, 0.99, axis=(1, 2), keepdims=True)
+        area = inside.mean((1, 2))
+        centre = np.stack([(inside * axis).mean((1, 2)) / area for axis in (x, y)])
+        light = np.array([np.median(m[i]) for m, i in zip(mask, inside, strict=True)])
+        assert area.min() > 0.015 and light.min() > 12 and np.abs(centre).max() < 0.36
+        travel = centre[:, -1] - centre[:, 0]
+        axis = np.abs(travel).argmax()
+        move = 2 * axis + (travel[axis] > 0)
+        ratios = np.log([area[-1] / area[0], (light[-1] / light[0]) ** 1.5])
+        change = np.abs(ratios).argmax()
+        right += 4 * move + 2 * change + (ratios[change] > 0) == label
+    assert right / len(labels) > 0.97
+
+
+def test_one_frame_at_any_time_tells_neither_event(joined):
+    """Means over each class agree within their standard errors, and ridge regression is lost."""
+    masks, labels = joined
+    masks = masks[np.arange(480), np.random.default_rng(0).integers(0, 8, 480)]
+    inside = masks > 0.5 * np.quantile(masks, 0.99, axis=(1, 2), keepdims=True)
+    y, x = (np.mgrid[:32, :32] + 0.5) / 32 - 0.5
+    area = inside.mean((1, 2))
+    centre = [(inside * axis).mean((1, 2)) / area for axis in (x, y)]
+    light = (masks * inside).mean((1, 2)) / area
+    known = np.stack([*centre, *np.abs(centre), area, light, area**2, light**2], 1)
+    known = (known - known.mean(0)) / known.std(0)
+    for label in range(16):
+        assert (np.abs(known[labels == label].mean(0)) < 4 / np.sqrt(30)).all()
+    for target in (labels // 4, labels % 4, labels // 8, labels % 4 // 2):
+        classes = target.max() + 1
+        features = np.concatenate([known, np.ones((480, 1))], 1)
+        fit, test = slice(0, 240), slice(240, None)
+        weights = np.linalg.lstsq(features[fit], np.eye(classes)[target[fit]], rcond=None)[0]
+        right = ((features[test] @ weights).argmax(1) == target[test]).sum()
+        deviation = np.sqrt(240 * (classes - 1)) / classes
+        assert abs(right - 240 / classes) < 3 * deviation
+
+
+def test_unseen_sets_are_made_once_and_the_same(unseen, tmp_path, monkeypatch):
+    sizes = dict(num_train=24, num_val=8, size=32, frames=2)
+    assert digest(demo.make_unseen(tmp_path / "again", **sizes)) == digest(unseen)
+    monkeypatch.setattr(demo, "_write_unseen", lambda *a: pytest.fail("made again"))
+    demo.make_unseen(unseen, **sizes)
+    with pytest.raises(UserError, match="choose another folder"):
+        demo.make_captioned(unseen, num_train=24, num_val=8, size=32, frames=2)
+
+
+def test_lists_and_tokenizers_by_the_name_of_a_dataset(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(demo, "make", lambda f: made.append("plain") or str(f))
-    monkeypatch.setattr(demo, "make_captioned", lambda f: made.append("captions") or str(f))
+
+    def making(name, *files):
+        def make(folder):
+            made.append(name)
+            pathlib.Path(folder).mkdir(exist_ok=True)
+            for file in files:
+                (pathlib.Path(folder) / file).touch()
+            return str(folder)
+
+        return make
+
+    monkeypatch.setattr(demo, "make", making("plain"))
+    both = ("tokenizer.model", "tokenizer.json")
+    monkeypatch.setattr(demo, "make_captioned", making("captions", *both))
+    monkeypatch.setattr(demo, "make_unseen", making("unseen", both[1]))
     home = tmp_path / "demo"
     assert demo.list_of("demo", "val", home) == f"{home}/val.csv"
     assert demo.list_of("demo_pairs", "train", home) == f"{home}/pairs/train.csv"
     assert made == ["plain"] * 2
     assert demo.list_of("demo_captions", "train", f"{home}/") == f"{home}_captions/train.csv"
-    assert demo.tokenizer_of(home) == f"{home}_captions/tokenizer.model"
-    assert made[2:] == ["captions"] * 2
+    assert demo.list_of("demo_unseen", "val", home) == f"{home}_unseen/val/list.csv"
+    assert made[2:] == ["captions", "unseen"]
+    for name, kind, path in (
+        ("demo_captions", "sentencepiece", "_captions/tokenizer.model"),
+        ("demo_captions", "clip", "_captions/tokenizer.json"),
+        ("demo_unseen", "clip", "_unseen/tokenizer.json"),
+    ):
+        assert demo.tokenizer_of(name, home, kind) == f"{home}{path}"
+    with pytest.raises(UserError, match="demo_unseen has no tokeniser of the kind sentencepiece"):
+        demo.tokenizer_of("demo_unseen", home, "sentencepiece")
     assert demo.LISTS.keys() <= datasets.DATASETS.keys()
 
 

@@ -145,6 +145,32 @@ def test_segment_views_of_any_number_and_of_one():
     assert sampling.segment_views(2, 4, 1).tolist() == [[0, 0, 1, 1]]
 
 
+def sample_frames(num_frames, frames, rng=None):
+    """X-CLIP's SampleFrames: of a whole video in one clip, at random with a generator."""
+    if rng is None:
+        length = num_frames / frames
+        return (np.arange(frames) * length + length / 2).astype(int) % num_frames
+    length = num_frames // frames
+    return np.arange(frames) * length + rng.integers(0, length, frames)
+
+
+def test_segments_are_xclips():
+    view = sampling.view_indices("segment", 300, 8, 1)
+    assert view.tolist() == [[18, 56, 93, 131, 168, 206, 243, 281]]
+    # Of the original's golden for a video of 280 frames.
+    view = sampling.view_indices("segment", 280, 8, 1)
+    assert view.tolist() == [[17, 52, 87, 122, 157, 192, 227, 262]]
+    for frames in (8, 16, 32):
+        for num_frames in range(1, 400):  # short ones, too
+            found = sampling.segment_views(num_frames, frames)
+            assert np.array_equal(found[0], sample_frames(num_frames, frames))
+    found, want = (
+        np.stack([draw(167, 16, np.random.default_rng(seed)) for seed in range(50)])
+        for draw in (sampling.random_segments, sample_frames)
+    )
+    assert np.array_equal(found, want)
+
+
 def test_random_linspace_draws_a_point_of_each_equal_part():
     clips = draws(sampling.random_linspace, 10, 4)  # parts of 2.5 frames
     assert [sorted(set(clips[:, part])) for part in range(4)] == [

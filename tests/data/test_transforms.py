@@ -15,6 +15,7 @@ from vidjax.errors import UserError
 GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_videomae"
 VIVIT = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_vivit" / "golden.npz"
 VIDEOPRISM = GOLDEN.parent / "preprocess_videoprism" / "golden.npz"
+XCLIP = GOLDEN.parent / "preprocess_xclip" / "golden.npz"
 CLIPS = os.environ.get("VIDJAX_CLIPS")
 RANDAUG = "rand-m7-n4-mstd0.5-inc1"
 
@@ -117,6 +118,46 @@ def test_evaluation_of_a_real_clip_is_videoprisms():
     assert np.array_equal(rows, golden["clip/rows"])
 
 
+# What X-CLIP does at 224 pixels: shorter side 256 for one crop, 224 for three.
+XCLIP_FACTS = dict(sampling="segment", resize="mmcv_linear", short_side=256, views_short_side=224)
+
+
+@pytest.mark.parametrize(("case", "views"), [("synthetic0", 1), ("synthetic1", 3)])
+def test_evaluation_transform_is_xclips(case, views):
+    golden = np.load(XCLIP)
+    frames, want = golden[f"{case}/frames"], golden[f"{case}/output"]
+    if views == 3:  # all frames of the first crop, then of the last, then of the middle one
+        want = want.reshape(3, len(frames), 32, 32, 3)[[0, 2, 1]]
+    facts = XCLIP_FACTS | dict(size=32, short_side=36, views_short_side=32)
+    ours = transforms.eval_views(frames, Preprocessing(**facts), views)
+    assert np.abs(normalise(ours) - want).max() < 1e-6
+    for wrong in (dict(resize="pil_bilinear"), dict(short_side=37, views_short_side=33)):
+        ours = transforms.eval_views(frames, Preprocessing(**facts | wrong), views)
+        assert np.abs(normalise(ours) - want).max() > 0.1
+
+
+@pytest.mark.skipif(not CLIPS, reason="set VIDJAX_CLIPS to a folder with mmaction2_demo.mp4")
+def test_evaluation_of_a_real_clip_is_xclips():
+    from vidjax.data.video import read_frames
+
+    golden, path = np.load(XCLIP), os.path.join(CLIPS, "mmaction2_demo.mp4")
+    facts = Preprocessing(**XCLIP_FACTS, frames=8)
+
+    def check(case, video):
+        video = normalise(video)
+        assert np.abs(video.mean((1, 2)) - golden[f"{case}/frame_mean"]).max() < 1e-6
+        rows = video[golden[f"{case}/exact_rows_frames"]][:, golden[f"{case}/exact_rows_index"]]
+        assert np.abs(rows - golden[f"{case}/exact_rows"]).max() < 1e-6
+
+    check("one", transforms.prepare(path, facts)[0])
+    # Its views in time are drawn at random: these are the 32 frames that it drew.
+    drawn, place = np.unique(golden["three/frame_indices"], return_inverse=True)
+    frames, _ = read_frames(path, lambda n: drawn)
+    crops = transforms.eval_views(frames, facts, 3)[[0, 2, 1]][:, place]
+    kept = golden["three/frame_mean_frames"]  # every fourth
+    check("three", crops.reshape(-1, 224, 224, 3)[kept])
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize("shape", [(2, 300, 401, 3), (2, 333, 240, 3), (1, 100, 90, 3)])
 def test_pil_bilinear_is_the_hugging_face_processor(shape):
@@ -201,12 +242,20 @@ def test_tf_bilinear_crops_are_scenics_and_dmvrs(name):
 
 
 @pytest.mark.parametrize("convention", transforms._RESIZES)
-def test_long_side_is_truncated_but_rounded_by_mediapy(convention):
-    frames, long = noise(1, 72, 97, 3), 54 if convention == "pil_lanczos" else 53  # of 53.9
+def test_long_side_is_truncated_but_rounded_by_mediapy_and_mmcv(convention):
+    long = 54 if convention in ("pil_lanczos", "mmcv_linear") else 53  # of 53.9
+    frames = noise(1, 72, 97, 3)
     assert transforms.resize_short_side(frames, 40, convention).shape == (1, 40, long, 3)
     frames = frames.swapaxes(1, 2)
     assert transforms.resize_short_side(frames, 40, convention).shape == (1, long, 40, 3)
     assert transforms.resize_short_side(frames, 72, convention) is frames
+
+
+def test_mmcv_rounds_halves_up():
+    for width, long in ((340, 298), (348, 305), (341, 298)):  # of 297.5, 304.5 and 298.4
+        frames = np.zeros((1, 256, width, 3), np.uint8)
+        found = transforms.resize_short_side(frames, 224, "mmcv_linear")
+        assert found.shape == (1, 224, long, 3)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +266,7 @@ def test_centre_crop_rounds_as_the_convention(margin, cv2_start, pil_start):
     assert transforms.center_crop(frames, 8, "cv2_linear")[0, 0, 0, 1] == cv2_start
     assert transforms.center_crop(frames, 8, "pil_bilinear")[0, 0, 0, 1] == pil_start
     assert transforms.center_crop(frames, 8, "tf_bilinear")[0, 0, 0, 1] == pil_start
+    assert transforms.center_crop(frames, 8, "mmcv_linear")[0, 0, 0, 1] == pil_start
 
 
 @pytest.mark.parametrize("name", ["bilinear", "bicubic", "lanczos"])
@@ -273,6 +323,28 @@ def test_spatial_crops_start_at_truncated_steps_along_the_long_side():
     assert transforms.spatial_crops(columns(10, 13), 8)[:, 0, 0, 0, 0].tolist() == [1, 1, 1]
 
 
+def test_mmactions_crops_have_a_truncated_step():
+    wide = transforms.spatial_crops(columns(8, 15), 8, 3, "mmcv_linear")
+    assert wide[:, 0, 0, 0].tolist() == [[0, 0, 0], [0, 3, 0], [0, 6, 0]]  # VideoMAE's ends at 7
+    tall = transforms.spatial_crops(columns(15, 9), 8, 3, "mmcv_linear")
+    assert tall[:, 0, 0, 0].tolist() == [[0, 0, 0], [3, 0, 0], [6, 0, 0]]
+    five = transforms.spatial_crops(columns(8, 19), 8, 5, "mmcv_linear")
+    assert five[:, 0, 0, 0, 1].tolist() == [0, 2, 4, 6, 8]  # of 11 // 4
+
+
+def test_several_views_may_have_a_shorter_side_of_their_own():
+    frames = noise(2, 60, 91, 3)
+    facts = Preprocessing(size=24, short_side=32, views_short_side=26, resize="mmcv_linear")
+    whole = {side: transforms.resize_short_side(frames, side, "mmcv_linear") for side in (26, 32)}
+    one = transforms.center_crop(whole[32], 24, "mmcv_linear")
+    assert np.array_equal(transforms.eval_views(frames, facts)[0], one)
+    three = transforms.spatial_crops(whole[26], 24, 3, "mmcv_linear")
+    assert np.array_equal(transforms.eval_views(frames, facts, 3), three)
+    facts = Preprocessing(size=24, short_side=32, resize="mmcv_linear")
+    three = transforms.spatial_crops(whole[32], 24, 3, "mmcv_linear")
+    assert np.array_equal(transforms.eval_views(frames, facts, 3), three)
+
+
 def test_prepare_orders_views_and_decodes_arrays_as_told():
     video = np.zeros((40, 8, 12, 3), np.uint8)
     video[..., 0] = np.arange(40)[:, None, None]  # the frame's number
@@ -313,6 +385,7 @@ def test_preprocessing_reads_configs_and_refuses_nonsense():
         dict(fit="pad"),
         dict(view_average="max"),
         dict(size=256),
+        dict(views_short_side=223),
     ):
         with pytest.raises(UserError):
             Preprocessing(**wrong)
@@ -333,11 +406,41 @@ def test_multi_scale_crop_has_4_scales_and_13_places():
     assert places == even | {(row * tops, column * lefts) for row in (1, 3) for column in (1, 3)}
 
 
+def test_corner_crop_has_5_places():
+    rng = np.random.default_rng(0)
+    boxes = [transforms.multi_scale_crop(256, 341, 224, rng, transforms._CORNERS)
+             for _ in range(5000)]  # fmt: skip
+    sides = (256, 224, 192, 168)
+    shapes = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    assert {box[2:] for box in boxes} == set(shapes)
+    # Quarters are cut to whole pixels: (341 - 192) // 4 = 37 and (256 - 224) // 4 = 8.
+    places = [box[:2] for box in boxes if box[2:] == (224, 192)]
+    assert set(places) == {(0, 0), (0, 148), (32, 0), (32, 148), (16, 74)}
+    assert abs(places.count((16, 74)) / len(places) - 1 / 5) < 0.08
+
+
 def test_multi_scale_crop_snaps_to_the_size_within_2_pixels():
     rng = np.random.default_rng(0)
     for base, snapped in ((226, 224), (227, 227), (223, 223)):  # 224 does not fit into 223
         heights = {transforms.multi_scale_crop(base, 400, 224, rng)[2] for _ in range(300)}
         assert max(heights) == snapped
+
+
+def test_corner_crop_resizes_twice(monkeypatch):
+    frames, seen = noise(2, 60, 91, 3), []
+
+    def crop(height, width, size, rng, places):
+        seen.append((height, width, size, len(places)))
+        return 4, 6, 27, 24
+
+    monkeypatch.setattr(transforms, "multi_scale_crop", crop)
+    cfg = config(augment="corner_crop", short_side=36, resize="mmcv_linear")
+    clip = transforms.train_clip(frames, np.random.default_rng(0), cfg)
+    assert seen == [(36, 55, 32, 5)]  # 54.6 rounded
+    box = transforms.resize_short_side(frames, 36, "mmcv_linear")[:, 4:31, 6:30]
+    assert np.array_equal(clip, transforms.resize(box, 32, 32, "mmcv_linear"))
+    once = transforms.resize(frames[:, 7:52, 10:50], 32, 32, "mmcv_linear")
+    assert np.abs(clip.astype(int) - once).mean() > 10  # another picture: noise shows the blur
 
 
 def test_random_resized_crop_covers_its_ranges():
@@ -411,7 +514,7 @@ def test_training_crops_resize_as_the_reference_does(monkeypatch):
     ("augment", "policy"),
     [
         *(("multi_scale_crop", RANDAUG), ("random_resized_crop", RANDAUG)),
-        *(("center_crop", RANDAUG), ("scale_jitter", RANDAUG)),
+        *(("center_crop", RANDAUG), ("scale_jitter", RANDAUG), ("corner_crop", "")),
     ],
 )
 def test_one_box_for_all_frames(augment, policy):

@@ -21,6 +21,10 @@ def unit(*shape):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+def cosines(scale, bias):
+    return lambda videos, texts: scale * jnp.dot(videos, texts.T) + bias
+
+
 def reference(video, text, scale, bias, kind):
     logits = scale * video.astype(np.float64) @ text.T + bias
     size = len(logits)
@@ -38,7 +42,7 @@ def test_loss_and_gradient_do_not_depend_on_parts_or_devices(kind):
     expected = reference(video, text, 5.0, -1.0, kind)
 
     def loss(video, text, parts):
-        return pairwise_loss(video, text, 5.0, -1.0, kind=kind, parts=parts)[0]
+        return pairwise_loss(cosines(5.0, -1.0), video, text, kind=kind, parts=parts)[0]
 
     grad = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)
     plain = grad(video, text, 1)
@@ -55,10 +59,10 @@ def test_share_of_texts_found():
     text = unit(8, 16)
     video = text.copy()
     video[[0, 1]] = video[[1, 0]]
-    found = pairwise_loss(video, text, 10.0, 0.0, kind="softmax", parts=2)[1]
+    found = pairwise_loss(cosines(10.0, 0.0), video, text, kind="softmax", parts=2)[1]
     np.testing.assert_allclose(found, 6 / 8)
     same = np.tile(text[:1], (8, 1))  # ties are no finds
-    assert pairwise_loss(same, same, 10.0, 0.0, kind="softmax", parts=2)[1] == 0
+    assert pairwise_loss(cosines(10.0, 0.0), same, same, kind="softmax", parts=2)[1] == 0
 
 
 def test_no_device_holds_all_logits():
@@ -67,7 +71,7 @@ def test_no_device_holds_all_logits():
 
     def peak(parts):
         def loss(video, text):
-            return pairwise_loss(video, text, 5.0, 0.0, kind="softmax", parts=parts)[0]
+            return pairwise_loss(cosines(5.0, 0.0), video, text, kind="softmax", parts=parts)[0]
 
         with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
             sharded = NamedSharding(mesh, sharding.BATCH)
@@ -136,8 +140,8 @@ def test_dropped_tokens(task, params):
         return apply(video, keep=keep, method="encode_video"), text
 
     videos, texts = jax.jit(embed)(params, keep)
-    scale = 1 / objective.temperature
-    expected = pairwise_loss(videos, texts, scale, 0.0, kind="softmax", parts=1)[0]
+    scaled = cosines(1 / objective.temperature, 0.0)
+    expected = pairwise_loss(scaled, videos, texts, kind="softmax", parts=1)[0]
     found = jax.jit(lambda p: objective.loss(p, batch, rng=key)[0])(params)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     every = np.tile(np.arange(16), (4, 1))  # evaluation sees all
@@ -151,4 +155,4 @@ def test_wrong_choices(task):
     with pytest.raises(UserError, match="softmax, sigmoid, not 'triplet'"):
         objectives.build("contrastive", build(), (0,) * 3, (1,) * 3, loss_kind="triplet")
     with pytest.raises(UserError, match="parts = 3 must divide"):
-        pairwise_loss(unit(4, 2), unit(4, 2), 1.0, 0.0, kind="softmax", parts=3)
+        pairwise_loss(cosines(1.0, 0.0), unit(4, 2), unit(4, 2), kind="softmax", parts=3)

@@ -41,6 +41,30 @@ def test_what_torch_writes_is_read_exactly(tmp_path):
     np.testing.assert_array_equal(ours.astype(np.float32), (grid / 3).bfloat16().float().numpy())
 
 
+def test_archives_of_torchscript(tmp_path):
+    """Such as OpenAI's CLIPs: the state_dict, without running the code in them."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+            self.logit_scale = torch.nn.Parameter(torch.tensor(2.6))
+            self.register_buffer("input_resolution", torch.tensor(224))
+
+        def forward(self, x):
+            return self.layers(x) * self.logit_scale
+
+    model = torch.jit.trace(Model(), torch.ones(2, 3))
+    torch.jit.save(model, tmp_path / "a.pt")
+    tensors, state = formats.read(tmp_path / "a.pt"), model.state_dict()
+    assert set(tensors) == set(state)
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(tensors[name], tensor.numpy(), err_msg=name)
+        assert tensors[name].dtype == tensor.numpy().dtype
+    formats.write_torch(tmp_path / "b.pt", tensors, wrapper=None)
+    assert set(torch.load(tmp_path / "b.pt", weights_only=True)) == set(state)
+
+
 def test_what_we_write_torch_reads_with_weights_only(tmp_path):
     rng = np.random.default_rng(0)
     tensors = {

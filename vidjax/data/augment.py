@@ -6,8 +6,11 @@ that all of it runs sharded over the batch.
 
 Sources: MCG-NJU/VideoMAE random_erasing.py, mixup.py, masking_generator.py (after timm);
 OpenGVLab/VideoMAEv2 dataset/masking_generator.py; google-deepmind/dmvr processors.py
-(color_default_augm). The order is colour jitter, normalise, erase, mix.
+(color_default_augm); microsoft/VideoX X-CLIP/datasets/pipeline.py, which calls torchvision's and
+Pillow's colour operations. The order is colour jitter, normalise, erase, mix.
 """
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,8 @@ from jax import Array
 from vidjax.errors import UserError
 
 _LUMINANCE = np.float32([0.2989, 0.587, 0.114])  # of red, green, blue: tf.image's
+_LUMA = np.float32([0.299, 0.587, 0.114])  # Pillow's
+_ORDERS = np.array(list(itertools.permutations(range(4))))  # of four operations, [24, 4]
 _ERASING_TRIES = 10  # as many boxes are drawn until one fits
 
 
@@ -78,16 +83,79 @@ def adjust_color(
 
     mean = video.mean((2, 3), keepdims=True)
     video = (video - mean) * _per_clip(contrast) + mean
+    return jnp.clip(_turn_hue(video, _per_clip(hue)), 0.0, 1.0)
 
+
+def frame_jitter(rng: Array, video: Array, probability: float = 0.8, grey: float = 0.2) -> Array:
+    """X-CLIP's colour augmentation, before normalisation: float32 in 0..255, as `normalise` takes.
+
+    Args:
+        rng: PRNG key.
+        video: uint8 or float in 0..255, [B, T, H, W, 3].
+        probability: that a clip's colours change: brightness and contrast by a factor from 0.6 to
+            1.4, saturation from 0.8 to 1.2, hue by up to 0.1 of a turn, all uniform, in a random
+            order. Numbers and order are drawn anew for each frame, unlike all else here: the
+            reference gives torchvision's ColorJitter one frame after the other.
+        grey: probability that a clip then becomes grey, whether its colours changed or not.
+
+    Returns:
+        The video. The reference rounds to whole levels after each operation.
+    """
+    video = video.astype(jnp.float32) / 255
+    batch, frames = video.shape[:2]
+    # One draw of all numbers, and of two axes: a third one takes seconds more to compile (CPU).
+    draws = jax.random.uniform(rng, (batch, frames * 7)).reshape(batch, frames, 7)
+    chance, grey_chance = draws[:, 0, 5], draws[:, 0, 6]
+    order = jnp.array(_ORDERS)[(draws[..., 4] * len(_ORDERS)).astype(jnp.int32)]  # [B, T, 4]
+    spread = np.float32([0.4, 0.4, 0.2, 0.1])
+    amounts = np.float32([1, 1, 1, 0]) + spread * (2 * draws[..., :4] - 1)
+    jittered = adjust_frames(video, order, amounts)
+    video = jnp.where(_per_clip(chance < probability), jittered, video)
+    return jnp.where(_per_clip(grey_chance < grey), _luma(video), video) * 255
+
+
+def adjust_frames(video: Array, order: Array, amounts: Array) -> Array:
+    """Changes each frame of a video in [0, 1], [B, T, H, W, 3], by numbers of its own.
+
+    Args:
+        video: float32.
+        order: int [B, T, 4], a permutation: the operations in the order in which they happen.
+        amounts: [B, T, 4], of operation 0 to 3: brightness, contrast and saturation are factors on
+            the distance from black, from the frame's mean grey and from each pixel's grey; hue is
+            added, in turns. As torchvision has them, with Pillow's weights of grey.
+
+    Returns:
+        The video, cut to [0, 1] after each operation, as images are.
+    """
+
+    def step(video: Array, operation: Array) -> tuple[Array, None]:  # operation [B, T]
+        amount = jnp.take_along_axis(amounts, operation[..., None], -1)[..., 0]
+        operation, amount = (x[..., None, None, None] for x in (operation, amount))
+        luma = _luma(video)
+        origin = jnp.where(operation == 1, luma.mean((2, 3), keepdims=True), luma)
+        origin = jnp.where(operation == 0, 0.0, origin)
+        blended = origin + amount * (video - origin)
+        changed = jnp.where(operation == 3, _turn_hue(video, amount), blended)
+        return jnp.clip(changed, 0.0, 1.0), None
+
+    # One compiled step for the four.
+    return jax.lax.scan(step, video, jnp.moveaxis(order, -1, 0))[0]
+
+
+def _luma(video: Array) -> Array:
+    return jnp.dot(video, _LUMA, precision="highest")[..., None]
+
+
+def _turn_hue(video: Array, turns: Array) -> Array:
+    """Adds `turns`, which broadcasts, to the hue of HSV."""
     high, low = video.max(-1, keepdims=True), video.min(-1, keepdims=True)
     reach = jnp.where(high > low, high - low, 1.0)
     red, green, blue = jnp.split((video - low) / reach, 3, axis=-1)  # 0 the lowest, 1 the highest
     sixth = jnp.where(green >= blue, 2 + blue - red, 4 + red - green)
     sixth = jnp.where((red >= green) & (red >= blue), green - blue, sixth)  # of a turn, red is 0
-    sixth = (sixth + 6 * _per_clip(hue)) % 6
+    sixth = (sixth + 6 * turns) % 6
     distance = jnp.abs((sixth + np.float32([3, 1, 5])) % 6 - 3)  # from red 0, green 2, blue 4
-    video = low + (high - low) * jnp.clip(2 - distance, 0, 1)
-    return jnp.clip(video, 0.0, 1.0)
+    return low + (high - low) * jnp.clip(2 - distance, 0, 1)
 
 
 def random_erasing(rng: Array, video: Array, probability: float = 0.25) -> Array:

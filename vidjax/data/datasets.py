@@ -28,6 +28,7 @@ and with captions, which some videos may have many of:
 The videos of the last four are named by their ids, with any known extension, flat in one folder.
 
 Labels may be numbers or names. Names are numbered by a classes file, or else by their sorted order.
+A classes file has one name a line, or is a csv with the header `id,name`, as X-CLIP's labels are.
 Where a video has several labels, as Epic-Kitchens' noun and verb, text lists need a header that
 names their columns, such as `path,noun,verb` or `path,noun_class,verb_class`, and numbers in them.
 """
@@ -42,6 +43,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from vidjax.errors import UserError
 
@@ -93,7 +96,8 @@ class Dataset:
 
     flip is False where mirroring a video changes its class ("pushing something from left to
     right"). groups are names and sizes of several labels that each video has at once, in the order
-    of a model's outputs; num_classes is then their sum, and 0 where videos have captions only.
+    of a model's outputs; num_classes is then their sum, and 0 where videos have captions only
+    or each list has classes of its own.
     """
 
     name: str
@@ -119,6 +123,7 @@ DATASETS = {
         Dataset("vatex", 0),
         Dataset("activitynet", 0),
         Dataset("demo_captions", 8, flip=False),
+        Dataset("demo_unseen", 0, flip=False),
     )
 }
 _GROUPED = {dataset.name: dataset.groups for dataset in DATASETS.values() if dataset.groups}
@@ -156,9 +161,9 @@ def read_list(
         path: the list file, or a folder or glob (see above).
         root: folder that relative paths start from; "" is the folder of the list itself.
         dataset: a key of DATASETS, for the number of classes; "custom" is any other data.
-        classes: class names in label order, or a text file with one a line. "" takes classes.txt
-            beside the list if there is one, or for Epic-Kitchens its EPIC_100_noun_classes.csv and
-            EPIC_100_verb_classes.csv.
+        classes: class names in label order, or a text file with one a line, or a csv of id,name
+            (in any order). "" takes classes.txt beside the list if there is one, or for
+            Epic-Kitchens its EPIC_100_noun_classes.csv and EPIC_100_verb_classes.csv.
         split: "train" or "test"; only the split files of HMDB51 and the json of MSR-VTT hold both
             (of its train_val_videodatainfo.json, "test" is the validation split).
         num_classes: labels must be below it; None takes the dataset's.
@@ -208,6 +213,46 @@ def read_list(
             raise UserError(f"{path} rejects every video; its `reason` fields say why")
     _check_exist(path, videos, base)
     return VideoList(videos, names, (*notices, *more))
+
+
+def few_shot(videos: VideoList, shots: int, seed: int) -> VideoList:
+    """So many videos of every class, in the order of the list.
+
+    Each class has an order of its own, which depends on `seed` and the class's videos only, and of
+    which the first are taken: what is drawn for 2 shots is among that for 4.
+
+    Raises:
+        UserError: a class has fewer, a video has no label or several, or `shots` is not positive.
+    """
+    if shots < 1:
+        raise UserError(f"the number of shots, videos of each class, must be positive, not {shots}")
+    members: dict[int, list[int]] = {label: [] for label in range(len(videos.classes or ()))}
+    for position, video in enumerate(videos):
+        if video.label == -1 or isinstance(video.label, tuple):
+            raise UserError(
+                f"{video.path} has the label {video.label}, but {shots} videos of each class can "
+                f"only be drawn where every video has one class"
+            )
+        members.setdefault(video.label, []).append(position)
+    drawn = []
+    for label, positions in members.items():
+        if len(positions) < shots:
+            name = repr(videos.classes[label]) if videos.classes else label
+            raise UserError(
+                f"class {name} has {len(positions)} videos, but {shots} of each class are to be "
+                f"drawn; take fewer shots, or list more videos of it"
+            )
+        order = np.random.default_rng((seed, label)).permutation(len(positions))
+        drawn += [positions[i] for i in order[:shots]]
+    notice = (
+        f"{len(drawn)} of {len(videos)} videos are used: {shots} of each of the {len(members)} "
+        f"classes, drawn with seed {seed}"
+    )
+    return replace(
+        videos,
+        videos=tuple(videos[position] for position in sorted(drawn)),
+        notices=(*videos.notices, notice),
+    )
 
 
 def _facts(dataset: str) -> Dataset | None:
@@ -783,7 +828,11 @@ def _class_names(
             return None
     elif not os.path.isfile(file):
         raise UserError(f"classes file {file} does not exist")
-    names = tuple(line for _, line in _lines(file))
+    lines = _lines(file)
+    if lines and _column_names(lines[0][1]) == ["id", "name"]:
+        names = _numbered_names(file, lines[1:])
+    else:
+        names = tuple(line for _, line in lines)
     start = 0
     for _, size in groups or (("", len(names)),):  # a noun may be a verb too
         part = names[start : start + size]
@@ -792,6 +841,24 @@ def _class_names(
             raise UserError(f"classes file {file} names {twice!r} twice")
         start += size
     return names
+
+
+def _numbered_names(path: str, lines: list[tuple[int, str]]) -> tuple[str, ...]:
+    """Of lines `id,name` the names by their ids, which must be 0, 1, ..., in any order."""
+    names: dict[int, str] = {}
+    for number, line in lines:
+        fields = _fields(line, ",")
+        if len(fields) != 2 or not _is_int(fields[0]) or not fields[1]:
+            raise _bad_line(path, f"line {number}", line, "`id,name`, names with a comma in quotes")
+        index = int(fields[0])
+        if index in names or not 0 <= index < len(lines):
+            found = "comes twice" if index in names else "is out of range"
+            raise UserError(
+                f"{path} line {number}: id {index} {found}; the ids of {len(lines)} classes are 0 "
+                f"to {len(lines) - 1}"
+            )
+        names[index] = fields[1]
+    return tuple(names[index] for index in range(len(lines)))
 
 
 def _group_labels(

@@ -13,7 +13,13 @@ or changes in one of eight ways, and sentences that say both: "a red shape slidi
 sizes and speeds overlap, so that no frame alone tells what happens. It is easier to learn than the
 first set: whatever happens, it goes on from the first frame to the last.
 
-    python -m vidjax.data.demo FOLDER [--captions]
+A third set is for recognising classes that no training video shows, by their names: the shape moves
+in one of four ways and changes in one of four at once, "sliding left and growing", and of the 16
+classes 12 are for training and the other 4 for validation. Each word of a name is in three training
+classes and in one of validation. Whatever does not happen stands still at a random moment of
+happening, so that a frame taken at any time has the same distribution in every class.
+
+    python -m vidjax.data.demo FOLDER [--captions|--unseen]
 """
 
 import concurrent.futures
@@ -27,7 +33,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import flags
 
-from vidjax.data.text import train_tokenizer
+from vidjax.data.text import train_clip_tokenizer, train_tokenizer
 from vidjax.errors import UserError, run_main
 
 CLASSES = (
@@ -69,16 +75,24 @@ CAPTIONS = (
     "{event}: a {colour} shape",
     "here a {colour} shape is {event}",
 )
-# Where make and make_captioned put the lists of the dataset of a name.
+_JOINED = tuple(f"{move} and {change}" for move in EVENTS[:4] for change in EVENTS[4:])
+# Each move and each change once, and two pairs of opposites: who does not see the order of the
+# frames gets half of them right at best.
+UNSEEN = _JOINED[::5]
+SEEN = tuple(name for name in _JOINED if name not in UNSEEN)
+# Where the lists of the dataset of a name are in its folder.
 LISTS = {
     "demo": "{split}.csv",
     "demo_pairs": "pairs/{split}.csv",
     "demo_captions": "{split}.csv",
+    "demo_unseen": "{split}/list.csv",
 }
+_TOKENIZERS = {"sentencepiece": "tokenizer.model", "clip": "tokenizer.json"}
 _FPS = 12
 _SHAPES = 3  # in one period of the sheet
 _PERIOD = 0.75  # of the sheet, as a share of the picture at scale 1
 _SCALES = 0.7, 1.5
+_CLIP_VOCAB = 768  # 514 ids and enough merges for a token a word
 _LIGHT = 80  # difference between the top and the bottom of a picture, in levels
 
 
@@ -126,8 +140,9 @@ def make_captioned(
 
     Args:
         folder: gets clips/*.mp4, train.csv and val.csv (`path,label,caption`, relative), where the
-            label is the event, classes.txt, and tokenizer.model for the captions. A training clip
-            has two captions in different words, a validation clip one.
+            label is the event, classes.txt, and for the captions tokenizer.model and, of CLIP's
+            kind, tokenizer.json. A training clip has two captions in different words, a validation
+            clip one.
         num_train, num_val: number of clips, spread evenly over the 64 pairs of event and colour;
             the latter at most 64, so that a caption has one right answer.
         size, frames, seed: as of `make`.
@@ -141,8 +156,38 @@ def make_captioned(
     if num_val > len(EVENTS) * len(COLOURS):
         raise UserError(f"demo: num_val={num_val} must be at most 64, to have one pair in each")
     settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
-    settings |= {"set": "captions", "version": 2}
+    settings |= {"set": "captions", "version": 3}
     return _make(folder, settings, _write_captioned)
+
+
+def make_unseen(
+    folder: str | os.PathLike,
+    *,
+    num_train: int = 768,
+    num_val: int = 96,
+    size: int = 64,
+    frames: int = 24,
+    seed: int = 0,
+) -> str:
+    """Makes the demo set of unseen classes, or reuses the one that is there, as `make` does.
+
+    Args:
+        folder: gets clips/*.mp4, train/list.csv and val/list.csv (`path,label`, relative), each
+            with a classes.txt of its own, of the 12 classes SEEN and the 4 UNSEEN, and
+            tokenizer.json, of CLIP's kind, for the names of the 12.
+        num_train, num_val: number of clips, spread evenly over the classes of their list and over
+            the colours.
+        size, frames, seed: as of `make`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: as of `make`.
+    """
+    settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
+    settings |= {"set": "unseen", "version": 1}
+    return _make(folder, settings, _write_unseen)
 
 
 def list_of(name: str, split: str, folder: str | os.PathLike) -> str:
@@ -151,19 +196,37 @@ def list_of(name: str, split: str, folder: str | os.PathLike) -> str:
     Args:
         name: a key of LISTS.
         split: "train" or "val".
-        folder: of the demo set; the one with captions lies beside it, as {folder}_captions.
+        folder: of the demo set; the others lie beside it, as {folder}_captions, {folder}_unseen.
     """
-    make_it = _captioned_set if name == "demo_captions" else make
-    return os.path.join(make_it(folder), LISTS[name].format(split=split))
+    return os.path.join(_set_of(name, folder), LISTS[name].format(split=split))
 
 
-def tokenizer_of(folder: str | os.PathLike) -> str:
-    """The tokenizer.model of `list_of("demo_captions", ..., folder)`; makes the set if missing."""
-    return os.path.join(_captioned_set(folder), "tokenizer.model")
+def tokenizer_of(name: str, folder: str | os.PathLike, kind: str) -> str:
+    """The tokeniser file of `list_of(name, ..., folder)`; makes the set first where it is missing.
+
+    Args:
+        name, folder: as of `list_of`.
+        kind: "sentencepiece" or "clip".
+
+    Raises:
+        UserError: that set has no tokeniser of that kind.
+    """
+    path = os.path.join(_set_of(name, folder), _TOKENIZERS[kind])
+    if not os.path.exists(path):
+        raise UserError(
+            f"the dataset {name} has no tokeniser of the kind {kind}; set data.tokenizer to a file"
+        )
+    return path
 
 
-def _captioned_set(folder: str | os.PathLike) -> str:
-    return make_captioned(os.path.normpath(os.fspath(folder)) + "_captions")
+def _set_of(name: str, folder: str | os.PathLike) -> str:
+    folder = os.path.normpath(os.fspath(folder))
+    match name:
+        case "demo_captions":
+            return make_captioned(folder + "_captions")
+        case "demo_unseen":
+            return make_unseen(folder + "_unseen")
+    return make(folder)
 
 
 def _make(
@@ -180,6 +243,8 @@ def _make(
     aside = tempfile.mkdtemp(prefix=os.path.basename(folder) + ".", dir=os.path.dirname(folder))
     try:
         write(aside, settings)
+        with open(os.path.join(aside, "demo.json"), "w", encoding="utf-8") as file:
+            json.dump(settings, file)
         os.chmod(aside, 0o755)  # mkdtemp makes it private
         try:
             os.rename(aside, folder)
@@ -231,11 +296,8 @@ def _write(folder: str, settings: dict[str, int]) -> None:
             _write_csv(folder, LISTS["demo_pairs"], name, [header, *pairs])
         for job in jobs:
             job.result()
-    for path, names in (("classes.txt", CLASSES), ("pairs/classes.txt", MOTIONS + DIRECTIONS)):
-        with open(os.path.join(folder, path), "w", encoding="utf-8") as file:
-            file.writelines(f"{name}\n" for name in names)
-    with open(os.path.join(folder, "demo.json"), "w", encoding="utf-8") as file:
-        json.dump(settings, file)
+    _write_names(folder, "classes.txt", CLASSES)
+    _write_names(folder, "pairs/classes.txt", MOTIONS + DIRECTIONS)
 
 
 def _write_captioned(folder: str, settings: dict[str, int | str]) -> None:
@@ -264,10 +326,38 @@ def _write_captioned(folder: str, settings: dict[str, int | str]) -> None:
         for job in jobs:
             job.result()
     train_tokenizer(captions, os.path.join(folder, "tokenizer.model"), 128)
-    with open(os.path.join(folder, "classes.txt"), "w", encoding="utf-8") as file:
-        file.writelines(f"{name}\n" for name in EVENTS)
-    with open(os.path.join(folder, "demo.json"), "w", encoding="utf-8") as file:
-        json.dump(settings, file)
+    train_clip_tokenizer(captions, os.path.join(folder, "tokenizer.json"), _CLIP_VOCAB)
+    _write_names(folder, "classes.txt", EVENTS)
+
+
+def _write_unseen(folder: str, settings: dict[str, int | str]) -> None:
+    os.mkdir(os.path.join(folder, "clips"))
+    size, frames, seed = settings["size"], settings["frames"], settings["seed"]
+
+    def write_clip(path: str, name: str, colour: str, key: tuple[int, ...]) -> None:
+        _encode(os.path.join(folder, path), _render_pair(name, size, frames, key, colour))
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = []
+        for split, (name, classes) in enumerate((("train", SEEN), ("val", UNSEEN))):
+            os.mkdir(os.path.join(folder, name))
+            rows = [("path", "label")]
+            for i in range(settings[f"num_{name}"]):
+                path, label = f"clips/{name}_{i:05d}.mp4", i % len(classes)
+                colour = list(COLOURS)[i // len(classes) % len(COLOURS)]
+                key = (seed, split, i, 2)  # no clip of the other sets
+                jobs.append(pool.submit(write_clip, path, classes[label], colour, key))
+                rows.append((f"../{path}", label))
+            _write_csv(folder, LISTS["demo_unseen"], name, rows)
+            _write_names(folder, f"{name}/classes.txt", classes)
+        for job in jobs:
+            job.result()
+    train_clip_tokenizer(SEEN, os.path.join(folder, "tokenizer.json"), _CLIP_VOCAB)
+
+
+def _write_names(folder: str, path: str, names: tuple[str, ...]) -> None:
+    with open(os.path.join(folder, path), "w", encoding="utf-8") as file:
+        file.writelines(f"{name}\n" for name in names)
 
 
 def _write_csv(folder: str, name: str, split: str, rows: list[tuple]) -> None:
@@ -307,19 +397,57 @@ def _render_event(
 ) -> np.ndarray:
     """One clip with one shape, uint8 [T, size, size, 3]."""
     rng = np.random.default_rng(key)
-    video = np.repeat(_background(rng, size)[None], frames, axis=0)
-    time = np.linspace(-1, 1, frames, dtype=np.float32)[:, None, None]  # [T, 1, 1]
-    time = time * rng.uniform(0.8, 1) * (1 if label % 2 else -1)
+    background = _background(rng, size)
+    time = np.linspace(-1, 1, frames, dtype=np.float32) * rng.uniform(0.8, 1)  # [T]
+    time = time * (1 if label % 2 else -1)
     slide_x, slide_y, swell, fade = (time * (label // 2 == kind) for kind in range(4))
-    y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size - 0.5
-    centre_x, centre_y = rng.uniform(-0.15, 0.15, 2)
+    x, y = rng.uniform(-0.15, 0.15, 2)
     scale = rng.uniform(0.5, 0.7) + 0.3 * swell
-    u, v = (x - centre_x - 0.3 * slide_x) / scale, (y - centre_y - 0.3 * slide_y) / scale
-    along, across = _rotate(u, v, np.float32(rng.uniform(0, 2 * np.pi)))
-    alpha = _shape(rng.integers(3), rng.uniform(0.75, 0.9), along, across, 0.6 * size)
-    if label // 2 == 3:
-        alpha = alpha * (0.5 + 0.5 * fade)
+    opacity = 0.5 + 0.5 * fade if label // 2 == 3 else np.ones(frames)
+    return _paint(background, rng, x + 0.3 * slide_x, y + 0.3 * slide_y, scale, opacity, colour)
+
+
+def _render_pair(
+    name: str, size: int, frames: int, key: tuple[int, ...], colour: str
+) -> np.ndarray:
+    """One clip with one shape that moves and changes, uint8 [T, size, size, 3]."""
+    rng = np.random.default_rng(key)
+    background = _background(rng, size)
+    happening = [EVENTS.index(event) for event in name.split(" and ")]
+    time = np.linspace(-1, 1, frames)
+    progress = []  # of each of the four things that may happen, from -1 to 1, [T]
+    for kind in range(4):
+        speed, still = rng.uniform(0.8, 1), np.full(frames, rng.choice(time))
+        directions = [2 * (event % 2) - 1 for event in happening if event // 2 == kind]
+        progress.append(speed * (time * directions[0] if directions else still))
+    slide_x, slide_y, swell, fade = progress
+    x, y = rng.uniform(-0.08, 0.08, 2)
+    scale = rng.uniform(0.5, 0.6) + 0.2 * swell
+    # Even the faintest shape is seen to slide, and the largest stays in the picture.
+    opacity = 0.66 + 0.34 * fade
+    return _paint(background, rng, x + 0.22 * slide_x, y + 0.22 * slide_y, scale, opacity, colour)
+
+
+def _paint(
+    background: np.ndarray,
+    rng: np.random.Generator,
+    centre_x: np.ndarray,
+    centre_y: np.ndarray,
+    scale: np.ndarray,
+    opacity: np.ndarray,
+    colour: str,
+) -> np.ndarray:
+    """A random shape before a background [H, W, 3], uint8 [T, H, W, 3]; its numbers are [T]."""
+    centre_x, centre_y, scale, opacity = (
+        number[:, None, None] for number in (centre_x, centre_y, scale, opacity)
+    )
+    size = len(background)
+    y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size - 0.5
+    angle = np.float32(rng.uniform(0, 2 * np.pi))
+    along, across = _rotate((x - centre_x) / scale, (y - centre_y) / scale, angle)
+    alpha = _shape(rng.integers(3), rng.uniform(0.75, 0.9), along, across, 0.6 * size) * opacity
     shaded = (225 + 20 * along - _LIGHT * y)[..., None] * np.float32(COLOURS[colour])
+    video = np.repeat(background[None], len(alpha), axis=0)
     video += alpha[..., None] * (shaded * rng.uniform(0.8, 1) - video)
     return np.clip(np.rint(video), 0, 255).astype(np.uint8)
 
@@ -373,17 +501,17 @@ def _encode(path: str, video: np.ndarray) -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) != 2:
-        raise UserError("usage: python -m vidjax.data.demo FOLDER [--captions]")
-    captions = flags.FLAGS["captions"].value
-    folder = (make_captioned if captions else make)(argv[1])
+    captions, unseen = (flags.FLAGS[name].value for name in ("captions", "unseen"))
+    if len(argv) != 2 or (captions and unseen):
+        raise UserError("usage: python -m vidjax.data.demo FOLDER [--captions|--unseen]")
+    name = "demo_captions" if captions else "demo_unseen" if unseen else "demo"
+    folder = {"demo_captions": make_captioned, "demo_unseen": make_unseen}.get(name, make)(argv[1])
+    train, val = (os.path.join(folder, LISTS[name].format(split=s)) for s in ("train", "val"))
     print(f"demo set in {folder}; train on it with")
-    print(
-        f"  --config.data.name={'demo_captions' if captions else 'demo'}"
-        f" --config.data.train={folder}/train.csv --config.data.val={folder}/val.csv"
-    )
+    print(f"  --config.data.name={name} --config.data.train={train} --config.data.val={val}")
 
 
 if __name__ == "__main__":
     flags.DEFINE_bool("captions", False, "the set with captions")
+    flags.DEFINE_bool("unseen", False, "the set of unseen classes")
     run_main(main)

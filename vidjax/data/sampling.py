@@ -8,7 +8,7 @@ One random clip for training (`train_indices`) and fixed clips for evaluation an
                     both ends included: VideoMAE fine-tuning on Kinetics, UCF101, HMDB51. The
                     spacing is 64 / 15 = 4.27 for 16 frames at stride 4. Evaluation as `dense`.
     segment         one frame from each of `frames` equal segments (TSN); `stride` is not used.
-                    VideoMAE fine-tuning on Something-Something.
+                    VideoMAE fine-tuning on Something-Something; X-CLIP.
     dense_cycle     every `stride`-th frame; training starts anywhere; evaluation starts spread
                     over the frames; shorter videos are played again from their start. ViViT.
     linspace        the whole video: one frame from each of `frames` equal parts, which need not
@@ -19,8 +19,8 @@ For one clip of a video in hand (prediction, validation while training) ask for 
 middle clip at the exact stride, the centres of the segments, or the first frames of the parts.
 
 Sources: MCG-NJU/VideoMAE kinetics.py and ssv2.py; OpenGVLab/VideoMAEv2 dataset/datasets.py;
-google-deepmind/dmvr processors.py, which google-research/scenic reads videos with;
-google-deepmind/videoprism colabs/videoprism_video_encoder_demo.ipynb.
+google-deepmind/dmvr processors.py, which google-research/scenic reads videos with; microsoft/VideoX
+X-CLIP/datasets/pipeline.py; google-deepmind/videoprism colabs/videoprism_video_encoder_demo.ipynb.
 """
 
 import numpy as np
@@ -120,7 +120,8 @@ def random_segments(num_frames: int, frames: int, rng: np.random.Generator) -> n
     """One random frame from each of `frames` segments of num_frames // frames frames (TSN).
 
     VideoMAE ssv2.py, SSVideoClsDataset in train mode. A video of fewer than `frames` frames gives
-    all of them and repeats the last one; the reference repeats the first one `frames` times.
+    all of them and repeats the last one; the reference repeats the first one `frames` times, and
+    X-CLIP's (SampleFrames) each frame, evenly.
     """
     length = num_frames // frames
     if length == 0:
@@ -177,7 +178,8 @@ def segment_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
 
     VideoMAEv2 dataset/datasets.py, test mode: view j takes int(j * tick / views + tick * x) for
     segments x of length tick = num_frames / frames; VideoMAE's ssv2.py is the case of 2 views.
-    One view takes the centres of the segments, as TSN does.
+    One view takes the centres of the segments, as TSN and X-CLIP do; X-CLIP's several views are
+    random draws, as in training.
     """
     tick = num_frames / frames
     offsets = [tick / 2] if views == 1 else [view * tick / views for view in range(views)]

@@ -7,6 +7,8 @@ The resize conventions of this field; with and without antialias they differ by 
 when shrinking 2.3x:
     cv2_linear    OpenCV INTER_LINEAR, no antialias; centre crop at int(round((side - size) / 2)).
                   The original VideoMAE and VideoMAEv2 evaluation.
+    mmcv_linear   the same interpolation; the longer side rounded where the others truncate it, and
+                  centre crop at (side - size) // 2. The original X-CLIP (mmcv, mmaction2).
     pil_bilinear  Pillow BILINEAR, antialiased; centre crop at (side - size) // 2.
                   Hugging Face image processors (and torchvision, within one level).
     pil_bicubic   the same with BICUBIC. Hugging Face's processor of VideoPrism.
@@ -24,15 +26,16 @@ And the ways to make evaluation frames square:
 Sources: MCG-NJU/VideoMAE kinetics.py, video_transforms.py, transforms.py, rand_augment.py;
 timm/data/auto_augment.py; google-deepmind/dmvr modalities.py, processors.py;
 google-research/scenic dataset_lib/video_ops.py; google-deepmind/videoprism colabs;
-keras-team/keras-hub video_prism_image_converter.py. Random erasing, colour jitter, mixup and
-normalisation follow in augment.py, on the device: the references do them after crop and flip.
+keras-team/keras-hub video_prism_image_converter.py; microsoft/VideoX X-CLIP/datasets/pipeline.py.
+Random erasing, colour jitter, mixup and normalisation follow in augment.py, on the device: the
+references do them after crop and flip.
 """
 
 import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -49,7 +52,7 @@ _PIL_FILTERS = {
     "pil_bicubic": Image.Resampling.BICUBIC,
     "pil_lanczos": Image.Resampling.LANCZOS,
 }
-_RESIZES = ("cv2_linear", "tf_bilinear", *_PIL_FILTERS)
+_RESIZES = ("cv2_linear", "mmcv_linear", "tf_bilinear", *_PIL_FILTERS)
 _FITS = ("crop", "stretch", "crop_first")
 _JITTER = (0.9, 1.33)  # factors of height and width in every recipe of ViViT
 _FILL = (128, 128, 128)  # of what RandAugment's geometric operations uncover
@@ -69,12 +72,14 @@ class Preprocessing:
         size: side of the square crop, in pixels.
         short_side: what the frame's shorter side is resized to before evaluation crops; of fit
             "crop" only.
-        resize: "cv2_linear", "pil_bilinear", "pil_bicubic", "pil_lanczos" or "tf_bilinear", see
-            the module.
+        resize: "cv2_linear", "mmcv_linear", "pil_bilinear", "pil_bicubic", "pil_lanczos" or
+            "tf_bilinear", see the module.
         fit: "crop", "stretch" or "crop_first", see the module.
         mean, std: of RGB in [0, 1].
         temporal_views, spatial_views: the published evaluation protocol.
         view_average: "softmax" averages probabilities over the views, "logits" logits.
+        views_short_side: the short_side where there are several spatial views (X-CLIP has 256 for
+            one crop and 224 for three); None is the same.
 
     Raises:
         UserError: if a value is not one of those, or the crop does not fit the short side.
@@ -92,6 +97,7 @@ class Preprocessing:
     spatial_views: int = 3
     view_average: str = "softmax"
     fit: str = "crop"
+    views_short_side: int | None = None
 
     def __post_init__(self):
         # JSON and config files hold lists.
@@ -101,11 +107,13 @@ class Preprocessing:
         _check_choice("fit", self.fit, _FITS)
         _check_choice("view_average", self.view_average, ("softmax", "logits"))
         check_sampling(self.sampling)
-        if self.fit == "crop" and self.size > self.short_side:
-            raise UserError(
-                f"a crop of size {self.size} does not fit a short_side of {self.short_side}; "
-                f"set short_side to at least {self.size}"
-            )
+        for name in ("short_side", "views_short_side"):
+            side = getattr(self, name)
+            if self.fit == "crop" and side is not None and self.size > side:
+                raise UserError(
+                    f"a crop of size {self.size} does not fit a {name} of {side}; "
+                    f"set {name} to at least {self.size}"
+                )
 
     @classmethod
     def from_config(cls, cfg: Any) -> "Preprocessing":
@@ -167,7 +175,7 @@ def eval_views(
     check_views(facts, spatial_views)
     if spatial_views == 1:
         return _central(frames, facts)[None]
-    frames = resize_short_side(frames, facts.short_side, facts.resize)
+    frames = resize_short_side(frames, facts.views_short_side or facts.short_side, facts.resize)
     return spatial_crops(frames, size, spatial_views, facts.resize)
 
 
@@ -223,7 +231,7 @@ def resize(frames: np.ndarray, height: int, width: int, convention: str) -> np.n
         return frames
     out = np.empty((len(frames), height, width, 3), np.uint8)
     for frame, target in zip(frames, out, strict=True):
-        if convention == "cv2_linear":
+        if convention in ("cv2_linear", "mmcv_linear"):
             cv2.resize(frame, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
         elif convention == "tf_bilinear":
             # In float32, as OpenCV rounds uint8. Weights may sum to a little less than 1,
@@ -239,13 +247,20 @@ def resize(frames: np.ndarray, height: int, width: int, convention: str) -> np.n
 def resize_short_side(frames: np.ndarray, short_side: int, convention: str) -> np.ndarray:
     """Scales the shorter side to `short_side` and the longer in proportion, as an int.
 
-    It is truncated, and in "pil_lanczos" rounded.
+    It is truncated, and in "mmcv_linear" and "pil_lanczos" rounded.
     """
     height, width = frames.shape[1:3]
-    whole = round if convention == "pil_lanczos" else int
+    short, long = sorted((height, width))
+    match convention:
+        case "mmcv_linear":  # halves go up, as mmcv.rescale_size has it
+            long = int(long * (short_side / short) + 0.5)
+        case "pil_lanczos":
+            long = round(short_side * long / short)
+        case _:
+            long = int(short_side * long / short)
     if height < width:
-        return resize(frames, short_side, whole(short_side * width / height), convention)
-    return resize(frames, whole(short_side * height / width), short_side, convention)
+        return resize(frames, short_side, long, convention)
+    return resize(frames, long, short_side, convention)
 
 
 def center_crop(frames: np.ndarray, size: int, convention: str) -> np.ndarray:
@@ -261,43 +276,57 @@ def spatial_crops(
 
     They start at k * step for step = (longer side - size) / (views - 1), truncated in VideoMAE
     (kinetics.py, test mode), and rounded up by "tf_bilinear", as is the centre of the other side
-    (Scenic's three_spatial_crops). Of a square, VideoMAE takes crops along the height and Scenic
-    along the width.
+    (Scenic's three_spatial_crops). By "mmcv_linear" the step itself is truncated, so that the last
+    crop may end before the frame does (mmaction2's ThreeCrop, whose order is first, last, middle).
+    Of a square, VideoMAE takes crops along the height and Scenic along the width.
     """
     height, width = frames.shape[1:3]
-    room, scenic = max(height, width) - size, convention == "tf_bilinear"
-    across = min(height, width) - size
-    across = -(-across // 2) if scenic else _center(across + size, size, "cv2_linear")
-    upright = height > width if scenic else height >= width
+    room, across = max(height, width) - size, min(height, width) - size
+    gaps, upright = views - 1, height >= width
+    match convention:
+        case "tf_bilinear":
+            starts = [-(-view * room // gaps) for view in range(views)]
+            across, upright = -(-across // 2), height > width
+        case "mmcv_linear":
+            starts, across = [view * (room // gaps) for view in range(views)], across // 2
+        case _:
+            starts = [int(view * (room / gaps)) for view in range(views)]
+            across = _center(across + size, size, "cv2_linear")
     crops = []
-    for view in range(views):
-        along = -(-view * room // (views - 1)) if scenic else int(view * (room / (views - 1)))
+    for along in starts:
         top, left = (along, across) if upright else (across, along)
         crops.append(frames[:, top : top + size, left : left + size])
     return np.stack(crops)
 
 
+# Places of a crop, in quarters of its room: the corners and the centre; and with the middles of
+# the sides and the four points between.
+_CORNERS = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
+_GRID = [(row, column) for row in range(5) for column in range(5) if row % 2 == column % 2]
+
+
 def multi_scale_crop(
-    height: int, width: int, size: int, rng: np.random.Generator
+    height: int,
+    width: int,
+    size: int,
+    rng: np.random.Generator,
+    places: Sequence[tuple[int, int]] = _GRID,
 ) -> tuple[int, int, int, int]:
     """A box (top, left, height, width) of VideoMAE's pre-training (GroupMultiScaleCrop of TSN).
 
     Height and width are {1, .875, .75, .66} of the shorter side, at most one scale apart; within
-    2 pixels of `size` they become `size` (where it fits). The place is one of 13 on a grid.
+    2 pixels of `size` they become `size` (where it fits). The place is one of 13 on a grid, or of
+    those that `places` names in quarters of the room; X-CLIP's (mmaction2's MultiScaleCrop) are 5.
     """
     base = min(height, width)
     sides = [int(base * scale) for scale in (1, 0.875, 0.75, 0.66)]
     sides = [size if abs(side - size) < 3 and size <= base else side for side in sides]
     shapes = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
     crop_height, crop_width = shapes[rng.integers(len(shapes))]
-    row, column = _GRID[rng.integers(len(_GRID))]
+    row, column = places[rng.integers(len(places))]
     top = row * ((height - crop_height) // 4)
     left = column * ((width - crop_width) // 4)
     return top, left, crop_height, crop_width
-
-
-# The corners, the middles of the sides, the centre, and the four points between.
-_GRID = [(row, column) for row in range(5) for column in range(5) if row % 2 == column % 2]
 
 
 def random_resized_crop(
@@ -453,6 +482,13 @@ def _multi_scale(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.n
     return resize(_crop(frames, box), cfg.size, cfg.size, "pil_bilinear")
 
 
+def _corner(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
+    # Two resizes, as in the reference: one alone would be sharper.
+    frames = resize_short_side(frames, cfg.short_side, cfg.resize)
+    box = multi_scale_crop(*frames.shape[1:3], cfg.size, rng, _CORNERS)
+    return resize(_crop(frames, box), cfg.size, cfg.size, cfg.resize)
+
+
 def _random_resized(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.ndarray:
     # The reference resizes normalised floats, without antialias and at the same sample points;
     # on uint8 that costs a rounding of less than one level and saves the float copy.
@@ -471,6 +507,7 @@ def _scale_jittered(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> n
 
 _CROPS = {
     "multi_scale_crop": _multi_scale,
+    "corner_crop": _corner,
     "random_resized_crop": _random_resized,
     "scale_jitter": _scale_jittered,
     "center_crop": _centered,

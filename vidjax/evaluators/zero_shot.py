@@ -14,8 +14,9 @@ from vidjax.evaluators.classification import Classification
 class ZeroShot(Classification):
     """As Classification, with similarities of the video and the classes' texts for its scores.
 
-    A class is the mean of its unit embeddings in all templates, of unit length again (Radford et
-    al. 2021, arXiv:2103.00020, section 3.1.4). Names are Context.classes.
+    A class is the mean of its unit embeddings in all templates (Radford et al. 2021,
+    arXiv:2103.00020, section 3.1.4), of their mean length, which is 1 but for X-CLIP, whose texts
+    see the video at the length they have. Names are Context.classes.
 
     Attributes:
         average: over views; by default of the similarities, "softmax" of their probabilities.
@@ -49,12 +50,16 @@ class ZeroShot(Classification):
         return lambda batch: self._scores(params, batch, classes)
 
     def class_embeddings(self, params) -> np.ndarray:
-        """Unit vectors float32 [C, D]."""
+        """What similarities are taken with, float32 [C, D]."""
         names = self.context.classes
         texts = [t.replace("{}", name) for t in self.templates for name in names]
         embeddings = self.context.embed_texts(params, texts)
-        mean = embeddings.reshape(len(self.templates), len(names), -1).mean(0)
-        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        if len(self.templates) == 1:
+            return embeddings
+        embeddings = embeddings.reshape(len(self.templates), len(names), -1)
+        length = np.linalg.norm(embeddings, axis=2, keepdims=True)
+        mean = (embeddings / length).mean(0)
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True) * length.mean(0)
 
 
 EVALUATOR = ZeroShot

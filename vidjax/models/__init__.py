@@ -155,6 +155,11 @@ def abstract_params(model: nn.Module) -> dict[str, Any]:
     return jax.eval_shape(init, jax.random.key(0), model.example_inputs())
 
 
+def tokenizer_kind(name: str) -> str:
+    """The kind of vocabulary that models of a family read texts with, see vidjax.data.text."""
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "TOKENIZER", "sentencepiece")
+
+
 def _known(value, valid: list, what: str):
     if value not in valid:
         close = difflib.get_close_matches(str(value), [str(v) for v in valid], n=1)

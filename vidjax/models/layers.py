@@ -32,6 +32,7 @@ def gelu(x: Array) -> Array:
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": gelu,
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
 }
 
@@ -46,6 +47,16 @@ INITS: dict[str, tuple[Initializer, Initializer]] = {
         nn.initializers.variance_scaling(0.5, "fan_avg", "uniform"),
     ),
     "normal": (nn.initializers.normal(0.02), nn.initializers.normal(0.02)),
+    # PyTorch's own: uniform within ±1/sqrt(fan_in), and in MultiheadAttention the fused one. X-CLIP
+    # draws its new layers over frames from the latter and N(0, 0.02).
+    "torch": (
+        nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        nn.initializers.variance_scaling(0.5, "fan_avg", "uniform"),
+    ),
+    "normal_fused": (
+        nn.initializers.normal(0.02),
+        nn.initializers.variance_scaling(0.5, "fan_avg", "uniform"),
+    ),
     "lecun_normal": (nn.initializers.lecun_normal(), nn.initializers.lecun_normal()),
 }
 
@@ -71,6 +82,13 @@ def fields_of(module: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
 
 def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def unit(x: Array, eps: float) -> Array:
+    """x / sqrt(Σx² + eps) over the last axis, in float32 at least."""
+    exact = at_least_float32(x)
+    square = jnp.square(exact).sum(-1, keepdims=True)
+    return (exact * jax.lax.rsqrt(square + eps)).astype(x.dtype)
 
 
 def record(module: nn.Module, collection: str, name: str, value: Array) -> None:
@@ -111,8 +129,9 @@ class Linear(nn.Module):
     Attributes:
         features: sizes of the new axes.
         axes: logical names of the contracted (last) axes, then of the new ones.
-        use_bias: whether there is a bias, zeros at first.
+        use_bias: whether there is a bias.
         kernel_init: sees the kernel as a matrix, so fans count all axes of a side together.
+        bias_init: of the bias.
     """
 
     features: tuple[int, ...]
@@ -120,6 +139,7 @@ class Linear(nn.Module):
     use_bias: bool = True
     kernel_init: Initializer = INITS["xavier_uniform"][0]
     dtype: Any = jnp.float32
+    bias_init: Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -137,8 +157,8 @@ class Linear(nn.Module):
             x.astype(self.dtype), kernel.astype(self.dtype), (contract, ((), ()))
         )
         if self.use_bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[num_in:])
-            y += self.param("bias", zeros, self.features, jnp.float32).astype(self.dtype)
+            init = nn.with_logical_partitioning(self.bias_init, self.axes[num_in:])
+            y += self.param("bias", init, self.features, jnp.float32).astype(self.dtype)
         return y
 
 
@@ -518,12 +538,14 @@ class PatchEmbed(nn.Module):
     """Projects tubelets to tokens: a strided 3-D convolution, written as one matrix product.
 
     `kernel_init` is PyTorch's default for kernel and bias if None; with another the bias is 0.
+    CLIP has none (`use_bias`).
     """
 
     width: int
     patch_size: tuple[int, int, int]
     dtype: Any = jnp.float32
     kernel_init: Initializer | None = None
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, video: Array, *, keep: Array | None = None) -> Array:
@@ -534,10 +556,12 @@ class PatchEmbed(nn.Module):
         if self.kernel_init is None:
             inits = (torch_uniform(patches.shape[-1]),) * 2
         kernel_init = nn.with_logical_partitioning(inits[0], (None, None, None, None, "embed"))
-        bias_init = nn.with_logical_partitioning(inits[1], ("embed",))
         kernel = self.param("kernel", kernel_init, shape, jnp.float32)
-        bias = self.param("bias", bias_init, (self.width,), jnp.float32)
         if keep is not None:  # before the projection: 9 of 10 patches need none
             patches = take_tokens(patches, keep)  # [B, K, P]
-        kernel = kernel.reshape(-1, self.width).astype(self.dtype)
-        return patches @ kernel + bias.astype(self.dtype)
+        x = patches @ kernel.reshape(-1, self.width).astype(self.dtype)
+        if not self.use_bias:
+            return x
+        bias_init = nn.with_logical_partitioning(inits[1], ("embed",))
+        bias = self.param("bias", bias_init, (self.width,), jnp.float32)
+        return x + bias.astype(self.dtype)

@@ -1,4 +1,4 @@
-"""Text towers: from token ids to text tokens and embeddings.
+"""Text towers, from token ids to text tokens, and what models of two towers do with the vectors.
 
 Shapes: K texts, L token ids of each, D width.
 """
@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vidjax.errors import UserError
 from vidjax.models import positions
 from vidjax.models.layers import Array, Block, LayerNorm, attend, record, scan_blocks
 
@@ -99,3 +100,104 @@ class ClassTokenTower(nn.Module):
         if self.inner_norm:
             x = LayerNorm(self.eps, self.dtype, self.scale_offset, name="inner_norm")(x)
         return LayerNorm(self.eps, self.dtype, self.scale_offset, name="norm")(x)
+
+
+class EndTokenTower(nn.Module):
+    """CLIP's text encoder: causal, learned positions; a text's last token stands for it.
+
+    Reference: openai/CLIP model.py (CLIP.encode_text). Padding follows the end of a text, so that
+    no token of it sees padding, masked or not.
+    Recorded on request: `hidden_states` embeddings [K, L, D] and blocks/output.
+
+    Attributes:
+        vocab_size, width, depth, num_heads, mlp_dim: sizes.
+        context_length: tokens that positions are learned for.
+        eps, act: numerics.
+        remat, unroll: see `scan_blocks`.
+    """
+
+    vocab_size: int
+    context_length: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    eps: float
+    act: str
+    remat: str = "none"
+    unroll: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, text: Array, mask: Array | None = None) -> Array:
+        """Encodes ids [K, L] to tokens [K, L, D], after the last norm.
+
+        `mask` bool [K, L] is False at padding; None: there is none.
+
+        Raises:
+            UserError: L is more than context_length.
+        """
+        length = text.shape[1]
+        if length > self.context_length:
+            raise UserError(
+                f"texts of {length} tokens are too long for a model that knows positions of "
+                f"{self.context_length}; set the tokeniser's length to that at most"
+            )
+
+        def table(name: str, std: float, *shape: int) -> Array:
+            axes = (None,) * (len(shape) - 1) + ("embed",)
+            init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
+            return self.param(name, init, shape, jnp.float32).astype(self.dtype)
+
+        tokens = table("token_embed", 0.02, self.vocab_size, self.width)
+        places = table("pos_embed", 0.01, 1, self.context_length, self.width)
+        x = tokens[text] + places[:, :length]
+        record(self, "hidden_states", "embeddings", x)
+        sees = jnp.tril(jnp.ones((length, length), bool))
+        if mask is not None:
+            sees = sees & mask.astype(bool)[:, None]  # [K, L, L]
+        block = Block(
+            self.num_heads,
+            self.mlp_dim,
+            self.eps,
+            self.act,
+            initializer="lecun_normal",
+            dtype=self.dtype,
+            name="blocks",
+        )
+        x = scan_blocks(block, x, depth=self.depth, remat=self.remat, unroll=self.unroll, mask=sees)
+        return LayerNorm(self.eps, self.dtype, name="norm")(x)
+
+    def pool(self, text: Array, mask: Array | None = None) -> Array:
+        """The token [K, D] where each text's largest id is: the first of them, the text's end."""
+        tokens = self(text, mask)
+        return tokens[jnp.arange(len(text)), text.argmax(-1)]
+
+
+class TwoTowers(nn.Module):
+    """Comparing videos and texts that are embedded by themselves.
+
+    To be inherited by a model with encode_video, encode_text (both giving unit vectors) and
+    calibration.
+    """
+
+    def video_features(self, video: Array, **options: Any) -> Array:
+        """What comparisons need of videos: their unit vectors [B, D]."""
+        return self.encode_video(video, **options)
+
+    def text_features(self, text: Array, mask: Array | None = None) -> Array:
+        """What comparisons need of texts: their unit vectors [K, D]."""
+        return self.encode_text(text, mask)
+
+    def compare(self, videos: Array, texts: Array, *, temperature: float | None = None) -> Array:
+        """Similarities [B, K] of videos [B, D] and texts [K, D].
+
+        Cosines as `calibration` scales and shifts them, or divided by `temperature` if given.
+        """
+        cosines = jnp.einsum(
+            "bd,kd->bk", videos, texts, precision="highest", preferred_element_type=jnp.float32
+        )
+        if temperature is not None:
+            return cosines / temperature
+        scale, bias = self.calibration()
+        return cosines * scale + bias

@@ -48,8 +48,9 @@ from vidjax.models.layers import (
     record,
     scan_blocks,
     take_tokens,
+    unit,
 )
-from vidjax.models.text import ClassTokenTower
+from vidjax.models.text import ClassTokenTower, TwoTowers
 
 # g was not released. Its text tower has 16 layers with norms after the branches, too.
 VARIANTS = {
@@ -330,13 +331,6 @@ class Video(VideoFields):
         return {"video": self.example_video()}
 
 
-def unit(x: Array, eps: float) -> Array:
-    """x / sqrt(Σx² + eps) over the last axis, in float32 at least."""
-    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    square = jnp.square(exact).sum(-1, keepdims=True)
-    return (exact * jax.lax.rsqrt(square + eps)).astype(x.dtype)
-
-
 class TextFields(nn.Module, kw_only=True):
     """What describes the text tower beside what it shares with the encoder.
 
@@ -413,7 +407,7 @@ class Text(TextFields):
         return {"text": self.example_text()}
 
 
-class VideoText(Video, TextFields, kw_only=True):
+class VideoText(Video, TextFields, TwoTowers, kw_only=True):
     """Videos and texts in one space; either can be left out by calling the other's method.
 
     Attributes:
@@ -449,13 +443,8 @@ class VideoText(Video, TextFields, kw_only=True):
         Cosines, times the learned scale if there is one, or divided by `temperature` if given
         (0.01 in the original's example, which then takes a softmax over the texts).
         """
-        videos = self.encode_video(video, frame_padding=frame_padding)
-        pair = videos, self.encode_text(text, mask)
-        cosines = jnp.einsum("bd,jd->bj", *pair, preferred_element_type=jnp.float32)
-        if temperature is not None:
-            return cosines / temperature
-        scale, bias = self.calibration()
-        return cosines * scale + bias
+        videos = self.video_features(video, frame_padding=frame_padding)
+        return self.compare(videos, self.text_features(text, mask), temperature=temperature)
 
     def calibration(self) -> tuple[Array | float, Array | float]:
         """What cosines are multiplied by, and what is added: learned, or 1 and 0."""

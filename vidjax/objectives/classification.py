@@ -31,6 +31,8 @@ class Classification:
         erase: probability that a box of a clip is replaced by noise.
         color_jitter: probability that the colours of a clip are changed.
         grey: probability that a clip loses its colours.
+        jitter_frames: whether each frame's colours change otherwise (X-CLIP), or a clip's alike
+            (ViViT).
     """
 
     model: nn.Module
@@ -42,6 +44,7 @@ class Classification:
     erase: float = 0.0
     color_jitter: float = 0.0
     grey: float = 0.0
+    jitter_frames: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -57,15 +60,14 @@ class Classification:
         color_rng, erase_rng, mix_rng, dropout_rng = jax.random.split(rng, 4)
         video = batch["video"]
         if self.color_jitter or self.grey:
-            video = augment.color_jitter(color_rng, video, self.color_jitter, self.grey)
+            jitter = augment.frame_jitter if self.jitter_frames else augment.color_jitter
+            video = jitter(color_rng, video, self.color_jitter, self.grey)
         video = augment.normalise(video, self.mean, self.std, self.model.dtype)
         if self.erase:
             video = augment.random_erasing(erase_rng, video, self.erase)
         targets = augment.soft_targets(batch["label"], self.sizes, self.label_smoothing)
         video, targets = augment.mix(mix_rng, video, targets, mixup=self.mixup, cutmix=self.cutmix)
-        logits = self.model.apply(
-            {"params": params}, video, train=True, rngs={"dropout": dropout_rng}
-        ).astype(jnp.float32)
+        logits = self.scores(params, video, train=True, rngs={"dropout": dropout_rng})
         losses, right = [], []
         for scores, target in zip(self.split(logits), self.split(targets), strict=True):
             losses.append(optax.softmax_cross_entropy(scores, target).mean())
@@ -81,10 +83,14 @@ class Classification:
     def predict(self) -> Mapping[str, Callable]:
         return {"logits": self.logits, "loss": self.clip_losses}
 
+    def scores(self, params, video: Array, **options) -> Array:
+        """What the model makes of normalised video [B, T, H, W, 3]: [B, C], float32."""
+        return self.model.apply({"params": params}, video, **options).astype(jnp.float32)
+
     def logits(self, params, batch) -> Array:
         """Class scores [B, C], float32."""
         video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
-        return self.model.apply({"params": params}, video).astype(jnp.float32)
+        return self.scores(params, video)
 
     def clip_losses(self, params, batch) -> dict[str, Array]:
         """Cross-entropy [B] of each clip, without smoothing."""

@@ -7,7 +7,9 @@ Shapes: B clips, each with one text; the batch is the global one, whatever devic
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,35 +23,42 @@ LOSSES = ("softmax", "sigmoid")
 
 
 def pairwise_loss(
-    video: Array, text: Array, scale: Array | float, bias: Array | float, *, kind: str, parts: int
+    compare: Callable[[Any, Array], Array], videos: Any, texts: Array, *, kind: str, parts: int
 ) -> tuple[Array, Array]:
-    """Contrastive loss of unit vectors video [B, D] and text [B, D], row i of both belonging.
+    """Contrastive loss of features of B videos and of B texts, row i of both belonging together.
 
-    Logits are scale · cosine + bias. "softmax" is the mean cross-entropy of finding each video's
-    text and each text's video; "sigmoid" is the sum over all pairs of the binary cross-entropies,
-    divided by B.
+    "softmax" is the mean cross-entropy of finding each video's text and each text's video;
+    "sigmoid" is the sum over all pairs of the binary cross-entropies, divided by B.
 
     The B x B logits are never there at once: videos are taken in `parts` turns, in each of which
     every device compares its share of B / parts videos with all texts, and the backward pass
     computes them again. So a device holds B² / (parts · devices) logits.
 
+    Args:
+        compare: (videos, texts) -> logits [videos, texts].
+        videos: arrays [B, ...].
+        texts: [B, ...].
+        kind, parts: see above.
+
     Returns:
         The loss, and the share of videos whose own text scores above all others.
     """
-    batch = video.shape[0]
+    batch = len(texts)
     if parts < 1 or batch % parts:
         raise UserError(f"config.objective.parts = {parts} must divide the batch of {batch} clips")
-    text = nn.with_logical_constraint(text, (None, None))  # on every device
-    # Interleaved, so that every device has videos in every turn.
-    turns = video.reshape(-1, parts, video.shape[1]).swapaxes(0, 1)  # [parts, B / parts, D]
+    texts = nn.with_logical_constraint(texts, (None,) * texts.ndim)  # on every device
+    # Interleaved, so that every device has videos in every turn: [parts, B / parts, ...].
+    turns = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), videos)
     rows = jnp.arange(batch).reshape(-1, parts).T
 
     @jax.checkpoint
     def turn(carry, videos_and_rows):
         videos, rows = videos_and_rows
-        videos = nn.with_logical_constraint(videos, ("batch", None))
-        logits = jnp.einsum("bd,jd->bj", videos, text, preferred_element_type=jnp.float32)
-        logits = nn.with_logical_constraint(logits * scale + bias, ("batch", None))
+        videos = jax.tree.map(
+            lambda x: nn.with_logical_constraint(x, ("batch",) + (None,) * (x.ndim - 1)), videos
+        )
+        logits = compare(videos, texts).astype(jnp.float32)
+        logits = nn.with_logical_constraint(logits, ("batch", None))
         own = jnp.take_along_axis(logits, rows[:, None], axis=1)[:, 0]
         over_videos, total, right = carry
         if kind == "sigmoid":
@@ -72,14 +81,14 @@ class Contrastive:
     """Pulls each clip and its text together and all others apart, equal texts too.
 
     Attributes:
-        model: with methods encode_video, encode_text and calibration and the field logit_scale,
-            such as VideoPrism with head "video_text".
+        model: with methods video_features, text_features, compare, encode_video and calibration
+            and the field logit_scale, such as VideoPrism and X-CLIP with head "video_text".
         mean, std: normalisation of the model's inputs.
         loss_kind: "softmax" or "sigmoid", see `pairwise_loss`.
         temperature: what cosines are divided by if the model has no learned scale; that is not
             bounded, where CLIP keeps it below 100.
         drop_tokens: share of each frame's patches that training leaves out, the same ones in all
-            frames; 0 needs nothing of the model. Otherwise it has token_grid, and encode_video
+            frames; 0 needs nothing of the model. Otherwise it has token_grid, and video_features
             takes `keep`.
         parts: turns in which the videos of a batch are compared, see `pairwise_loss`.
     """
@@ -110,19 +119,16 @@ class Contrastive:
             _, h, w = self.model.token_grid(video.shape[1:4])
             options["keep"], _ = augment.tube_mask(rng, len(video), (1, h, w), self.drop_tokens)
         apply = self._apply(params)
-        videos = apply("encode_video", video, **options)
-        texts = apply("encode_text", batch["text"], batch["text_mask"])
-        scale, bias = self.calibration(params)
         loss, accuracy = pairwise_loss(
-            videos, texts, scale, bias, kind=self.loss_kind, parts=self.parts
+            functools.partial(self._compare, params),
+            apply("video_features", video, **options),
+            apply("text_features", batch["text"], batch["text_mask"]),
+            kind=self.loss_kind,
+            parts=self.parts,
         )
+        learned = self.model.logit_scale is not None
+        scale = apply("calibration")[0] if learned else 1.0 / self.temperature
         return loss, {"accuracy": accuracy, "scale": jnp.asarray(scale, jnp.float32)}
-
-    def calibration(self, params) -> tuple[Array | float, Array | float]:
-        """Scale and bias of the cosines: the model's, or 1 / temperature and 0."""
-        if self.model.logit_scale is None:
-            return 1.0 / self.temperature, 0.0
-        return self._apply(params)("calibration")
 
     @property
     def predict(self) -> Mapping[str, Callable]:
@@ -138,15 +144,21 @@ class Contrastive:
         return self._apply(params)("encode_video", video).astype(jnp.float32)
 
     def text_embedding(self, params, batch) -> Array:
-        """Unit vectors [K, D] of `text` [K, L] with `text_mask`, float32."""
-        embedding = self._apply(params)("encode_text", batch["text"], batch["text_mask"])
-        return embedding.astype(jnp.float32)
+        """Features [K, D] of `text` [K, L] with `text_mask`, float32; not all models' have unit
+        length, but their direction is the embedding."""
+        features = self._apply(params)("text_features", batch["text"], batch["text_mask"])
+        return features.astype(jnp.float32)
 
     def similarity(self, params, batch, texts: Array) -> Array:
-        """Scores [B, K] of the clips with texts given by their unit vectors [K, D]."""
-        scale, bias = self.calibration(params)
-        videos = self.video_embedding(params, batch)
-        return jnp.dot(videos, texts.T, precision="highest") * scale + bias
+        """Scores [B, K] of the clips with texts given by their `text_embedding` [K, D]."""
+        video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        videos = self._apply(params)("video_features", video)
+        videos = jax.tree.map(lambda x: x.astype(jnp.float32), videos)
+        return self._compare(params, videos, texts).astype(jnp.float32)
+
+    def _compare(self, params, videos, texts: Array) -> Array:
+        temperature = self.temperature if self.model.logit_scale is None else None
+        return self._apply(params)("compare", videos, texts, temperature=temperature)
 
     def _apply(self, params) -> Callable:
         return lambda method, *args, **options: self.model.apply(

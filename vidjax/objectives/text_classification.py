@@ -1,0 +1,61 @@
+"""Classification by the names of the classes.
+
+Reference: microsoft/VideoX X-CLIP/main.py. The scores of a clip are its similarities with the names
+of all classes, and are trained as those of a classifier.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from vidjax.data import augment
+from vidjax.objectives.classification import Classification
+from vidjax.objectives.contrastive import Contrastive
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class TextClassification(Classification):
+    """Cross-entropy of a clip's similarities with the names of the classes.
+
+    The text tower is applied in every step, whether it is frozen or not: a hundredth of the work of
+    a batch, and nothing can be out of date when names change.
+
+    Attributes:
+        model: of video and text, such as X-CLIP with head "video_text".
+        text, text_mask: token ids and mask [C, L] of the names, which the task fills in.
+        temperature: what cosines are divided by if the model has no learned scale.
+    """
+
+    text: tuple[tuple[int, ...], ...] = ()
+    text_mask: tuple[tuple[bool, ...], ...] = ()
+    temperature: float = 0.07
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (len(self.text),)
+
+    def init(self, rng, batch):
+        video = augment.normalise(batch["video"], self.mean, self.std)
+        return self.model.init(rng, video, *self._names())["params"]
+
+    def scores(self, params, video: Array, **options) -> Array:
+        temperature = self.temperature if self.model.logit_scale is None else None
+        similarity = self.model.apply(
+            {"params": params}, video, *self._names(), temperature=temperature, **options
+        )
+        return similarity.astype("float32")
+
+    @property
+    def predict(self) -> Mapping[str, Callable]:
+        comparing = Contrastive(self.model, self.mean, self.std, temperature=self.temperature)
+        return dict(comparing.predict) | super().predict
+
+    def _names(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(self.text, np.int32), np.array(self.text_mask, bool)
+
+
+OBJECTIVE = TextClassification
