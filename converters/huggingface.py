@@ -7,6 +7,8 @@ from typing import Any
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 
+PIL_NUMBERS = {1: "pil_lanczos", 2: "pil_bilinear", 3: "pil_bicubic"}  # `resample` in JSON files
+
 
 def num_heads(
     flag: str,

@@ -838,9 +838,6 @@ def _preprocessing(
     return Preprocessing(**values | {"short_side": values["size"]})
 
 
-_PIL_NUMBERS = {1: "pil_lanczos", 2: "pil_bilinear", 3: "pil_bicubic"}
-
-
 def _hf_processor(files: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The video processor's part of a Hugging Face folder's JSON files."""
     merged, alone = VIDEO_PREPROCESSORS
@@ -854,9 +851,9 @@ def _read_hf_processor(config: Mapping[str, Any] | None) -> dict[str, Any]:
     if config is None:
         return {}
     resample = config.get("resample", 3)
-    if resample not in _PIL_NUMBERS:
+    if resample not in huggingface.PIL_NUMBERS:
         raise UserError(f"the video processor has resample {resample}; only 1, 2 and 3 are known")
-    values: dict[str, Any] = {"resize": _PIL_NUMBERS[resample]}
+    values: dict[str, Any] = {"resize": huggingface.PIL_NUMBERS[resample]}
     if config.get("size"):
         values["size"] = huggingface.side(config["size"])
     if config.get("num_frames"):
@@ -1145,12 +1142,12 @@ def _hf_processor_files(
         stated = _read_hf_processor(config)
         if all(getattr(facts, key) == value for key, value in stated.items()):
             return {}
-    if facts.fit != "stretch" or facts.resize not in _PIL_NUMBERS.values():
+    if facts.fit != "stretch" or facts.resize not in huggingface.PIL_NUMBERS.values():
         notes.append(
             f"transformers stretches frames to squares, and this model's are made by fit "
             f"{facts.fit!r} and resize {facts.resize!r}: its inputs differ slightly"
         )
-    numbers = {name: number for number, name in _PIL_NUMBERS.items()}
+    numbers = {name: number for number, name in huggingface.PIL_NUMBERS.items()}
     values = {
         "video_processor_type": "LlavaOnevisionVideoProcessor",
         "do_sample_frames": True,

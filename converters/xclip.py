@@ -474,6 +474,7 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         _note_heads(options, model, notes)
     _check_heads_options(options, model)
     model |= _hf_numerics(parts, model)
+    num_frames = parts["vision_config"]["num_frames"]
     if stated:
         _check_config(parts, model)
         _note_end(parts["text_config"], model, notes)
@@ -484,7 +485,7 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         ignore=[Ignore(n, "counts 0, 1, 2, ...", check=_counts, keep=True) for n in naming.buffers],
         naming=asdict(naming),
         preprocessing=_preprocessing(
-            "hf", source, options, model, parts["vision_config"]["num_frames"], notes
+            "hf", source, options, model, num_frames if stated and head is None else None, notes
         ),
         tokenizer=_tokenizer("hf", source, options, model, notes),
         notes=notes,
@@ -616,22 +617,21 @@ def _preprocessing(
     """How the model gets its video: as its home prepares it, or as --preprocessing says.
 
     Args:
-        num_frames: by config.json.
+        num_frames: of a vision tower alone, by config.json; None where that does not tell.
     """
     head, size = model["head"], _SIZE
     clip = head == "image_text"
-    frames = num_frames if num_frames and head is None else _FRAMES
     if head != "text":
         size = model["pos_grid"][1] * model["patch_size"][1]
-    if head == "video_text":
-        frames = model["pos_grid"][0]
-    elif not options.frames:
-        notes.append(f"clips of {frames} frames are assumed (--frames=)")
-    if options.size:
-        notes.append(f"positions are for {size} pixels: for {options.size} they are resampled")
-        size = options.size
+    frames = model["pos_grid"][0] if head == "video_text" else num_frames
+    if not (frames or options.frames or head == "text"):
+        notes.append(f"clips of {_FRAMES} frames are assumed (--frames=)")
+    for given, known, what in ((options.size, size, "pixels"), (options.frames, frames, "frames")):
+        if given and known and given != known:
+            notes.append(f"positions are for {known} {what}: for {given} they are resampled")
+    size = options.size or size
     values = {
-        "frames": options.frames or frames,
+        "frames": options.frames or frames or _FRAMES,
         "stride": 1,
         "sampling": "segment",
         "size": size,
@@ -647,6 +647,8 @@ def _preprocessing(
         notes.append(f"no {PREPROCESSOR} beside the weights: the original's is assumed")
         default = "original"
     kind = options.preprocessing or default
+    if kind not in ("original", "hf"):
+        raise UserError(f"--preprocessing={kind} is not known of X-CLIP; give original or hf")
     if kind == "hf" and processor:
         stated = _read_processor(processor)
         if head != "text" and stated["size"] != size:
@@ -665,17 +667,14 @@ def _preprocessing(
             "short_side": int(256 / 224 * size),
             "views_short_side": size,
         }
-    elif kind == "hf":
+    else:
         notes.append(
             "the released weights were trained and measured with the original's frames (less of "
             "each, and no antialias), which differ a little (--preprocessing=original)"
         )
-    else:
-        raise UserError(f"--preprocessing={kind} is not known of X-CLIP; give original or hf")
     return Preprocessing(**values)
 
 
-_PIL_NUMBERS = {1: "pil_lanczos", 2: "pil_bilinear", 3: "pil_bicubic"}
 _MERGED = VIDEO_PREPROCESSORS[0]
 
 
@@ -689,7 +688,7 @@ def _read_processor(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
     clip = kind.startswith("CLIP")
     resample = config.get("resample", 3 if clip else 2)
-    if resample not in _PIL_NUMBERS:
+    if resample not in huggingface.PIL_NUMBERS:
         raise UserError(f"{PREPROCESSOR} has resample {resample}; only 1, 2 and 3 are known")
     white = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255
     mean, std = [0.0] * 3, [1.0] * 3
@@ -699,7 +698,7 @@ def _read_processor(config: Mapping[str, Any]) -> dict[str, Any]:
         mean = config.get("image_mean") or defaults["mean"]
         std = config.get("image_std") or defaults["std"]
     return {
-        "resize": _PIL_NUMBERS[resample],
+        "resize": huggingface.PIL_NUMBERS[resample],
         "short_side": huggingface.side(config.get("size", 224)),
         "size": huggingface.side(config.get("crop_size", 224)),
         "mean": tuple(round(m / white, 12) for m in mean),
@@ -764,40 +763,36 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
     Raises:
         UserError: the format has no such model.
     """
-    model, same = card.model, card.provenance.get("format") == format
-    naming = card.provenance["naming"] if same else None
-    _, rows, columns = model.get("pos_grid", (1, 1, 1))
-    _, *patch = model.get("patch_size", (1, 1, 1))
-    embed_dim = model.get("embed_dim")
-    mlp_dims = {
-        "prompt": (model.get("prompt_mlp_dim") or 4 * (embed_dim or 0), 4 * (embed_dim or 0)),
-    }
+    model, head = card.model, card.model["head"]
+    who = {"hf": "transformers", "original": "the original code"}[format]
+    heads = tuple(_HF_ARCHITECTURES) if format == "hf" else ("video_text", "image_text")
+    if head not in heads:
+        raise UserError(f"{who} has no model with head {head!r}{_elsewhere(format, head)}")
+    # What is computed from other sizes there.
+    widths = {"prompt_mlp_dim": "embed_dim"}
     if format == "original":
-        mlp_dims |= {
-            "mit": (model.get("mit_mlp_dim") or mlp_dims["prompt"][1], mlp_dims["prompt"][1]),
-            "image": (model.get("mlp_dim"), 4 * model.get("width", 0)),
-            "text": (
-                model.get("text_mlp_dim") or 4 * model.get("text_width", 0),
-                4 * model.get("text_width", 0),
-            ),
-        }
-        if model["head"] not in ("video_text", "image_text"):
-            raise UserError(
-                f"the original code has no model with head {model['head']!r}; export by --format=hf"
-            )
+        widths |= {"mit_mlp_dim": "embed_dim", "text_mlp_dim": "text_width", "mlp_dim": "width"}
     reasons = [
-        f"{part} layers of width {found} instead of {want}"
-        for part, (found, want) in mlp_dims.items()
-        if found not in (None, want)
+        f"{key} {model[key]} instead of {4 * model[width]}"
+        for key, width in widths.items()
+        if model.get(key) not in (None, 4 * model.get(width, 0))
     ]
-    if rows != columns or len(set(patch)) > 1:
-        reasons.append(f"{rows} x {columns} patches of {patch[0]} x {patch[1]} pixels")
+    _, *grid = model.get("pos_grid", (1, 1, 1))
+    _, *patch = model.get("patch_size", (1, 1, 1))
+    if len(set(grid)) > 1 or len(set(patch)) > 1:
+        reasons.append(f"{grid[0]} x {grid[1]} patches of {patch[0]} x {patch[1]} pixels")
     if reasons:
-        who = "transformers" if format == "hf" else "the original code"
         raise UserError(f"{who} has no X-CLIP with {' and '.join(reasons)}")
+    same = card.provenance.get("format") == format
+    naming = card.provenance["naming"] if same else None
     if format == "hf":
         return _export_hf(card, naming, originals if same else {})
     return _export_original(card, naming)
+
+
+def _elsewhere(format: str, head: str | None) -> str:
+    """The way out, if there is one."""
+    return "; export by --format=hf" if format != "hf" and head in _HF_ARCHITECTURES else ""
 
 
 def _export_original(card: Card, naming: Mapping[str, Any] | None) -> Export:
@@ -925,7 +920,7 @@ def _hf_processor_files(
     facts, head = card.preprocessing, card.model["head"]
     if head == "text":
         return {}
-    numbers = {name: number for number, name in _PIL_NUMBERS.items()}
+    numbers = {name: number for number, name in huggingface.PIL_NUMBERS.items()}
     if facts.fit != "crop" or facts.resize not in numbers:
         notes.append(
             f"transformers resizes frames with antialias and crops them, and this model's are made "

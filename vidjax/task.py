@@ -64,7 +64,7 @@ class Task:
                 f"(config.grad_accum)"
             )
         self.preprocessing = Preprocessing.from_config(config.data)
-        fields = {key: value for key, value in config.model.to_dict().items() if value is not None}
+        fields = {k: x for k, x in config.model.to_dict().items() if x is not None or k == "head"}
         if card:
             speed = {key: fields[key] for key in ("dtype", "remat", "unroll") if key in fields}
             fields = card.model | speed

@@ -114,7 +114,7 @@ def test_directions_and_families(tmp_path):
         quiet(GOLDEN, tmp_path / "w", model="resnet")
     formats.write_safetensors(tmp_path / "a.safetensors", {"conv1.weight": np.ones(3, np.float32)})
     with pytest.raises(
-        UserError, match="no weights of videomae or videoprism or vivit: its 1 tensors"
+        UserError, match="no weights of videomae or videoprism or vivit or xclip: its"
     ):
         quiet(tmp_path / "a.safetensors", tmp_path / "w")
     with pytest.raises(UserError, match=r"no model of width 36 was published"):

@@ -215,8 +215,8 @@ class ClipTokenizer:
             if len(tokens) + 2 > self.length and not self.truncate:
                 raise UserError(
                     f"a text has {len(tokens) + 2} token ids with start and end, but only "
-                    f"{self.length} fit: {text[:80]!r}; shorten it, or let the tokeniser cut such "
-                    f"texts (truncate)"
+                    f"{self.length} fit: {text[:80]!r}; shorten it, or have such texts cut "
+                    f"(truncate=True, of a run --config.data.truncate=True)"
                 )
             tokens = [self._start, *tokens[: self.length - 2], self._end]
             ids[row, : len(tokens)] = tokens

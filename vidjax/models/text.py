@@ -12,7 +12,15 @@ from flax import linen as nn
 
 from vidjax.errors import UserError
 from vidjax.models import positions
-from vidjax.models.layers import Array, Block, LayerNorm, attend, record, scan_blocks
+from vidjax.models.layers import (
+    Array,
+    Block,
+    LayerNorm,
+    at_least_float32,
+    attend,
+    record,
+    scan_blocks,
+)
 
 
 class ClassTokenTower(nn.Module):
@@ -195,7 +203,9 @@ class TwoTowers(nn.Module):
         Cosines as `calibration` scales and shifts them, or divided by `temperature` if given.
         """
         cosines = jnp.einsum(
-            "bd,kd->bk", videos, texts, precision="highest", preferred_element_type=jnp.float32
+            "bd,kd->bk",
+            *map(at_least_float32, (videos, texts)),
+            precision="highest",
         )
         if temperature is not None:
             return cosines / temperature

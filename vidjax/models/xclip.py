@@ -41,6 +41,7 @@ from vidjax.models.layers import (
     Linear,
     Mlp,
     PatchEmbed,
+    at_least_float32,
     drop_path,
     fields_of,
     finish_block,
@@ -516,14 +517,9 @@ class VideoText(SharedFields, kw_only=True):
     ) -> Array:
         """Similarities [B, K] of `video_features` and `text_features` [K, E], see `__call__`."""
         vectors, context = videos
-        texts = unit(texts + self.prompts(texts, context), 0.0)  # [B, K, E]
-        cosines = jnp.einsum(
-            "bd,bkd->bk",
-            unit(vectors, 0.0),
-            texts,
-            precision="highest",
-            preferred_element_type=jnp.float32,
-        )
+        pair = vectors, texts + self.prompts(texts, context)  # [B, E], [B, K, E]
+        pair = (unit(at_least_float32(x), 0.0) for x in pair)
+        cosines = jnp.einsum("bd,bkd->bk", *pair, precision="highest")
         scale, _ = self.calibration()
         return cosines * scale if temperature is None else cosines / temperature
 
