@@ -121,6 +121,12 @@ def test_other_classes_than_those_of_training(make, captioned, workdir, tmp_path
     assert found["val/videos"] == 1 and found["val/top5"] == 1  # there are but three
 
 
+def test_clip_as_it_is(make, clip, tmp_path):
+    config = make("xclip_zeroshot", data__train="", init="", model__head="image_text")
+    found = evaluation.evaluate(config, str(clip), tmp_path)
+    assert found["val/videos"] == 16 and 0 <= found["val/top1"] <= 1
+
+
 def test_names_of_classes_answer_for_a_video(captioned, workdir):
     video = f"{captioned}/clips/val_00000.mp4"
     (answers,) = predict.predict(str(workdir), [video], top_k=3).values()

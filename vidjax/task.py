@@ -112,7 +112,10 @@ class Task:
         )
 
     def _class_texts(self) -> dict[str, Any]:
-        """Token ids and mask of the names of the classes, as the objective wants them."""
+        """Token ids and mask of the names of the classes, as the objective wants them.
+
+        Empty in the evaluation of a checkpoint that was not trained by names.
+        """
         if not self.reads_text:
             raise UserError(
                 "objective text_classification compares videos with the names of their classes; it "
@@ -122,6 +125,8 @@ class Task:
             ids, mask = np.zeros((self.num_classes, 16), int), np.ones((self.num_classes, 16), bool)
         else:
             names = self.card.classes if self.card else self.classes
+            if not names and self.card:
+                return {}  # its evaluators bring the names
             if not names:
                 raise UserError(
                     "text_classification needs the names of the classes: set config.data.classes "

@@ -144,10 +144,10 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     """Fresh parameters, or those of `config.init` where it has them; step 0."""
     config = work.config
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    state = jax.jit(init, out_shardings=shardings)(jax.random.key(config.seed))
+    rng = jax.random.key(config.seed)
     if not config.init:
         say("start: random parameters")
-        return state
+        return jax.jit(init, out_shardings=shardings)(rng)
     card, mine = pretrained.read_card(config.init), models.config_of(work.model)
     there = {**card.model, **dataclasses.asdict(card.preprocessing)}
     here = {**mine, **dataclasses.asdict(work.preprocessing)}
@@ -158,19 +158,29 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     ):
         if key in there and key in here and there[key] != here[key]:
             say(f"note: {config.init} was made with {key} {there[key]}, this run has {here[key]}")
+    stored = pretrained.open_params(config.init)
     loaded, notes = models.adapt(
-        dict(pretrained.open_params(config.init)),
+        stored.read(stored),
         card.model,
         work.model,
         **config.init_options.to_dict(),
     )
     params, fresh, left = checkpoint.merge_params(
-        state.params,
+        abstract.params,
         traverse_util.unflatten_dict(loaded, sep="/"),
         missing=config.init_missing,
         unused=config.init_unused,
         source=config.init,
     )
+
+    def rest(state):
+        made = traverse_util.flatten_dict(state.params, sep="/")
+        return state.replace(params={path: made[path] for path in fresh}, ema_params={})
+
+    # Only what stays fresh is made: less to compile, and never two models in memory.
+    state = jax.jit(lambda rng: rest(init(rng)), out_shardings=rest(shardings))(rng)
+    params = traverse_util.flatten_dict(params, sep="/") | state.params
+    params = traverse_util.unflatten_dict(params, sep="/")
     params = jax.device_put(params, shardings.params)
     say(f"start: parameters of {config.init}, step and optimizer new")
     for note in notes:

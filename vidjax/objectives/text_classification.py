@@ -26,7 +26,8 @@ class TextClassification(Classification):
 
     Attributes:
         model: of video and text, such as X-CLIP with head "video_text".
-        text, text_mask: token ids and mask [C, L] of the names, which the task fills in.
+        text, text_mask: token ids and mask [C, L] of the names, which the task fills in; without
+            them it cannot be trained, but compares.
         temperature: what cosines are divided by if the model has no learned scale.
     """
 
@@ -40,7 +41,7 @@ class TextClassification(Classification):
 
     def init(self, rng, batch):
         video = augment.normalise(batch["video"], self.mean, self.std)
-        return self.model.init(rng, video, *self._names())["params"]
+        return self.model.init(rng, video, np.zeros((1, 1), np.int32))["params"]
 
     def scores(self, params, video: Array, **options) -> Array:
         temperature = self.temperature if self.model.logit_scale is None else None
@@ -52,7 +53,7 @@ class TextClassification(Classification):
     @property
     def predict(self) -> Mapping[str, Callable]:
         comparing = Contrastive(self.model, self.mean, self.std, temperature=self.temperature)
-        return dict(comparing.predict) | super().predict
+        return {**comparing.predict, **(super().predict if self.text else {})}
 
     def _names(self) -> tuple[np.ndarray, np.ndarray]:
         return np.array(self.text, np.int32), np.array(self.text_mask, bool)
