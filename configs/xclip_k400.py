@@ -7,7 +7,7 @@
 `config.init` is a converted CLIP (converters.convert --from=openai/clip-vit-base-patch16).
 Messages, frame integration and prompts start fresh and learn ten times as fast; texts and scale are
 kept.
-Argument: variant B/32, B/16, L/14 or L/14@336; `frames` 8 or 16; `demo`.
+Argument: variant B/32, B/16, L/14 or L/14@336; `frames`, 8 or 16 in the paper; `demo`.
 Hardware: the reference trained on 8 V100 and more; rates are for 256 videos a step, whatever it is.
 Published top-1/top-5 (4x3 views), for weights of the original code; not measured here:
 B/32 80.4/95.0 (8 frames), 81.1/95.5 (16); B/16 83.8/95.7, 84.7/96.8; L/14 87.1/97.6 (8);
@@ -41,7 +41,7 @@ def get_config(arg=None):
     config.data.update(
         name="k400", frames=arg.frames, sampling="segment", batch_size=256, size=size,
         short_side=size * 256 // 224, views_short_side=size, resize="mmcv_linear",
-        augment="corner_crop", flip=0.5,
+        augment="corner_crop", flip=0.5, min_frames=1,
     )  # fmt: skip
     config.optim.update(
         schedule="timm_cosine", lr=8e-6, min_lr=8e-8, warmup_epochs=5.0, b2=0.98,
@@ -53,7 +53,7 @@ def get_config(arg=None):
     if arg.demo:
         configlib.use_demo(
             config,
-            steps=600,
+            steps=500,
             lr=1e-3,
             data="demo_captions",
             patch_size=(1, 8, 8),

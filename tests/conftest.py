@@ -1,5 +1,6 @@
 """Eight CPU devices, full-precision products, one demo set for the whole session."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -29,9 +30,18 @@ jax.config.update(
     "jax_compilation_cache_dir",
     os.environ.get("JAX_COMPILATION_CACHE_DIR") or f"{tempfile.gettempdir()}/vidjax_test_cache",
 )
-# Everything goes there: saving on eight devices compiles hundreds of small slices.
+# Everything goes there, as most programs are small.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_finish(session):
+    """Things that take the tests time, and tell nothing."""
+    # Orbax lets all devices write a part of what each of them holds: a program for every slice.
+    if "orbax.checkpoint" in sys.modules:
+        handler = sys.modules["orbax.checkpoint"].type_handlers.get_type_handler(jax.Array)
+        handler._min_slice_bytes_for_replica_parallel = 2**20
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
@@ -45,6 +55,16 @@ def _same_numbers_in_any_order(request):
     """A test's random numbers do not depend on which tests ran before it."""
     if hasattr(request.module, "RNG"):
         request.module.RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _old_objects_are_no_garbage():
+    """What JAX keeps of traced programs grows to millions of objects, which every collection (the
+    converter asks for some) would go through again."""
+    yield
+    if "parity" not in sys.argv:  # its models are gigabytes
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def make(captioned, clip):
 @pytest.fixture(scope="module")
 def workdir(make, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "xclip"
-    train.train(make(), folder)
+    train.train(make(mesh__fsdp=2, mesh__tensor=2, grad_accum=2), folder)
     return folder
 
 
@@ -84,6 +84,7 @@ def test_a_run_from_clip(make, clip, workdir):
     assert card.tokenizer == pretrained.read_card(clip).tokenizer
     done = json.loads((workdir / "DONE").read_text())
     assert done["val/videos"] == done["test/videos"] == 16
+    assert card.preprocessing.temporal_views == 3 and card.preprocessing.spatial_views == 1
 
 
 def test_positions_and_new_parts(make, clip):
@@ -97,6 +98,7 @@ def test_positions_and_new_parts(make, clip):
     assert "positions of patches resampled from (2, 2) to (4, 4)" in " ".join(said)
     fresh = next(line for line in said if "fresh here" in line)
     assert "mit/blocks" in fresh and "prompts/proj" in fresh and "text" not in fresh
+    assert "encoder/blocks/message_fc" in fresh and "encoder/blocks," not in fresh
     kept = [str(p) for p, x in jax.tree_util.tree_leaves_with_path(state.opt_state) if x.ndim]
     assert kept and not any("'text" in path for path in kept)
 
@@ -115,6 +117,13 @@ def test_other_classes_than_those_of_training(make, captioned, workdir, tmp_path
     work = task.Task(make(**other))
     assert work.classes == demo.EVENTS
     assert work.videos("val").classes == ("growing", "turning", "sliding")
+    with work.config.unlocked():
+        work.config.evals.own = dict(name="zero_shot", split="train")
+        names = {k: e.names for k, (e, _) in work.evaluators(tmp_path).items()}
+        assert names["own"] == demo.EVENTS and names["val"] == work.videos("val").classes
+        work.config.evals = dict(loss=dict(name="loss"))
+    with pytest.raises(UserError, match=r"evals\.loss .* val has others"):
+        work.evaluators(tmp_path)
     found = evaluation.evaluate(
         make(data__train="", data__name="custom", init="", **other), str(workdir), tmp_path
     )
@@ -125,6 +134,8 @@ def test_clip_as_it_is(make, clip, tmp_path):
     config = make("xclip_zeroshot", data__train="", init="", model__head="image_text")
     found = evaluation.evaluate(config, str(clip), tmp_path)
     assert found["val/videos"] == 16 and 0 <= found["val/top1"] <= 1
+    said = " ".join(task.Task(config, str(clip)).notices)
+    assert "made for frames 1, not 2" in said and "made for size 16, not 32" in said
 
 
 def test_names_of_classes_answer_for_a_video(captioned, workdir):
@@ -140,7 +151,7 @@ def test_few_shots(make):
     assert sorted(labels) == sorted(2 * list(range(8))) and len(work.videos("val")) == 16
     other = task.Task(make("xclip_fewshot_ucf101", data__shots=2, data__shots_seed=1))
     assert work.videos("train").videos != other.videos("train").videos
-    with pytest.raises(UserError, match="5"):
+    with pytest.raises(UserError, match=r"has 4 .* 5"):
         task.Task(make("xclip_fewshot_ucf101", data__shots=5)).videos("train")
 
 

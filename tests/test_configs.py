@@ -4,6 +4,7 @@ import glob
 import json
 import math
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -18,6 +19,8 @@ from vidjax.errors import UserError
 DEMO = "--config=configs/videomae_k400.py:demo"
 CONFIGS = sorted(glob.glob("configs/*.py"))
 FACTS = transforms.Preprocessing()
+RATES = {"lr", "min_lr", "lr_batch_size", "warmup_epochs", "warmup_steps", "schedule"}
+TRACED = set()  # objectives, with what else their steps are made of: tracing one takes seconds
 
 
 def with_list(config, tmp_path, monkeypatch):
@@ -49,16 +52,21 @@ def test_config_traces_its_step(
         pretrained.write_card(tmp_path, pretrained.Card(models.config_of(encoder), FACTS))
         config.init = str(tmp_path)
     work = task.Task(config)
+    assert work.evaluators(tmp_path)  # they exist, and the objective predicts what they need
+    batch, freeze = work.example_batch(16), config.optim.freeze
+    # Recipes that differ only in rates, and in what they are called, share a step.
+    cfg = {key: value for key, value in task.plain(config)["optim"].items() if key not in RATES}
+    key = work.objective, str((cfg, batch, config.ema_decay, work.mesh))
+    if key in TRACED:
+        return
     optimizer = optim.make_optimizer(config.optim, lambda step, factor=1.0: 1e-3 * factor)
     _, abstract = train.abstract_state(work, optimizer)
-    freeze, seed = config.optim.freeze, config.seed
-    step = train.make_train_step(work.objective, optimizer, freeze=freeze, seed=seed)
-    batch = work.example_batch(16)
+    step = train.make_train_step(work.objective, optimizer, freeze=freeze, seed=config.seed)
     state, figures = jax.eval_shape(step, abstract, batch)
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (abstract, state))
     assert shapes[0] == shapes[1]
     assert figures["loss"].shape == () and figures["loss"].dtype == jnp.float32
-    assert work.evaluators(tmp_path)  # they exist, and the objective predicts what they need
+    TRACED.add(key)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +213,11 @@ for index, arguments in enumerate(json.loads(sys.argv[1])):
     if os.fork() == 0:
         sys.argv = ["vidjax.train", *arguments]
         os.dup2(os.open(f"{sys.argv[0]}.{index}", os.O_WRONLY | os.O_CREAT), 2)
-        runpy.run_module("vidjax.train", run_name="__main__", alter_sys=True)
+        try:
+            runpy.run_module("vidjax.train", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            sys.stderr.flush()
+            os._exit(end.code)  # without half a second of tidying up
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
@@ -223,3 +235,52 @@ def test_command_line_answers_in_one_sentence(tmp_path):
         assert codes[index] == "2", (arguments, said)
         assert said.startswith("error: ") and message in said, (arguments, said)
         assert "Traceback" not in said and said.count("\n") == 1, (arguments, said)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "peak", "end", "batch", "frames"),
+    [
+        ("xclip_k400.py:B/32", 30, 8e-6, 8e-8, 256, 8),
+        ("xclip_k400.py:L/14@336,frames=16", 30, 8e-6, 8e-8, 256, 16),
+        ("xclip_k600.py", 30, 8e-6, 8e-8, 256, 8),
+        ("xclip_fewshot_ucf101.py:2", 50, 2e-6, 2e-8, 64, 32),
+        ("xclip_fewshot_hmdb51.py:16", 50, 2e-6, 2e-8, 64, 32),
+        ("xclip_zeroshot.py", 10, 8e-6, 8e-8, 256, 32),
+    ],
+)
+def test_published_xclip_recipes(name, epochs, peak, end, batch, frames):
+    config = configlib.load(f"configs/{name}")
+    cfg, data, side = config.optim, config.data, 336 if "336" in name else 224
+    assert (config.train_epochs, cfg.warmup_epochs) == (epochs, 5)
+    assert (cfg.lr, cfg.min_lr, cfg.lr_batch_size, cfg.schedule) == (peak, end, 0, "timm_cosine")
+    assert (cfg.b1, cfg.b2, cfg.eps, cfg.weight_decay) == (0.9, 0.98, 1e-8, 1e-3)
+    assert (data.batch_size, data.frames, data.sampling, data.min_frames) == (
+        batch,
+        frames,
+        "segment",
+        1,
+    )
+    assert (data.size, data.short_side, data.views_short_side) == (side, side * 256 // 224, side)
+    assert (data.resize, data.augment, data.flip) == ("mmcv_linear", "corner_crop", 0.5)
+    assert data.shots == (int(name.rpartition(":")[2]) if "fewshot" in name else 0)
+    assert config.objective.to_dict() == dict(
+        name="text_classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0,
+        color_jitter=0.8, grey=0.2, jitter_frames=True,
+    )  # fmt: skip
+    assert all(e.templates == ("{}",) and e.average == "softmax" for e in config.evals.values())
+    if "k400" in name or "k600" in name:
+        assert config.evals.test.views == (4, 3)
+
+    model = models.build(
+        "xclip", config.model.variant, head="video_text", eps=1e-5, pos_grid=(1, 2, 2)
+    )
+    paths = list(pretrained.param_specs(model))
+    frozen = {p for p in paths if any(re.fullmatch(f, p) for f in cfg.freeze)}
+    assert frozen == {p for p in paths if p.startswith(("text/", "text_proj/", "logit_scale"))}
+    ((pattern, factor),) = cfg.rates
+    fast = {p for p in paths if re.fullmatch(pattern, p)}
+    # The original's groups have these words in their names.
+    assert factor == 10.0 and fast == {
+        p for p in paths if p.startswith(("mit/", "prompts/")) or "message_" in p
+    }
+    assert fast == {p for p in paths if any(re.fullmatch(f, p) for f in config.init_missing)}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
 import vidjax
@@ -77,6 +78,37 @@ def test_bfloat16_is_the_computation_only(folder, params):
     assert logits.dtype == jnp.bfloat16
 
 
+def test_parameters_are_read_together(folder, params, model, monkeypatch):
+    stored, reads = pretrained.open_params(folder), []
+    read = pretrained.StoredParams.read
+
+    def counted(self, names):
+        reads.append(list(names))
+        return read(self, names)
+
+    monkeypatch.setattr(pretrained.StoredParams, "read", counted)
+    flat = {name: np.asarray(x) for name, x in flatten_dict(params, sep="/").items()}
+    assert_same(dict(stored), flat)
+    assert_same(dict(stored), flat)
+    assert reads == [list(flat)]
+    with pytest.raises(ValueError, match="read-only"):
+        stored["head/bias"][:] = 0
+    stored.read(["head/bias"])["head/bias"][:] = 0  # its own
+    np.testing.assert_array_equal(stored["head/bias"], flat["head/bias"])
+    # Few bytes at once; what is larger is read alone, and not kept.
+    limit = 4 * 24 * 16
+    monkeypatch.setattr(pretrained, "_AHEAD_BYTES", limit)
+    reads.clear()
+    stored = pretrained.open_params(folder)
+    for name in flat:
+        np.testing.assert_array_equal(stored[name], flat[name])
+        size = sum(array.nbytes for array in stored._ahead.values())
+        assert name in stored._ahead or flat[name].nbytes > limit or len(reads[-1]) == 1
+        assert size <= limit
+    assert [name for names in reads for name in names] == list(flat)
+    assert 3 < len(reads) < len(flat)
+
+
 def test_relative_paths_and_saving_twice(folder, params, card, monkeypatch):
     monkeypatch.chdir(folder.parent)
     other = jax.tree.map(lambda x: x + 1, params)
@@ -84,7 +116,11 @@ def test_relative_paths_and_saving_twice(folder, params, card, monkeypatch):
     assert_same(pretrained.load_params("m"), other)
 
 
-def test_parameters_written_by_a_mesh_are_read_on_one_device(tmp_path, params, card):
+def test_parameters_written_by_a_mesh_are_read_on_one_device(tmp_path, params, card, monkeypatch):
+    # As by default, unlike in the other tests: each device writes a slice of what all hold.
+    handler = ocp.type_handlers.get_type_handler(jax.Array)
+    assert handler._min_slice_bytes_for_replica_parallel == 2**20
+    monkeypatch.setattr(handler, "_min_slice_bytes_for_replica_parallel", None)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def shard(x):

@@ -223,6 +223,12 @@ def load(file_and_arg: str) -> ConfigDict:
     return module.get_config(arg or None).lock()
 
 
+def load_beside(file: str, name_and_arg: str) -> ConfigDict:
+    """The config of another file in the folder of `file`, not locked: a recipe that is like it."""
+    name, colon, arg = name_and_arg.partition(":")
+    return load(f"{pathlib.Path(file).with_name(name)}{colon}{arg}").unlock()
+
+
 def define_flag() -> None:
     """Defines --config and, through ml_collections, one --config.key flag per key."""
     config_flags.DEFINE_config_file(

@@ -72,7 +72,8 @@ def compare(
 ) -> dict[str, list[tuple[str, float]]]:
     """How well texts fit videos: their probabilities if one of them has to be right.
 
-    That is the softmax of cosines / temperature over the texts, from the clip that `predict` sees.
+    That is the softmax over the texts of the model's similarities (of X-CLIP, with texts as each
+    video bends them), or of cosines / temperature, from the clip that `predict` sees.
 
     Args:
         folder: a checkpoint of a video-text model.

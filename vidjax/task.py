@@ -140,7 +140,8 @@ class Task:
 
     def _check_vocabulary(self) -> None:
         found, known = self.tokenizer.vocab_size, self.model.vocab_size
-        name, kind = self.config.model.name, models.tokenizer_kind(self.config.model.name)
+        name = models.config_of(self.model)["name"]
+        kind = models.tokenizer_kind(name)
         if self.tokenizer.kind != kind:
             raise UserError(
                 f"{self.tokenizer.path} is a vocabulary of another kind ({self.tokenizer.kind}) "
@@ -184,8 +185,9 @@ class Task:
             )
         classes, num_classes, name = cfg.classes, self.config.model.num_classes, cfg.name
         training = split == "train" and not self.checkpoint
-        if split == "val" and (cfg.val_classes or name == "demo_unseen"):
-            classes, name = cfg.val_classes, "custom"  # the demo's stand beside its list
+        own_classes = self.dataset and self.dataset.own_classes
+        if split == "val" and (cfg.val_classes or own_classes):
+            classes, name = cfg.val_classes, "custom"
         elif self.card and cfg.name == "custom" and self.config.model.head == "classify":
             classes = classes or self.card.classes or ""
             num_classes = self.card.model.get("num_classes")
@@ -245,9 +247,14 @@ class Task:
 
     @property
     def notices(self) -> list[str]:
-        """What reading the lists found worth saying."""
-        return [text for split in ("train", "val") if self.has(split)
-                for text in self.videos(split).notices]  # fmt: skip
+        """What reading the lists found worth saying, and how a checkpoint's clips differ."""
+        found = [text for split in ("train", "val") if self.has(split)
+                 for text in self.videos(split).notices]  # fmt: skip
+        for key in ("frames", "size") if self.checkpoint else ():
+            there, here = getattr(self.card.preprocessing, key), self.config.data[key]
+            if there != here:
+                found.append(f"{self.checkpoint} was made for {key} {there}, not {here}")
+        return found
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -344,21 +351,38 @@ class Task:
 
         for entry in self.evals.values():
             check_views(self.preprocessing, entry.get("views", (1, 1))[1])
-        named = [e.get("split", "val") for e in self.evals.values() if e["name"] == "zero_shot"]
+        self._check_names()
         context = evaluators.Context(
             predict=self.objective.predict,
             batches=batches,
             num_videos=lambda split: len(self.videos(split)),
-            num_classes=getattr(self.model, "num_classes", 0),
+            num_classes=getattr(self.model, "num_classes", 0) or len(self._learned_names()),
             groups=getattr(self.model, "groups", ()),
             workdir=workdir,
             captions=lambda split: [video.captions for video in self.videos(split)],
             tokenize=self.tokenizer,
-            classes=self.videos(named[0]).classes if named else None,
+            classes=lambda split: self.videos(split).classes,
             put=functools.partial(sharding.put_batch, mesh=self.mesh),
             parts=sharding.batch_parts(self.mesh),
         )
         return evaluators.build(self.evals, context)
+
+    def _learned_names(self) -> tuple[str, ...]:
+        """Names of the classes that a model trained by names has learned."""
+        if not self.by_name:
+            return ()
+        return (self.card.classes if self.card else self.classes) or ()
+
+    def _check_names(self) -> None:
+        for key, entry in self.evals.items():
+            split = entry.get("split", "val")
+            if not self.by_name or entry["name"] == "zero_shot":
+                continue
+            if self.videos(split).classes != self._learned_names():
+                raise UserError(
+                    f"config.evals.{key} ({entry['name']}) compares videos with the classes of "
+                    f"training, but {split} has others; use zero_shot, which takes any"
+                )
 
     def describe_evaluation(self) -> list[str]:
         """One line per evaluator: what is measured, how, on how many videos."""
@@ -366,6 +390,7 @@ class Task:
         lines = []
         for key, entry in self.config.evals.to_dict().items():
             views = entry.get("views", (1, 1))
+            short_side = (views[1] > 1 and pre.views_short_side) or pre.short_side
             every = entry.get("every", 0)
             split = entry.get("split", "val")
             if not self.has(split):
@@ -374,7 +399,7 @@ class Task:
             lines.append(
                 f"{key}: {entry['name']} on {split}, {pre.frames} frames "
                 f"{pre.sampling} stride {pre.stride}, {views[0]}x{views[1]} views, "
-                + (f"short side {pre.short_side}, " if pre.fit == "crop" else f"{pre.fit} ")
+                + (f"short side {short_side}, " if pre.fit == "crop" else f"{pre.fit} ")
                 + f"to {pre.size} ({pre.resize}), "
                 + (f"every {every} steps" if every else "at the end")
             )
@@ -452,14 +477,16 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 
 def with_views(preprocessing: Preprocessing, evals: dict[str, Any]) -> Preprocessing:
-    """Preprocessing with the views of the first classification evaluator, for the card."""
-    for entry in evals.values():
-        if entry["name"] == "classification":
-            views = entry.get("views", (1, 1))
-            return dataclasses.replace(
-                preprocessing,
-                temporal_views=views[0],
-                spatial_views=views[1],
-                view_average=entry.get("average", "softmax"),
-            )
-    return preprocessing
+    """Preprocessing with the views of the classification with most of them, for the card."""
+    default = {"classification": "softmax", "zero_shot": "logits"}  # as the evaluators have it
+    found = [entry for entry in evals.values() if entry["name"] in default]
+    if not found:
+        return preprocessing
+    entry = max(found, key=lambda entry: np.prod(entry.get("views", (1, 1))))
+    views = entry.get("views", (1, 1))
+    return dataclasses.replace(
+        preprocessing,
+        temporal_views=views[0],
+        spatial_views=views[1],
+        view_average=entry.get("average", default[entry["name"]]),
+    )

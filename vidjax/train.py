@@ -12,6 +12,7 @@ import json
 import math
 import pathlib
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import flax.struct
@@ -185,14 +186,22 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     say(f"start: parameters of {config.init}, step and optimizer new")
     for note in notes:
         say(f"  {note}")
-    say(f"  fresh here: {_groups(fresh)}; not used: {_groups(left)}")
+    every = checkpoint.flatten(abstract.params)
+    say(f"  fresh here: {_groups(fresh, every)}; not used: {_groups(left, loaded)}")
     return state.replace(
         params=params, ema_params=jax.tree.map(jnp.copy, params) if config.ema_decay else {}
     )
 
 
-def _groups(paths: list[str]) -> str:
-    return ", ".join(sorted({"/".join(p.split("/")[:2]) for p in paths})) or "nothing"
+def _groups(paths: list[str], of: Iterable[str]) -> str:
+    """Names for `paths` among all of `of`: of two words, or of three where others share these."""
+
+    def start(path: str, words: int) -> str:
+        return "/".join(path.split("/")[:words])
+
+    others = {start(path, 2) for path in set(of) - set(paths)}
+    names = {start(path, 3 if start(path, 2) in others else 2) for path in paths}
+    return ", ".join(sorted(names)) or "nothing"
 
 
 def estimate(work: task.Task, step_fn, abstract: TrainState) -> dict[str, float]:

@@ -66,10 +66,12 @@ def test_random_segments_draws_one_frame_from_each():
     assert len({tuple(row) for row in offsets}) > DRAWS // 2  # drawn for each segment anew
 
 
-def test_random_segments_of_short_videos_repeat_the_last_frame():
+def test_random_segments_of_short_videos_are_spread():
     rng = np.random.default_rng(0)
     assert sampling.random_segments(16, 16, rng).tolist() == list(range(16))
-    assert sampling.random_segments(3, 5, rng).tolist() == [0, 1, 2, 2, 2]
+    assert sampling.random_segments(3, 5, rng).tolist() == [0, 1, 1, 2, 2]
+    # mmaction2's SampleFrames(clip_len=1, num_clips=8) has a last 0 here.
+    assert sampling.random_segments(7, 8, rng).tolist() == [0, 1, 2, 3, 4, 4, 5, 6]
 
 
 def test_random_dense_cycle_starts_wherever_the_last_frame_still_fits():

@@ -82,6 +82,8 @@ def test_ranks_count_from_one():
 
 # A toy: a "video" is a vector that `put` carries as its pixels; a text is the number of a vector.
 class Toy:
+    text_length = 1.0
+
     def __init__(self, vectors, texts, *, views=1, bad=(), batch=8, mesh=None, noise=0.0):
         self.vectors, self.texts, self.views, self.bad = vectors, texts, views, bad
         self.batch, self.mesh, self.noise, self.asked = batch, mesh, noise, []
@@ -117,7 +119,7 @@ class Toy:
         def text_embedding(params, batch):
             assert batch["text_mask"].dtype == bool
             x = params["texts"][batch["text"][:, 0]]
-            return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+            return self.text_length * x / jnp.linalg.norm(x, axis=1, keepdims=True)
 
         def video_embedding(params, batch):
             x = batch["video"] * params["scale"]
@@ -145,8 +147,9 @@ class Toy:
 
     def run(self, tmp_path, entry=None, **fields):
         entry = entry or {"name": "retrieval", "views": (self.views, 1)}
-        context = self.context(tmp_path)
-        context = dataclasses.replace(context, **fields)
+        if "classes" in fields:
+            fields["classes"] = lambda split, names=fields["classes"]: names
+        context = dataclasses.replace(self.context(tmp_path), **fields)
         params = {"texts": jnp.asarray(self.texts), "scale": jnp.float32(1.0)}
         return evaluators.build({"x": entry}, context)["x"][0].run(params, 0)
 
@@ -246,11 +249,15 @@ def test_templates_are_an_ensemble_of_unit_vectors(tmp_path):
         np.array([[int(t[2]) + 3 * t.startswith("b")] for t in asked]),
         np.ones((len(asked), 1), bool),
     )
-    context = dataclasses.replace(toy.context(tmp_path), classes=NAMES)
+    toy.text_length = 3.0  # as X-CLIP's, which are of no certain length
+    context = dataclasses.replace(toy.context(tmp_path), classes=lambda split: NAMES)
     entry = ZERO_SHOT | {"templates": ("a {}", "b {}")}
     evaluator = evaluators.build({"x": entry}, context)["x"][0]
     found = evaluator.class_embeddings({"texts": jnp.asarray(texts)})
-    np.testing.assert_allclose(found, unit(unit(texts[:3]) + unit(texts[3:])), atol=1e-6)
+    np.testing.assert_allclose(found, 3 * unit(unit(texts[:3]) + unit(texts[3:])), atol=1e-5)
+    one = evaluators.build({"x": ZERO_SHOT | {"templates": ("a {}",)}}, context)["x"][0]
+    found = one.class_embeddings({"texts": jnp.asarray(texts)})
+    np.testing.assert_allclose(found, 3 * unit(texts[:3]), atol=1e-5)
 
 
 @pytest.mark.parametrize(

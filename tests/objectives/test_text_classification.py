@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +6,7 @@ from flax import linen as nn
 
 from vidjax import models, objectives
 from vidjax.data import augment
+from vidjax.errors import UserError
 
 RNG = np.random.default_rng(0)
 MEAN, STD = (0.4, 0.4, 0.4), (0.2, 0.3, 0.2)
@@ -73,11 +72,15 @@ def test_mixed_clips_have_mixed_targets(params):
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
 
 
-def test_colours_of_each_frame(params):
-    keep = dataclasses.replace(build(color_jitter=1.0), jitter_frames=False)
-    draws = [jax.jit(lambda p, o=o: o.loss(p, BATCH, rng=jax.random.key(0))[0])(params)
-             for o in (build(), keep, dataclasses.replace(keep, jitter_frames=True))]  # fmt: skip
-    assert len({float(x) for x in draws}) == 3
+@pytest.mark.parametrize("of_frames", [True, False])
+def test_whose_colours_change(params, of_frames):
+    objective, rng = build(color_jitter=0.7, grey=0.3, jitter_frames=of_frames), jax.random.key(0)
+    jitter = augment.frame_jitter if of_frames else augment.color_jitter
+    video = jitter(jax.random.split(rng, 4)[0], jnp.asarray(BATCH["video"]), 0.7, 0.3)
+    logits = jax.jit(logits_of)(params, augment.normalise(video, MEAN, STD))
+    expected = cross_entropy(np.asarray(logits), np.eye(3)[BATCH["label"]]).mean()
+    found = jax.jit(lambda p: objective.loss(p, BATCH, rng=rng)[0])(params)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_it_predicts_what_a_comparison_does(params, logits):
@@ -89,20 +92,41 @@ def test_it_predicts_what_a_comparison_does(params, logits):
     np.testing.assert_allclose(jax.jit(predict["logits"])(params, BATCH), logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_contrastive_loss_sees_what_videos_do_to_texts(params, parts):
-    ids = np.array([[18, 3, 19], [18, 5, 19], [18, 6, 19], [18, 7, 19]])
-    batch = BATCH | {"text": ids, "text_mask": np.ones_like(ids, bool)}
-    objective = objectives.build("contrastive", MODEL, MEAN, STD, parts=parts)
-    loss = jax.jit(jax.value_and_grad(lambda p: objective.loss(p, batch, rng=jax.random.key(0))[0]))
-    found, gradient = loss(params)
+PAIRS = np.array([[18, 3, 19], [18, 5, 19], [18, 6, 19], [18, 7, 19]])
+
+
+@pytest.fixture(scope="module")
+def return_loss(params):
+    """That of transformers' XCLIPModel, and its gradient."""
     video = augment.normalise(BATCH["video"], MEAN, STD)
 
-    def expected(params):  # transformers' XCLIPModel with return_loss
-        logits = MODEL.apply({"params": params}, video, ids)
+    def loss(params):
+        logits = MODEL.apply({"params": params}, video, PAIRS)
         both = [jax.nn.log_softmax(logits, axis) for axis in (0, 1)]
         return -sum(jnp.diagonal(x).mean() for x in both) / 2
 
-    value, there = jax.jit(jax.value_and_grad(expected))(params)
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+def test_what_only_training_does(params):
+    batch = BATCH | {"text": np.array(TEXT[:1] * 4), "text_mask": np.ones((4, 3), bool)}
+    model = MODEL.clone(drop_path=0.5, depth=2)
+    two = nn.meta.unbox(
+        jax.jit(model.init)(jax.random.key(0), *(np.zeros((1, 2, 8, 8, 3)), np.zeros((1, 3), int)))
+    )
+    objective = objectives.build("contrastive", model, MEAN, STD)
+    loss = jax.jit(lambda seed: objective.loss(two["params"], batch, rng=jax.random.key(seed))[0])
+    assert len({float(loss(seed)) for seed in range(4)}) > 1
+    with pytest.raises(UserError, match="drop_tokens to 0"):
+        objectives.build("contrastive", MODEL, MEAN, STD, drop_tokens=0.5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_contrastive_loss_sees_what_videos_do_to_texts(params, return_loss, parts):
+    batch = BATCH | {"text": PAIRS, "text_mask": np.ones_like(PAIRS, bool)}
+    objective = objectives.build("contrastive", MODEL, MEAN, STD, parts=parts)
+    loss = jax.jit(jax.value_and_grad(lambda p: objective.loss(p, batch, rng=jax.random.key(0))[0]))
+    found, gradient = loss(params)
+    value, there = return_loss
     np.testing.assert_allclose(found, value, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), gradient, there)

@@ -170,6 +170,8 @@ def test_float32(form, inputs, record_property, request):
 
 def test_float64(form, inputs, record_property, request, monkeypatch):
     head, reference, folder = form
+    if "base" in request.node.name:
+        pytest.skip("what it shows, small models show as well")
     # Its softmax is in float32, whatever the dtype, and its table is rounded to it.
     softmax = torch.nn.functional.softmax
     monkeypatch.setattr(

@@ -235,6 +235,8 @@ def exact(monkeypatch):
 
 def test_float64(form, inputs, record_property, request, exact):
     head, reference, folder = form
+    if "base" in request.node.name:
+        pytest.skip("what it shows, small models show as well")
     theirs = run_reference(head, reference, inputs, torch.float64)
     found = errors(run_ours(head, folder, inputs, "float64"), theirs)
     record_property("errors", found)

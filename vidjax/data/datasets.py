@@ -96,14 +96,15 @@ class Dataset:
 
     flip is False where mirroring a video changes its class ("pushing something from left to
     right"). groups are names and sizes of several labels that each video has at once, in the order
-    of a model's outputs; num_classes is then their sum, and 0 where videos have captions only
-    or each list has classes of its own.
+    of a model's outputs; num_classes is then their sum, and 0 where videos have captions only, or
+    own_classes: each list has other classes.
     """
 
     name: str
     num_classes: int
     flip: bool = True
     groups: tuple[tuple[str, int], ...] = ()
+    own_classes: bool = False
 
 
 DATASETS = {
@@ -123,7 +124,7 @@ DATASETS = {
         Dataset("vatex", 0),
         Dataset("activitynet", 0),
         Dataset("demo_captions", 8, flip=False),
-        Dataset("demo_unseen", 0, flip=False),
+        Dataset("demo_unseen", 0, flip=False, own_classes=True),
     )
 }
 _GROUPED = {dataset.name: dataset.groups for dataset in DATASETS.values() if dataset.groups}
@@ -636,14 +637,15 @@ def _hmdb51(path: str, split: str) -> tuple[list[_Row], tuple[str, ...], list[st
     rows, classes = [], []
     for file in files:
         name = re.sub(r"_test_split\d\.txt$", "", os.path.basename(file))
-        classes.append(name)
+        label = name.replace("_", " ")  # the words that models of texts are asked for
+        classes.append(label)
         for number, line in _lines(file):
             video, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2"):
                 raise _bad_line(file, f"line {number}", line, "`video.avi 0|1|2`")
             if use == wanted:
                 where = f"({os.path.basename(file)} line {number})"
-                rows.append(_Row(where, os.path.join(name, video.strip()), name))
+                rows.append(_Row(where, os.path.join(name, video.strip()), label))
     return rows, tuple(classes), notices
 
 

@@ -120,12 +120,13 @@ def random_segments(num_frames: int, frames: int, rng: np.random.Generator) -> n
     """One random frame from each of `frames` segments of num_frames // frames frames (TSN).
 
     VideoMAE ssv2.py, SSVideoClsDataset in train mode. A video of fewer than `frames` frames gives
-    all of them and repeats the last one; the reference repeats the first one `frames` times, and
-    X-CLIP's (SampleFrames) each frame, evenly.
+    all of them, spread evenly, as mmaction2's SampleFrames does for X-CLIP, but for its jump back
+    to the first frame at the end; VideoMAE repeats the first one `frames` times.
     """
     length = num_frames // frames
     if length == 0:
-        return np.minimum(np.arange(frames), num_frames - 1)
+        spread = np.around(np.arange(frames) * num_frames / frames).astype(np.int64)
+        return np.minimum(spread, num_frames - 1)
     return np.arange(frames) * length + rng.integers(0, length, frames)
 
 

@@ -38,7 +38,8 @@ class Context:
         captions: split -> captions of each video; None when the data has none.
         tokenize: texts -> token ids int32 [K, L] and mask bool [K, L], True at real tokens; None
             when the model reads no text.
-        classes: names of the classes of the evaluated list in label order, where they are known.
+        classes: split -> names of the classes of its list in label order, None where they are not
+            known.
         put: places this host's rows of a batch on the mesh.
         parts: that a batch is split into on the mesh; must divide its rows.
     """
@@ -51,7 +52,7 @@ class Context:
     groups: tuple[tuple[str, int], ...] = ()
     captions: Callable[[str], Sequence[tuple[str, ...]]] | None = None
     tokenize: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]] | None = None
-    classes: tuple[str, ...] | None = None
+    classes: Callable[[str], tuple[str, ...] | None] = lambda split: None
     put: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]] = jax.device_put
     parts: int = 1
 

@@ -15,6 +15,8 @@ from vidjax.evaluators import Context
 class Retrieval:
     """R@1, R@5, R@10, median and mean rank by cosine, in both directions.
 
+    Of X-CLIP that is the cosine with texts that no video has bent, not the model's similarity.
+
     Text to video (t2v) asks once for each caption; video to text (v2t) once for each video, whose
     rank is that of its best caption. Ranks count from 1. Recall depends on the number of videos
     and captions, which are figures, too. Videos that cannot be read are neither asked for nor

@@ -16,7 +16,7 @@ class ZeroShot(Classification):
 
     A class is the mean of its unit embeddings in all templates (Radford et al. 2021,
     arXiv:2103.00020, section 3.1.4), of their mean length, which is 1 but for X-CLIP, whose texts
-    see the video at the length they have. Names are Context.classes.
+    see the video at the length they have. Names are those of Context.classes.
 
     Attributes:
         average: over views; by default of the similarities, "softmax" of their probabilities.
@@ -35,15 +35,20 @@ class ZeroShot(Classification):
                 f"templates must be a tuple of sentences with {{}} in the place of the class's "
                 f"name, such as ('a video of {{}}.',), not {templates!r}"
             )
-        if not self.context.classes:
+        if not self.names:
             raise UserError(
                 "zero_shot needs the names of the classes: set config.data.classes to a text file "
                 "with one name a line, or put it as classes.txt beside the list"
             )
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes."""
+        return self.context.classes(self.split) or ()
+
+    @property
     def sizes(self) -> list[int]:
-        return [len(self.context.classes)]
+        return [len(self.names)]
 
     def scorer(self, params) -> Callable:
         classes = self.class_embeddings(params)
@@ -51,12 +56,11 @@ class ZeroShot(Classification):
 
     def class_embeddings(self, params) -> np.ndarray:
         """What similarities are taken with, float32 [C, D]."""
-        names = self.context.classes
-        texts = [t.replace("{}", name) for t in self.templates for name in names]
+        texts = [t.replace("{}", name) for t in self.templates for name in self.names]
         embeddings = self.context.embed_texts(params, texts)
         if len(self.templates) == 1:
             return embeddings
-        embeddings = embeddings.reshape(len(self.templates), len(names), -1)
+        embeddings = embeddings.reshape(len(self.templates), len(self.names), -1)
         length = np.linalg.norm(embeddings, axis=2, keepdims=True)
         mean = (embeddings / length).mean(0)
         return mean / np.linalg.norm(mean, axis=1, keepdims=True) * length.mean(0)

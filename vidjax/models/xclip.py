@@ -14,8 +14,8 @@ along one frame's tokens, one video's messages, or a video's patches; never over
 Clips of another size get the patches' positions resampled, bicubic as in transformers'
 `interpolate_pos_encoding`, and those of another length the frames' positions, linear, which no
 reference does.
-Initial values are the original's: of CLIP's parts those of CLIP's code, of the parts that X-CLIP
-adds those of its own.
+Initial values of the parts that X-CLIP adds are the original's. CLIP's own parts, which it never
+trains from nothing, begin with usual widths that are not CLIP's.
 Recorded on request, by `model.apply(..., mutable=["hidden_states", "attention"])`: `hidden_states`
 encoder/embeddings [B, T, N + 1, D] and encoder/blocks/output [L, B, T, N + 1, D],
 mit/blocks/output [L, B, T, E], prompts/blocks/output [L, B, K, E], and of texts of J tokens
@@ -573,20 +573,20 @@ class ImageText(SharedFields, TwoTowers, kw_only=True):
 
         Cosines times the learned scale, or divided by `temperature` if given.
         """
-        videos, texts = self.video_features(video), self.text_features(text, mask)
+        videos, texts = self.video_features(video, train=train), self.text_features(text, mask)
         return self.compare(videos, texts, temperature=temperature)
 
-    def encode_frames(self, video: Array, *, normalise: bool = True) -> Array:
+    def encode_frames(self, video: Array, *, normalise: bool = True, train: bool = False) -> Array:
         """CLIP's vector of each frame of video [B, T, H, W, 3]: [B, T, E]."""
-        x = self.video_proj(self.encoder(video)[1])
+        x = self.video_proj(self.encoder(video, train=train)[1])
         return unit(x, 0.0) if normalise else x
 
-    def encode_video(self, video: Array, *, normalise: bool = True) -> Array:
+    def encode_video(self, video: Array, *, normalise: bool = True, train: bool = False) -> Array:
         """The mean of the frames' unit vectors, [B, E], of length 1 again if `normalise`.
 
         So of a video of one frame it is CLIP's vector of that image.
         """
-        x = self.encode_frames(video).mean(1)
+        x = self.encode_frames(video, train=train).mean(1)
         return unit(x, 0.0) if normalise else x
 
     def embed(self, video: Array, *, train: bool = False) -> Array:

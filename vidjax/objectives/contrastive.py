@@ -8,6 +8,7 @@ Shapes: B clips, each with one text; the batch is the global one, whatever devic
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -107,6 +108,12 @@ class Contrastive:
                 f"config.objective.loss_kind must be one of {', '.join(LOSSES)}, "
                 f"not {self.loss_kind!r}"
             )
+        encode = inspect.signature(type(self.model).encode_video)
+        if self.drop_tokens and "keep" not in encode.parameters:
+            raise UserError(
+                f"this model cannot leave out patches; set config.objective.drop_tokens to 0, not "
+                f"{self.drop_tokens}"
+            )
 
     def init(self, rng, batch):
         video = augment.normalise(batch["video"], self.mean, self.std)
@@ -118,6 +125,8 @@ class Contrastive:
         if self.drop_tokens:
             _, h, w = self.model.token_grid(video.shape[1:4])
             options["keep"], _ = augment.tube_mask(rng, len(video), (1, h, w), self.drop_tokens)
+        if getattr(self.model, "drop_path", 0.0):
+            options |= {"train": True, "rngs": {"dropout": rng}}
         apply = self._apply(params)
         loss, accuracy = pairwise_loss(
             functools.partial(self._compare, params),

@@ -21,8 +21,9 @@ Array = jax.Array
 class TextClassification(Classification):
     """Cross-entropy of a clip's similarities with the names of the classes.
 
-    The text tower is applied in every step, whether it is frozen or not: a hundredth of the work of
-    a batch, and nothing can be out of date when names change.
+    The text tower is applied in every step, whether it is frozen or not, so that nothing can be out
+    of date when names change. By count of operations that is about 1% of a step of B/32 on 256
+    videos of 8 frames with 400 classes, and as much again for every further part of grad_accum.
 
     Attributes:
         model: of video and text, such as X-CLIP with head "video_text".
