@@ -64,10 +64,10 @@ def get_config(arg=None):
         config.model.update(
             embed_dim=64, text_width=64, text_num_heads=4, mit_num_heads=4, prompt_num_heads=4
         )
-        # There is no CLIP to start from: all is learned. Positions start near 0, and without them
-        # no motion shows, so they learn fast.
+        # There is no CLIP to start from, so only the text tower stays as it is. Positions start
+        # near 0, and without them no motion shows, so they learn fast.
         config.optim.update(
-            freeze=(), rates=(("mit/pos_embed", 20.0), ("encoder/pos_embed", 10.0)),
+            freeze=("text/.*",), rates=(("mit/pos_embed", 20.0), ("encoder/pos_embed", 10.0)),
             clip_norm=1.0, warmup_epochs=4.0,
         )  # fmt: skip
     return config

@@ -11,18 +11,19 @@ import tempfile
 # several times as fast unoptimised, in one piece and without MLIR; the parity tier compiles as
 # users do. XLA ends the process at a flag it does not know, so other versions go without the last
 # two.
-_FLAGS = ["--xla_force_host_platform_device_count=8"]
-if "parity" not in sys.argv:
-    _FLAGS.append("--xla_backend_optimization_level=0")
-    if importlib.metadata.version("jaxlib").startswith("0.10."):
-        _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-        _FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
+if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the flags of the process that started it
+    _FLAGS = ["--xla_force_host_platform_device_count=8"]
+    if "parity" not in sys.argv:
+        _FLAGS.append("--xla_backend_optimization_level=0")
+        if importlib.metadata.version("jaxlib").startswith("0.10."):
+            _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+            _FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import numpy as np
+import pytest
 
 jax.config.update("jax_default_matmul_precision", "highest")
 # Compiling is most of the suite's time; the cache lies outside the repository.
@@ -46,7 +47,7 @@ def pytest_collection_finish(session):
 
 def pytest_collection_modifyitems(items):
     """Whole runs come first: their tests share programs, and short tests fill the end."""
-    first = ("test_train.py", "test_video_text.py")
+    first = ("test_train.py", "test_video_text.py", "test_class_names.py")
     items.sort(key=lambda item: item.path.name not in first)
 
 
@@ -58,11 +59,11 @@ def _same_numbers_in_any_order(request):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _old_objects_are_no_garbage():
+def _old_objects_are_no_garbage(request):
     """What JAX keeps of traced programs grows to millions of objects, which every collection (the
     converter asks for some) would go through again."""
     yield
-    if "parity" not in sys.argv:  # its models are gigabytes
+    if request.config.getoption("markexpr") != "parity":  # its models are gigabytes
         gc.collect()
         gc.freeze()
 

@@ -294,6 +294,12 @@ def test_back_through_the_originals_format(form, request):
     command(f"--from={folder}/vidjax", f"--to={folder}/pth", "--format=original")
     (folder / "hf/model.safetensors").unlink()  # the disk is small
     command(f"--from={folder}/pth/checkpoint.pth", f"--to={folder}/other")
+    ours, there = (pretrained.open_params(folder / name) for name in ("vidjax", "other"))
+    assert set(ours) == set(there)
+    for name in ours:
+        assert ours[name].tobytes() == there[name].tobytes(), name
+    if "base-patch16" in request.node.name:
+        return  # its config.json says nothing that base-patch32's does not
     command(f"--from={folder}/other", f"--to={folder}/hf2", "--format=hf")
     again = type(reference).from_pretrained(folder / "hf2").state_dict()
     for name, tensor in reference.float().state_dict().items():
