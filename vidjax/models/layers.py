@@ -80,6 +80,19 @@ def fields_of(module: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
     return {name: getattr(module, name) for name in field_specs(kind)}
 
 
+def check_frame_patches(model: nn.Module) -> None:
+    """Raises UserError unless `pos_grid` and `patch_size` are (frames, rows, columns), and patches
+    of one frame each."""
+    for name in ("pos_grid", "patch_size"):
+        value = getattr(model, name)
+        if len(value) != 3 or min(value) < 1:
+            raise UserError(
+                f"model field {name} is {value}; give (frames, rows, columns), each at least 1"
+            )
+    if model.patch_size[0] != 1:
+        raise UserError(f"this model's patches are of one frame each, not {model.patch_size}")
+
+
 def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 

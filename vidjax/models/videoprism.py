@@ -33,7 +33,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vidjax.errors import UserError
 from vidjax.models import positions
 from vidjax.models.layers import (
     Array,
@@ -43,6 +42,7 @@ from vidjax.models.layers import (
     Linear,
     PatchEmbed,
     attend,
+    check_frame_patches,
     fields_of,
     grid_of,
     record,
@@ -93,14 +93,7 @@ class EncoderFields(nn.Module, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("pos_grid", "patch_size"):
-            value = getattr(self, name)
-            if len(value) != 3 or min(value) < 1:
-                raise UserError(
-                    f"model field {name} is {value}; give (frames, rows, columns), each at least 1"
-                )
-        if self.patch_size[0] != 1:
-            raise UserError(f"VideoPrism's patches are of one frame each, not {self.patch_size}")
+        check_frame_patches(self)
 
     def token_grid(self, clip: tuple[int, int, int]) -> tuple[int, int, int]:
         """Tokens (t, h, w) of a clip of (T, H, W) pixels."""

@@ -31,7 +31,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vidjax.errors import UserError
 from vidjax.models import positions
 from vidjax.models.layers import (
     Array,
@@ -42,6 +41,7 @@ from vidjax.models.layers import (
     Mlp,
     PatchEmbed,
     at_least_float32,
+    check_frame_patches,
     drop_path,
     fields_of,
     finish_block,
@@ -99,14 +99,7 @@ class EncoderFields(nn.Module, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("pos_grid", "patch_size"):
-            value = getattr(self, name)
-            if len(value) != 3 or min(value) < 1:
-                raise UserError(
-                    f"model field {name} is {value}; give (frames, rows, columns), each at least 1"
-                )
-        if self.patch_size[0] != 1:
-            raise UserError(f"X-CLIP's patches are of one frame each, not {self.patch_size}")
+        check_frame_patches(self)
 
     def token_grid(self, clip: tuple[int, int, int]) -> tuple[int, int, int]:
         """Patches (t, h, w) of a clip of (T, H, W) pixels."""
@@ -424,6 +417,26 @@ class SharedFields(EncoderFields, TextFields, kw_only=True):
         init = nn.initializers.constant(self.logit_scale)
         self.learned_logit_scale = self.param("logit_scale", init, (), jnp.float32)
 
+    def __call__(
+        self,
+        video: Array,
+        text: Array,
+        mask: Array | None = None,
+        *,
+        temperature: float | None = None,
+        train: bool = False,
+    ) -> Array:
+        """Similarities [B, K] of videos [B, T, H, W, 3], normalised, and texts [K, L].
+
+        Cosines times the learned scale, or divided by `temperature` if given.
+        """
+        videos, texts = self.video_features(video, train=train), self.text_features(text, mask)
+        return self.compare(videos, texts, temperature=temperature)
+
+    def embed(self, video: Array, *, train: bool = False) -> Array:
+        """Unit vectors [B, E] of video [B, T, H, W, 3]: `encode_video`."""
+        return self.encode_video(video)
+
     def text_vectors(self, text: Array, mask: Array | None) -> Array:
         """Texts [K, L] in the shared width, [K, E], of any length."""
         return self.text_proj(self.text.pool(text, mask))
@@ -475,22 +488,6 @@ class VideoText(SharedFields, kw_only=True):
             **numerics,
         )
 
-    def __call__(
-        self,
-        video: Array,
-        text: Array,
-        mask: Array | None = None,
-        *,
-        temperature: float | None = None,
-        train: bool = False,
-    ) -> Array:
-        """Similarities [B, K] of videos [B, T, H, W, 3], normalised, and texts [K, L].
-
-        Cosines times the learned scale, or divided by `temperature` if given.
-        """
-        videos, texts = self.video_features(video, train=train), self.text_features(text, mask)
-        return self.compare(videos, texts, temperature=temperature)
-
     def video_features(self, video: Array, *, train: bool = False) -> tuple[Array, Array]:
         """What comparisons need of video [B, T, H, W, 3]: vectors [B, E] and contexts [B, N, E].
 
@@ -528,10 +525,6 @@ class VideoText(SharedFields, kw_only=True):
         vectors, _ = self.video_features(video)
         return unit(vectors, 0.0) if normalise else vectors
 
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """The same, of length 1."""
-        return self.encode_video(video)
-
     def encode_text(
         self,
         text: Array,
@@ -560,22 +553,6 @@ class ImageText(SharedFields, TwoTowers, kw_only=True):
         self.encoder = ImageEncoder(**fields_of(self, EncoderFields))
         self.make_shared()
 
-    def __call__(
-        self,
-        video: Array,
-        text: Array,
-        mask: Array | None = None,
-        *,
-        temperature: float | None = None,
-        train: bool = False,
-    ) -> Array:
-        """Similarities [B, K] of videos [B, T, H, W, 3], normalised, and texts [K, L].
-
-        Cosines times the learned scale, or divided by `temperature` if given.
-        """
-        videos, texts = self.video_features(video, train=train), self.text_features(text, mask)
-        return self.compare(videos, texts, temperature=temperature)
-
     def encode_frames(self, video: Array, *, normalise: bool = True, train: bool = False) -> Array:
         """CLIP's vector of each frame of video [B, T, H, W, 3]: [B, T, E]."""
         x = self.video_proj(self.encoder(video, train=train)[1])
@@ -588,10 +565,6 @@ class ImageText(SharedFields, TwoTowers, kw_only=True):
         """
         x = self.encode_frames(video, train=train).mean(1)
         return unit(x, 0.0) if normalise else x
-
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """The same, of length 1."""
-        return self.encode_video(video)
 
     def encode_text(
         self, text: Array, mask: Array | None = None, *, normalise: bool = True
