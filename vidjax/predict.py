@@ -42,7 +42,7 @@ def predict(
     loaded = pretrained.load_model(folder)
     if not loaded.card.model.get("num_classes"):
         advice = "fine-tune it, or use a fine-tuned checkpoint"
-        if hasattr(loaded.model, "compare"):
+        if hasattr(loaded.model, "similarity"):
             advice = "say which texts to choose from by --prompt"
         raise UserError(
             f"checkpoint {folder} has no class scores (its head is "
@@ -93,7 +93,7 @@ def compare(
     if not prompts:
         raise UserError("give at least one text to compare with: --prompt=TEXT")
     loaded = pretrained.load_model(folder)
-    if not hasattr(loaded.model, "compare"):
+    if not hasattr(loaded.model, "similarity"):
         raise UserError(
             f"checkpoint {folder} compares no videos with texts (its head is "
             f"{loaded.card.model['head']!r}), which --prompt is for; use one with head 'video_text'"
@@ -106,7 +106,7 @@ def compare(
     out = {}
     for path in videos:
         features = apply(params, loaded.preprocess(path), method="video_features")
-        (scores,) = apply(params, features, texts, temperature=temperature, method="compare")
+        (scores,) = apply(params, features, texts, temperature=temperature, method="similarity")
         probabilities = np.asarray(jax.nn.softmax(scores))
         out[path] = [(prompts[i], float(probabilities[i])) for i in np.argsort(-probabilities)]
     return out

@@ -113,7 +113,7 @@ def apply(model, params, video, ids, text_only):
             "video_features": vectors,
             "text_features": texts,
             "video_specific_prompts": model.video_prompts(texts, context),
-            "logits": model.compare((vectors, context), texts),
+            "logits": model.similarity((vectors, context), texts),
         }
 
     return model.apply({"params": params}, method=method)

@@ -272,7 +272,7 @@ def test_loss(form, request):
     apply = functools.partial(loaded.model.apply, {"params": loaded.params})
     videos = apply(inputs["video"], method="video_features")
     words = apply(inputs["text"], inputs["mask"], method="text_features")
-    compare = functools.partial(apply, method="compare")
+    compare = functools.partial(apply, method="similarity")
     ours = [
         float(contrastive.pairwise_loss(compare, videos, words, kind="softmax", parts=parts)[0])
         for parts in (1, 3)

@@ -197,7 +197,7 @@ class TwoTowers(nn.Module):
         """What comparisons need of texts: their unit vectors [K, D]."""
         return self.encode_text(text, mask)
 
-    def compare(self, videos: Array, texts: Array, *, temperature: float | None = None) -> Array:
+    def similarity(self, videos: Array, texts: Array, *, temperature: float | None = None) -> Array:
         """Similarities [B, K] of videos [B, D] and texts [K, D].
 
         Cosines as `calibration` scales and shifts them, or divided by `temperature` if given.

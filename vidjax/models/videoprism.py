@@ -437,7 +437,7 @@ class VideoText(Video, TextFields, TwoTowers, kw_only=True):
         (0.01 in the original's example, which then takes a softmax over the texts).
         """
         videos = self.video_features(video, frame_padding=frame_padding)
-        return self.compare(videos, self.text_features(text, mask), temperature=temperature)
+        return self.similarity(videos, self.text_features(text, mask), temperature=temperature)
 
     def calibration(self) -> tuple[Array | float, Array | float]:
         """What cosines are multiplied by, and what is added: learned, or 1 and 0."""

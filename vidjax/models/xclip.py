@@ -431,7 +431,7 @@ class SharedFields(EncoderFields, TextFields, kw_only=True):
         Cosines times the learned scale, or divided by `temperature` if given.
         """
         videos, texts = self.video_features(video, train=train), self.text_features(text, mask)
-        return self.compare(videos, texts, temperature=temperature)
+        return self.similarity(videos, texts, temperature=temperature)
 
     def embed(self, video: Array, *, train: bool = False) -> Array:
         """Unit vectors [B, E] of video [B, T, H, W, 3]: `encode_video`."""
@@ -509,7 +509,7 @@ class VideoText(SharedFields, kw_only=True):
         """What videos add to text features [K, E], by their contexts [B, N, E]: [B, K, E]."""
         return self.prompts(texts, context)
 
-    def compare(
+    def similarity(
         self, videos: tuple[Array, Array], texts: Array, *, temperature: float | None = None
     ) -> Array:
         """Similarities [B, K] of `video_features` and `text_features` [K, E], see `__call__`."""

@@ -82,7 +82,7 @@ class Contrastive:
     """Pulls each clip and its text together and all others apart, equal texts too.
 
     Attributes:
-        model: with methods video_features, text_features, compare, encode_video and calibration
+        model: with methods video_features, text_features, similarity, encode_video and calibration
             and the field logit_scale, such as VideoPrism and X-CLIP with head "video_text".
         mean, std: normalisation of the model's inputs.
         loss_kind: "softmax" or "sigmoid", see `pairwise_loss`.
@@ -167,7 +167,7 @@ class Contrastive:
 
     def _compare(self, params, videos, texts: Array) -> Array:
         temperature = self.temperature if self.model.logit_scale is None else None
-        return self._apply(params)("compare", videos, texts, temperature=temperature)
+        return self._apply(params)("similarity", videos, texts, temperature=temperature)
 
     def _apply(self, params) -> Callable:
         return lambda method, *args, **options: self.model.apply(
