@@ -182,7 +182,7 @@ def test_an_image_model_starts_a_video_model(small, factorisation, tmp_path):
         assert found[kernel].any() and "fresh here: encoder/temporal, head" in said
     else:
         blocks, kernel = "encoder/blocks/attn_space", "encoder/blocks/attn_time/out/kernel"
-        assert not found[kernel].any() and "fresh here: encoder/blocks, head" in said
+        assert not found[kernel].any() and "fresh here: encoder/blocks/norm_time, head" in said
     query = "query/kernel"
     np.testing.assert_array_equal(
         found[f"{blocks}/{query}"], params[f"encoder/blocks/attn/{query}"]
