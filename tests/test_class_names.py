@@ -136,6 +136,9 @@ def test_clip_as_it_is(make, clip, tmp_path):
     assert found["val/videos"] == 16 and 0 <= found["val/top1"] <= 1
     said = " ".join(task.Task(config, str(clip)).notices)
     assert "made for frames 1, not 2" in said and "made for size 16, not 32" in said
+    scratch = make(init="", data__tokenizer=f"{clip}/tokenizer.json", data__text_length=12)
+    assert "drawn at random" in " ".join(task.Task(scratch).notices)
+    assert "drawn at random" not in " ".join(task.Task(make()).notices)
 
 
 def test_names_of_classes_answer_for_a_video(captioned, workdir):

@@ -247,9 +247,16 @@ class Task:
 
     @property
     def notices(self) -> list[str]:
-        """What reading the lists found worth saying, and how a checkpoint's clips differ."""
+        """What is worth saying of lists, a frozen text tower, and a checkpoint's clips."""
         found = [text for split in ("train", "val") if self.has(split)
                  for text in self.videos(split).notices]  # fmt: skip
+        freeze = self.config.optim.freeze
+        scratch = self.by_name and not (self.checkpoint or self.config.init)
+        if scratch and any(re.fullmatch(pattern, "text/token_embed") for pattern in freeze):
+            found.append(
+                "the text tower stays as it was drawn at random, as config.optim.freeze has it and "
+                "config.init names no model that knows words, such as a converted CLIP"
+            )
         for key in ("frames", "size") if self.checkpoint else ():
             there, here = getattr(self.card.preprocessing, key), self.config.data[key]
             if there != here:
