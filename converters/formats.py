@@ -17,7 +17,7 @@ import struct
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -137,6 +137,24 @@ def open_source(path: Path) -> Source:
         {name: content for name, content in found.items() if content is not None},
         tokenizers[0] if tokenizers else None,
     )
+
+
+def shapes(tensors: Mapping[str, np.ndarray], what: str) -> Callable[[str], tuple[int, ...]]:
+    """Looks up the shape of a tensor; what is missing is a UserError that says `what` it looked
+    like."""
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in tensors:
+            raise UserError(f"the file looks like {what}, but has no tensor {name}")
+        return tensors[name].shape
+
+    return shape
+
+
+def count(names: Iterable[str], start: str) -> int:
+    """How many different words, up to a dot or slash, follow `start`: layers, if it is theirs."""
+    rest = (name.removeprefix(start) for name in names if name.startswith(start))
+    return len({word.replace(".", "/").split("/")[0] for word in rest})
 
 
 def _file_of(folder: Path) -> Path:

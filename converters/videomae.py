@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, huggingface
+from converters import Conversion, Export, Options, formats, huggingface
 from converters.formats import CONFIG, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
 from vidjax.data.transforms import Preprocessing
@@ -375,14 +375,10 @@ def _read_shapes(format: str, tensors: Mapping[str, np.ndarray], naming: Naming)
     """The keywords of `build` that the tensors' names and shapes tell."""
     key, root, encoder = _NAMES[format], naming.root, naming.root + naming.encoder
 
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in tensors:
-            raise UserError(f"the file looks like VideoMAE ({format}), but has no tensor {name}")
-        return tensors[name].shape
+    shape = formats.shapes(tensors, f"VideoMAE ({format})")
 
     def blocks(prefix: str) -> tuple[int, int]:
-        numbers = {n.removeprefix(prefix).split(".")[1] for n in tensors if n.startswith(prefix)}
-        return len(numbers), shape(f"{prefix}.0.{key.fc1}")[0]
+        return formats.count(tensors, f"{prefix}."), shape(f"{prefix}.0.{key.fc1}")[0]
 
     width, *_, t, h, w = shape(encoder + key.patch)
     depth, mlp_dim = blocks(encoder + key.block)

@@ -14,14 +14,14 @@ Shapes: D width, H heads of width K (of the pooler: its own), L layers.
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, TokenizerFile, huggingface
+from converters import Conversion, Export, Options, TokenizerFile, formats, huggingface
 from converters.formats import (
     CONFIG,
     IMAGE_CONVERTER,
@@ -393,21 +393,6 @@ def describe(source: Source, options: Options) -> Conversion:
     return _describe_hf(source, options)
 
 
-def _shapes(source: Source) -> Callable[[str], tuple[int, ...]]:
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in source.tensors:
-            raise UserError(f"the file looks like VideoPrism, but has no tensor {name}")
-        return source.tensors[name].shape
-
-    return shape
-
-
-def _count(names: Collection[str], start: str) -> int:
-    """How many different words, up to a dot or slash, follow `start`."""
-    rest = (name.removeprefix(start) for name in names if name.startswith(start))
-    return len({word.replace(".", "/").split("/")[0] for word in rest})
-
-
 def _side(count: int, what: str) -> int:
     """The root of a square number."""
     side = math.isqrt(count)
@@ -417,7 +402,7 @@ def _side(count: int, what: str) -> int:
 
 
 def _describe_npz(source: Source, options: Options) -> Conversion:
-    tensors, shape, notes = source.tensors, _shapes(source), []
+    tensors, shape, notes = source.tensors, formats.shapes(source.tensors, "VideoPrism"), []
     root = "params/" if all(name.startswith("params/") for name in tensors) else ""
     encoders = [name.removesuffix(_NPZ_PATCH) for name in tensors if name.endswith(_NPZ_PATCH)]
     stack = f"{root}text_encoder/unimodal_transformer"
@@ -433,7 +418,7 @@ def _describe_npz(source: Source, options: Options) -> Conversion:
         """Layers, heads and MLP width."""
         block = f"{stack}/x_layers" + ("" if naming.scanned else "_0")
         kernel = shape(f"{block}/ff_layer/ffn_layer1/linear/kernel")
-        depth = kernel[0] if naming.scanned else _count(tensors, f"{stack}/x_layers_")
+        depth = kernel[0] if naming.scanned else formats.count(tensors, f"{stack}/x_layers_")
         return depth, shape(f"{block}/self_attention/query/w")[-2], kernel[-1]
 
     model: dict[str, Any] = {
@@ -507,7 +492,7 @@ def _published(source: Source, options: Options, notes: list[str]) -> None:
 
 
 def _describe_hf(source: Source, options: Options) -> Conversion:
-    tensors, shape, notes = source.tensors, _shapes(source), []
+    tensors, shape, notes = source.tensors, formats.shapes(source.tensors, "VideoPrism"), []
     encoders = [name.removesuffix(_HF_PATCH) for name in tensors if name.endswith(_HF_PATCH)]
     texts = [n.removesuffix(_HF_TEXT_TOKEN) for n in tensors if n.endswith(_HF_TEXT_TOKEN)]
     encoder, text = (found[0] if found else "" for found in (encoders, texts))
@@ -529,11 +514,11 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         model |= {
             "head": None,
             "width": width,
-            "depth": _count(tensors, f"{encoder}spatial_layers."),
+            "depth": formats.count(tensors, f"{encoder}spatial_layers."),
             "num_heads": heads(width, parts["vision_config"]),
             "mlp_dim": mlp_dim,
             "patch_size": patch,
-            "temporal_depth": _count(tensors, f"{encoder}temporal_layers."),
+            "temporal_depth": formats.count(tensors, f"{encoder}temporal_layers."),
         }
         model["pos_grid"] = _hf_grid(
             shape(f"{encoder}temporal_embeddings.position_embeddings")[1],
@@ -547,7 +532,7 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
                 num_classes = shape(f"{video}classifier.weight")[0]
                 model |= {"head": "classify", "num_classes": num_classes}
             else:
-                model["auxiliary_depth"] = _count(tensors, f"{video}auxiliary_layers.")
+                model["auxiliary_depth"] = formats.count(tensors, f"{video}auxiliary_layers.")
     if texts:
         vocab_size, width = shape(f"{text}embeddings.token_embedding.weight")
         text_heads = heads(width, parts["text_config"])
@@ -555,7 +540,7 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         model |= {
             "head": "video_text" if encoders else "text",
             "vocab_size": vocab_size,
-            "text_depth": _count(tensors, f"{text}layers."),
+            "text_depth": formats.count(tensors, f"{text}layers."),
             "text_num_heads": text_heads,
             "text_mlp_dim": shape(f"{text}layers.0.mlp.fc1.weight")[0],
         }
@@ -698,7 +683,7 @@ def _hf_ignored(naming: HfNaming) -> list[Ignore]:
 
 
 def _describe_keras(source: Source, options: Options) -> Conversion:
-    tensors, shape, notes = source.tensors, _shapes(source), []
+    tensors, shape, notes = source.tensors, formats.shapes(source.tensors, "VideoPrism"), []
     if source.config is None:
         notes.append(f"no {CONFIG} beside the weights: all releases' numerics are assumed")
     released = {"attention_logit_soft_cap": _SOFTCAP} if source.config is None else {}
@@ -709,7 +694,7 @@ def _describe_keras(source: Source, options: Options) -> Conversion:
         blocks = f"layers/video_prism_{encoder}/encoder_layers/"
         block = f"{blocks}video_prism_encoder_block"
         heads = shape(f"{block}/mha/query_dense/vars/0")[1]
-        return _count(tensors, blocks), heads, shape(f"{block}/mlp/dense_1/vars/0")[1]
+        return formats.count(tensors, blocks), heads, shape(f"{block}/mlp/dense_1/vars/0")[1]
 
     patches, width = shape(_KERAS_PATCH)
     depth, heads, mlp_dim = sizes("encoder")

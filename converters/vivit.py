@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, huggingface
+from converters import Conversion, Export, Options, formats, huggingface
 from converters.formats import CONFIG, NPZ_SUFFIX, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
 from vidjax.data.datasets import DATASETS
@@ -294,20 +294,15 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
     new = f"{prefix}layers.0.layernorm_before.weight" in tensors
     naming = HfNaming(root, prefix.removeprefix(root), "layers" if new else "encoder.layer")
 
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in tensors:
-            raise UserError(f"the file looks like Hugging Face's ViViT, but has no tensor {name}")
-        return tensors[name].shape
-
+    shape = formats.shapes(tensors, "Hugging Face's ViViT")
     layers = f"{prefix}{naming.layers}."
-    numbers = {n.removeprefix(layers).split(".")[0] for n in tensors if n.startswith(layers)}
     width, _, *patch = shape(prefix + _HF_PATCH)
     fc1 = "mlp.fc1" if new else "intermediate.dense"
     model = {
         "name": "vivit",
         "head": None,
         "width": width,
-        "depth": len(numbers),
+        "depth": formats.count(tensors, layers),
         "mlp_dim": shape(f"{layers}0.{fc1}.weight")[0],
         "patch_size": patch,
         "factorisation": "joint",

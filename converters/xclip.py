@@ -12,14 +12,14 @@ layers, T frames.
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, TokenizerFile, huggingface
+from converters import Conversion, Export, Options, TokenizerFile, formats, huggingface
 from converters.formats import CONFIG, MERGES, PREPROCESSOR, VIDEO_PREPROCESSORS, Source
 from converters.mapping import Ignore, Rule
 from vidjax.data.text import clip_tokenizer_json
@@ -293,20 +293,6 @@ def describe(source: Source, options: Options) -> Conversion:
     return _describe_hf(source, options)
 
 
-def _shapes(source: Source) -> Callable[[str], tuple[int, ...]]:
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in source.tensors:
-            raise UserError(f"the file looks like X-CLIP or CLIP, but has no tensor {name}")
-        return source.tensors[name].shape
-
-    return shape
-
-
-def _count(names: Collection[str], start: str) -> int:
-    """How many different words, up to a dot, follow `start`."""
-    return len({name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)})
-
-
 def _rows(positions: int) -> int:
     """Rows of the square of patches that a table with a class position is for."""
     rows = math.isqrt(positions - 1)
@@ -319,7 +305,7 @@ def _rows(positions: int) -> int:
 
 
 def _describe_original(source: Source, options: Options) -> Conversion:
-    tensors, shape, notes = source.tensors, _shapes(source), []
+    tensors, shape, notes = source.tensors, formats.shapes(source.tensors, "X-CLIP or CLIP"), []
     if _ORIGINAL_RESNET in tensors:
         raise UserError(
             "the file is a CLIP with a ResNet for images; X-CLIP is made of those with a "
@@ -335,14 +321,14 @@ def _describe_original(source: Source, options: Options) -> Conversion:
         "eps": _EPS,
         "act": _ACT,
         "width": width,
-        "depth": _count(tensors, "visual.transformer.resblocks."),
+        "depth": formats.count(tensors, "visual.transformer.resblocks."),
         "num_heads": _num_heads("heads", width, options.heads, None, notes),
         "mlp_dim": shape("visual.transformer.resblocks.0.mlp.c_fc.weight")[0],
         "patch_size": [1, *patch],
         "pos_grid": [1, rows, rows],
         "embed_dim": embed_dim,
         "text_width": text_width,
-        "text_depth": _count(tensors, "transformer.resblocks."),
+        "text_depth": formats.count(tensors, "transformer.resblocks."),
         "text_num_heads": _num_heads("heads", text_width, None, None, notes),
         "text_mlp_dim": shape("transformer.resblocks.0.mlp.c_fc.weight")[0],
         "vocab_size": vocab_size,
@@ -352,9 +338,9 @@ def _describe_original(source: Source, options: Options) -> Conversion:
         model |= {
             "head": "video_text",
             "pos_grid": [shape("mit.positional_embedding")[1], rows, rows],
-            "mit_depth": _count(tensors, "mit.resblocks."),
+            "mit_depth": formats.count(tensors, "mit.resblocks."),
             "mit_mlp_dim": shape("mit.resblocks.0.mlp.c_fc.weight")[0],
-            "prompt_depth": _count(tensors, "prompts_generator.decoder."),
+            "prompt_depth": formats.count(tensors, "prompts_generator.decoder."),
             "prompt_mlp_dim": shape("prompts_generator.decoder.0.mlp.0.weight")[0],
         }
         for part in ("mit", "prompt"):
@@ -405,7 +391,7 @@ def _number(name: str, want: int) -> Ignore:
 
 
 def _describe_hf(source: Source, options: Options) -> Conversion:
-    tensors, shape, notes = source.tensors, _shapes(source), []
+    tensors, shape, notes = source.tensors, formats.shapes(source.tensors, "X-CLIP or CLIP"), []
     prefixes = [
         [name.removesuffix(end) for name in tensors if name.endswith(end)]
         for end in (_HF_CLASS, _HF_TOKENS)
@@ -438,7 +424,7 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         rows = _rows(shape(f"{vision}embeddings.position_embedding.weight")[0])
         model |= {
             "width": width,
-            "depth": _count(tensors, f"{vision}encoder.layers."),
+            "depth": formats.count(tensors, f"{vision}encoder.layers."),
             "num_heads": heads("heads", width, "vision_config", "num_attention_heads"),
             "mlp_dim": shape(f"{vision}encoder.layers.0.mlp.fc1.weight")[0],
             "patch_size": [1, *patch],
@@ -448,7 +434,7 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         vocab_size, text_width = shape(f"{text}embeddings.token_embedding.weight")
         model |= {
             "text_width": text_width,
-            "text_depth": _count(tensors, f"{text}encoder.layers."),
+            "text_depth": formats.count(tensors, f"{text}encoder.layers."),
             "text_num_heads": heads("heads", text_width, "text_config", "num_attention_heads"),
             "text_mlp_dim": shape(f"{text}encoder.layers.0.mlp.fc1.weight")[0],
             "vocab_size": vocab_size,
@@ -463,10 +449,10 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         prompt = heads("prompt_heads", embed_dim, "model", "prompt_num_attention_heads")
         model |= {
             "pos_grid": [frames, rows, rows],
-            "mit_depth": _count(tensors, "mit.encoder.layers."),
+            "mit_depth": formats.count(tensors, "mit.encoder.layers."),
             "mit_num_heads": mit,
             "mit_mlp_dim": shape("mit.encoder.layers.0.mlp.fc1.weight")[0],
-            "prompt_depth": _count(tensors, "prompts_generator.decoder."),
+            "prompt_depth": formats.count(tensors, "prompts_generator.decoder."),
             "prompt_num_heads": prompt,
             "prompt_mlp_dim": shape("prompts_generator.decoder.0.mlp.0.weight")[0],
             "prompt_alpha": parts["model"]["prompt_alpha"],

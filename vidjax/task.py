@@ -18,6 +18,8 @@ from vidjax.data import datasets, demo
 from vidjax.data.text import ClipTokenizer, Tokenizer, open_tokenizer
 from vidjax.data.transforms import Preprocessing, check_views
 from vidjax.errors import UserError
+from vidjax.evaluators.classification import Classification
+from vidjax.evaluators.zero_shot import ZeroShot
 from vidjax.models.layers import REMAT_POLICIES
 
 # What evaluation takes from the checkpoint rather than from the config.
@@ -124,7 +126,7 @@ class Task:
         if self.config.estimate:
             ids, mask = np.zeros((self.num_classes, 16), int), np.ones((self.num_classes, 16), bool)
         else:
-            names = self.card.classes if self.card else self.classes
+            names = self._learned_names()
             if not names and self.card:
                 return {}  # its evaluators bring the names
             if not names:
@@ -485,8 +487,8 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 def with_views(preprocessing: Preprocessing, evals: dict[str, Any]) -> Preprocessing:
     """Preprocessing with the views of the classification with most of them, for the card."""
-    default = {"classification": "softmax", "zero_shot": "logits"}  # as the evaluators have it
-    found = [entry for entry in evals.values() if entry["name"] in default]
+    kinds = {"classification": Classification, "zero_shot": ZeroShot}
+    found = [entry for entry in evals.values() if entry["name"] in kinds]
     if not found:
         return preprocessing
     entry = max(found, key=lambda entry: np.prod(entry.get("views", (1, 1))))
@@ -495,5 +497,5 @@ def with_views(preprocessing: Preprocessing, evals: dict[str, Any]) -> Preproces
         preprocessing,
         temporal_views=views[0],
         spatial_views=views[1],
-        view_average=entry.get("average", default[entry["name"]]),
+        view_average=entry.get("average", kinds[entry["name"]].average),
     )

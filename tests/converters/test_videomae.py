@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from in_memory import same_tensors
 
 from converters import Options, formats, videomae
 from converters.convert import convert
@@ -262,14 +263,6 @@ def test_objective_has_the_originals_loss(folders, case, norm_pix):
 
 
 # Byte-exact round trips of every format.
-
-
-def same_tensors(ours, theirs):
-    assert list(ours) and set(ours) == set(theirs)
-    for name in ours:
-        assert ours[name].dtype == theirs[name].dtype, name
-        assert ours[name].shape == theirs[name].shape, name
-        assert ours[name].tobytes() == theirs[name].tobytes(), name
 
 
 @pytest.mark.parametrize("case", CASES)

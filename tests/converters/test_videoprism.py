@@ -5,15 +5,17 @@ import json
 import pathlib
 import shutil
 
+import in_memory
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 from flax import traverse_util
+from in_memory import command, same_params, same_tensors
 
 from converters import Options, convert, formats, videoprism
-from converters.mapping import from_params, to_params
+from converters.mapping import from_params
 from vidjax import models, pretrained
 from vidjax.data import text as texts
 from vidjax.errors import UserError
@@ -27,48 +29,8 @@ FEATURES, EMBEDDINGS, FLOAT64 = 2e-5, 2e-6, 1e-10
 SOFTMAX32 = 1e-6  # KerasHub's float64 run has a softmax in float32
 
 
-def described(path, **options):
-    """What the command makes of a file, in memory: its card, parameters and notes."""
-    source = formats.open_source(pathlib.Path(path))
-    conversion = videoprism.describe(source, Options(**options))
-    model = models.build(**conversion.model)
-    want = pretrained.param_specs(model)
-    params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
-    provenance = {"format": conversion.format, "naming": json.loads(json.dumps(conversion.naming))}
-    card = pretrained.Card(
-        models.config_of(model), conversion.preprocessing, conversion.classes, provenance
-    )
-    return card, params, "\n".join(conversion.notes)
-
-
-def written(card, params, folder, format, originals=()):
-    """Exports a model as the command does; returns its notes."""
-    plan = videoprism.export(card, format, dict(originals))
-    folder.mkdir()
-    formats.write(folder / plan.weights, dict(from_params(params, plan.rules)) | plan.computed, {})
-    for name, content in plan.files.items():
-        (folder / name).write_bytes(content)
-    return "\n".join(plan.notes)
-
-
-def command(source, target, format=None, **options):
-    lines = []
-    convert.convert(str(source), target, format, options=Options(**options), say=lines.append)
-    return "\n".join(lines)
-
-
-def same_tensors(ours, theirs):
-    assert list(ours) and set(ours) == set(theirs)
-    for name in ours:
-        assert ours[name].dtype == theirs[name].dtype, name
-        assert ours[name].shape == theirs[name].shape, name
-        assert ours[name].tobytes() == theirs[name].tobytes(), name
-
-
-def same_params(a, b):
-    assert set(a) == set(b)
-    for name in a:
-        assert a[name].tobytes() == b[name].tobytes(), name
+described = functools.partial(in_memory.described, videoprism)
+written = functools.partial(in_memory.written, videoprism)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import serialization, traverse_util
 from flax.training import checkpoints
+from in_memory import same_tensors
 
 from converters import Options, formats, vivit
 from converters.convert import convert
@@ -233,14 +234,6 @@ def test_wrong_pool_is_caught(folders, pool):
 
 
 # Byte-exact round trips.
-
-
-def same_tensors(ours, theirs):
-    assert list(ours) and set(ours) == set(theirs)
-    for name in ours:
-        assert ours[name].dtype == theirs[name].dtype, name
-        assert ours[name].shape == theirs[name].shape, name
-        assert ours[name].tobytes() == theirs[name].tobytes(), name
 
 
 def assert_same_params(a, b):

@@ -5,14 +5,16 @@ import gzip
 import json
 import pathlib
 
+import in_memory
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from in_memory import command, same_params, same_tensors
 
 from converters import Options, convert, formats, xclip
-from converters.mapping import from_params, to_params
+from converters.mapping import from_params
 from vidjax import models, pretrained
 from vidjax.data import text as texts
 from vidjax.errors import UserError
@@ -22,50 +24,8 @@ GOLDEN = GOLDENS / "xclip"
 FLOAT32, FLOAT64 = 5e-6, 1e-12  # of values up to 7
 
 
-def described(path, **options):
-    """What the command makes of a file, in memory: its card, parameters and notes."""
-    source = formats.open_source(pathlib.Path(path))
-    conversion = xclip.describe(source, Options(**options))
-    model = models.build(**conversion.model)
-    want = pretrained.param_specs(model)
-    params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
-    provenance = {"format": conversion.format, "naming": json.loads(json.dumps(conversion.naming))}
-    tokenizer = conversion.tokenizer.card if conversion.tokenizer else None
-    card = pretrained.Card(
-        models.config_of(model), conversion.preprocessing, None, provenance, tokenizer
-    )
-    return card, params, "\n".join(conversion.notes)
-
-
-def written(card, params, folder, format, originals=()):
-    """Exports a model as the command does; returns its notes."""
-    plan = xclip.export(card, format, dict(originals))
-    folder.mkdir()
-    tensors = dict(from_params(params, plan.rules)) | plan.computed
-    formats.write(folder / plan.weights, tensors, {}, plan.wrapper)
-    for name, content in plan.files.items():
-        (folder / name).write_bytes(content)
-    return "\n".join(plan.notes)
-
-
-def command(source, target, format=None, **options):
-    lines = []
-    convert.convert(str(source), target, format, options=Options(**options), say=lines.append)
-    return "\n".join(lines)
-
-
-def same_tensors(ours, theirs):
-    assert list(ours) and set(ours) == set(theirs)
-    for name in ours:
-        assert ours[name].dtype == theirs[name].dtype, name
-        assert ours[name].shape == theirs[name].shape, name
-        assert ours[name].tobytes() == theirs[name].tobytes(), name
-
-
-def same_params(a, b):
-    assert set(a) == set(b)
-    for name in a:
-        assert a[name].tobytes() == b[name].tobytes(), name
+described = functools.partial(in_memory.described, xclip)
+written = functools.partial(in_memory.written, xclip)
 
 
 @functools.cache
