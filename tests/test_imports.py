@@ -18,16 +18,23 @@ ALLOWED = {
     "vidjax.optim": set(),
     "vidjax.sharding": set(),
     "vidjax.checkpoint": set(),
-    "vidjax.metrics": set(),
+    "vidjax.journal": set(),
+    "vidjax.distributed": set(),
+    "vidjax.metrics": {"vidjax.journal"},
     "vidjax.embeddings": set(),
     "vidjax.models": set(),
-    "vidjax.data": set(),
-    "vidjax.pretrained": {"vidjax.models", "vidjax.checkpoint", "vidjax.data"},
+    "vidjax.data": {"vidjax.journal"},
+    "vidjax.pretrained": {
+        *("vidjax.models", "vidjax.checkpoint", "vidjax.sharding", "vidjax.data")
+    },
     "vidjax.objectives": {"vidjax.data.augment", "vidjax.models.layers"},
     "vidjax.evaluators": {"vidjax.data"},
     "converters": {"vidjax.models", "vidjax.pretrained", "vidjax.data", "vidjax"},
     "configs": {"vidjax.configlib"},
-    "experiments": {"vidjax.configlib"},
+    "experiments": {
+        *("vidjax.configlib", "vidjax.checkpoint", "vidjax.optim", "vidjax.sharding"),
+        "vidjax.task",
+    },
 }
 
 

@@ -216,8 +216,8 @@ def test_workdir_with_something_else(small, tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["VideoMAE"]}')
     with pytest.raises(UserError, match="is not the config of a run"):
         train.train(small(), tmp_path)
-    with pytest.raises(UserError, match="folder of this machine"):
-        train.train(small(), "gs://bucket/run")
+    with pytest.raises(UserError, match="neither a folder nor in a bucket"):
+        train.train(small(), "ftp://host/run")
 
 
 def test_loss_that_is_not_finite(small, tmp_path):

@@ -1,41 +1,91 @@
 """Saving and restoring a run with Orbax, and taking parameters over from another model."""
 
+import contextlib
+import errno
 import json
-import pathlib
+import math
+import os
 import re
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import traverse_util
 
 from vidjax.errors import UserError
 
 Params = Any
 
+FINGERPRINTS = "fingerprints"  # key of a checkpoint's metadata
+
+# What a full, broken or forbidden disk says, through Orbax's and tensorstore's exceptions.
+_DISK = tuple(
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EFBIG)
+)
+
 
 class Checkpoints:
-    """The checkpoints of one run, in `workdir/checkpoints/<step>`.
+    """The checkpoints of one run, in `workdir/checkpoints/<step>`: the latest, and the best.
 
-    Written in the background and renamed when complete: a killed run leaves whole ones only.
+    Written in the background by all processes, each its share, and renamed when complete: a killed
+    run leaves whole ones only. What was saved is compared with what is restored, see
+    `fingerprints`.
+
+    Args:
+        workdir: the run's.
+        keep: how many of the latest.
+        best_is: "max" or "min", for `judge`.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int):
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
-        )
+    def __init__(self, workdir: epath.Path, keep: int, best_is: str = "max"):
         self.folder = workdir / "checkpoints"
-        self._manager = ocp.CheckpointManager(
-            self.folder.absolute(), options=options, item_handlers=ocp.StandardCheckpointHandler()
+        self._keep, self._better = keep, {"max": max, "min": min}[best_is]
+        self._best_path = workdir / "best.json"
+        self.best: dict[str, Any] | None = None
+        if self._best_path.exists():
+            self.best = json.loads(self._best_path.read_text())
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
         )
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
+        self._fingerprints = jax.jit(fingerprints)
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """Orbax's question which checkpoints to keep."""
+        best, first = self.best and self.best["step"], len(checkpoints) - self._keep
+        return [i >= first or checkpoint.step == best for i, checkpoint in enumerate(checkpoints)]
+
+    def judge(self, step: int, figure: str, value: float) -> bool:
+        """Makes the checkpoint of `step`, the latest, the best one if its `value` is."""
+        if not math.isfinite(value):
+            return False
+        if self.best and self._better(value, self.best["value"]) == self.best["value"]:
+            return False
+        self.best = {"step": step, "figure": figure, "value": value}
+        if jax.process_index() == 0:
+            write_whole(self._best_path, json.dumps(self.best) + "\n")
+        return True
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
-        if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+        """Begins to save; returns when `state` may be given away."""
+        if step in self._manager.all_steps():
+            return
+        prints = {path: int(x) for path, x in jax.device_get(self._fingerprints(state)).items()}
+        args = ocp.args.StandardSave(state, custom_metadata={FINGERPRINTS: prints})
+        self._manager.save(step, args=args, force=True)
 
     def restore(self, target: Any) -> Any:
         """Restores the newest state onto the shapes, dtypes and shardings of `target`.
@@ -53,7 +103,15 @@ class Checkpoints:
                     f"{some(sorted(problems))}; use the config it was made with, or another "
                     f"--workdir"
                 )
-            return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+            state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+            now = jax.device_get(self._fingerprints(state))
+            then = self._manager.item_metadata(step).custom_metadata[FINGERPRINTS]
+            if wrong := sorted(path for path in now if now[path] != then[path]):
+                raise UserError(
+                    f"checkpoint {folder} is damaged: what is read is not what was saved "
+                    f"({some(wrong)}); delete that folder to continue from an older one"
+                )
+            return state
         except UserError:
             raise
         except Exception as error:
@@ -68,6 +126,65 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+@contextlib.contextmanager
+def disk_errors(folder: epath.Path, state: Callable[[], str]) -> Iterator[None]:
+    """Says in a sentence what a disk that is full, broken or forbidden says in a thousand lines.
+
+    Args:
+        folder: that is written to.
+        state: gives a few words about what is there.
+
+    Raises:
+        UserError: of such an exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        found = next((text for text in _DISK if text in str(error)), None)
+        if found is None:
+            raise
+        raise UserError(
+            f"{folder} cannot be written to: {found} ({state()}); mend that, or make room, and run "
+            f"the same command again"
+        ) from error
+
+
+def fingerprints(tree: Any) -> dict[str, jax.Array]:
+    """A number for each array of a tree, uint32 [], which differs if a bit of it differs.
+
+    It is the sum of the array's words, each times an odd number that tells its place. Sums of
+    integers wrap around and do not depend on their order, so a number is the same on any mesh. A
+    single wrong word always changes it; of more, one case in four billion would be missed.
+    """
+
+    def one(x: jax.Array) -> jax.Array:
+        words = jax.lax.bitcast_convert_type(x.astype("uint8") if x.dtype == bool else x, _word(x))
+        place = jnp.zeros(words.shape, jnp.uint32)
+        for axis, size in enumerate(words.shape):
+            place = place * np.uint32(size % 2**32) + jax.lax.broadcasted_iota(
+                jnp.uint32, words.shape, axis
+            )
+        return (words.astype(jnp.uint32) * (2 * place + 1)).sum(dtype=jnp.uint32)
+
+    return {path: one(x) for path, x in flatten(tree).items()}
+
+
+def fingerprint(x: np.ndarray) -> int:
+    """The same of a numpy array."""
+    words, total = np.ascontiguousarray(x).reshape(-1).view(_word(x)), np.uint32(0)
+    for start in range(0, len(words), 2**22):  # not to hold another array like it
+        part = words[start : start + 2**22].astype(np.uint32)
+        place = np.arange(start, start + len(part)).astype(np.uint32)
+        total += (part * (2 * place + 1)).sum(dtype=np.uint32)
+    return int(total)
+
+
+def _word(x: Any) -> str:
+    return f"uint{8 * min(4, x.dtype.itemsize)}"
 
 
 def path_of(path: tuple[Any, ...]) -> str:
@@ -147,34 +264,81 @@ def merge_params(
     return traverse_util.unflatten_dict(merged, sep="/"), stays, left
 
 
-def claim_workdir(workdir: pathlib.Path, config: dict[str, Any]) -> None:
+def claim_workdir(workdir: epath.Path, config: dict[str, Any]) -> None:
     """Creates the workdir and its config.json; a folder with anything else in it is refused.
 
     `config` must be plain values. How often to log, save or evaluate, and on how many devices and
     processes, may change between runs of one workdir; everything may until the first checkpoint.
+    On a file system (not in a bucket) the workdir is this process's until it ends.
 
     Raises:
-        UserError: the workdir holds another run or something else, or cannot be written.
+        UserError: the workdir holds another run or something else, is in use by another process, or
+            cannot be written.
     """
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _check_same_run(path, config)
-        elif foreign := sorted(p.name for p in workdir.iterdir()):
+        foreign = sorted(p.name for p in workdir.iterdir() if p.name not in (_LOCK, _NEW))
+        if foreign and not path.exists():
             raise UserError(
                 f"workdir {workdir} is not empty and holds no run ({some(foreign)}); choose a "
                 f"new folder"
             )
-        # Renamed into place, so that a kill leaves the old one or the new one.
-        new = path.with_suffix(".tmp")
-        new.write_text(json.dumps(config, indent=1) + "\n")
-        new.replace(path)
+        _lock(workdir)
+        if path.exists():
+            check_same_run(path, config)
+        write_whole(path, json.dumps(config, indent=1) + "\n")
     except OSError as error:
+        raise UserError(f"workdir {workdir} cannot be used: {error}") from None
+    except ImportError as error:  # of what reads buckets
         raise UserError(f"workdir {workdir} cannot be used: {error}") from None
 
 
-def _check_same_run(path: pathlib.Path, config: dict[str, Any]) -> None:
+_LOCK, _NEW = "run.lock", "config.tmp"
+_locks: dict[str, Any] = {}  # open files by workdir, which closing would unlock
+
+
+def _lock(workdir: epath.Path) -> None:
+    if "://" in str(workdir):
+        return
+    import fcntl  # the system takes the lock away from a process that dies, however it dies
+
+    release_workdir(workdir)
+    file = open(workdir / _LOCK, "a+")  # noqa: SIM115 - it stays open
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            file.close()
+            return  # a file system without locks
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise UserError(
+            f"workdir {workdir} is in use by another run ({owner}); wait for it, end it, or choose "
+            f"another --workdir"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    _locks[str(workdir)] = file
+
+
+def release_workdir(workdir: epath.Path) -> None:
+    """Lets other processes claim the workdir."""
+    if file := _locks.pop(str(workdir), None):
+        file.close()
+
+
+def write_whole(path: epath.Path, text: str) -> None:
+    """Writes a file so that a kill leaves the old one or the new one."""
+    new = path.with_suffix(".tmp")
+    new.write_text(text)
+    new.replace(path)
+
+
+def check_same_run(path: epath.Path, config: dict[str, Any]) -> None:
+    """Raises a UserError if `path`, of a run with checkpoints, has another config than `config`."""
     try:
         old, new = (_leaves(_essential(c)) for c in (json.loads(path.read_text()), config))
     except (ValueError, KeyError, AttributeError):
@@ -189,9 +353,10 @@ def _check_same_run(path: pathlib.Path, config: dict[str, Any]) -> None:
 
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
-    free = {"log_every", "checkpoint", "evals", "mesh", "estimate"}
+    free = {"log_every", "checkpoint", "evals", "mesh", "estimate", "profile", "nonfinite"}
     config = {key: value for key, value in config.items() if key not in free}
-    config["data"] = {key: value for key, value in config["data"].items() if key != "workers"}
+    free = {"workers", "patience"}
+    config["data"] = {key: value for key, value in config["data"].items() if key not in free}
     return config
 
 

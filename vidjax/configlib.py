@@ -8,7 +8,7 @@ Single keys are set by `--config.optim.lr=3e-4`. Configs are locked: an unknown 
 import difflib
 import importlib.util
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,6 +63,7 @@ def base() -> ConfigDict:
             "min_frames": 0,  # shorter videos are bad in training; 0: `frames`, 1 with dense_cycle
             "max_bad_share": 0.1,  # a run with a larger share of bad videos stops
             "workers": -1,  # processes that decode; -1: from the number of cores
+            "patience": 600.0,  # seconds without a batch after which the loader is said to hang
             "tokenizer": "",  # SentencePiece .model or tokenizer.json; "": that of `init`
             # Tokens of a text, whether it is cleaned as the model's original code does, and whether
             # longer ones are cut. Unset: as the tokeniser's checkpoint says, or as is usual for it.
@@ -101,9 +102,20 @@ def base() -> ConfigDict:
     config.init_unused = ()  # regexes of parameters of it that may be left out
     config.init_options = ConfigDict()  # how the model's family makes another model's fit
 
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # -1: all other devices
+    # Sizes of the device mesh; -1: all other devices. `sequence`: tokens, too, are split on `tensor`
+    # between attention and MLP, which saves memory with long clips (see sharding.rules).
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": False})
     config.log_every = 50
-    config.checkpoint = ConfigDict({"every": 1000, "keep": 2})
+    config.checkpoint = ConfigDict(
+        {
+            "every": 1000,  # steps
+            "keep": 2,  # the latest
+            "best": "",  # keeps the one with the best of this figure, too: "val/top1"
+            "best_is": "max",  # or "min"
+        }
+    )
+    config.nonfinite = "stop"  # at a loss or gradient that is not finite; or "skip" that step
+    config.profile = ()  # first and last step of a trace for TensorBoard, in workdir/profile
     config.estimate = False  # print sizes and memory, then stop
     return config
 
@@ -210,17 +222,31 @@ def load(file_and_arg: str) -> ConfigDict:
     Raises:
         UserError: there is no such file, or it has no get_config.
     """
+    return run_file(file_and_arg, "config", "get_config").lock()
+
+
+def run_file(file_and_arg: str, kind: str, function: str) -> Any:
+    """Calls a function of the Python file of "path.py:arg" with the argument, or with None.
+
+    Args:
+        file_and_arg: the file, and perhaps a colon and what the function is given.
+        kind: what such files hold, for messages; the folder of that name, plural, has known ones.
+        function: its name.
+
+    Raises:
+        UserError: there is no such file, or it has no such function.
+    """
     name, _, arg = file_and_arg.partition(":")
     path = pathlib.Path(name)
     if not path.is_file() or path.suffix != ".py":
-        known = sorted(str(p) for p in pathlib.Path("configs").glob("*.py") if p.stem[0] != "_")
-        raise UserError(f"there is no config file {name}; {_suggest(name, known)}")
+        known = sorted(str(p) for p in pathlib.Path(f"{kind}s").glob("*.py") if p.stem[0] != "_")
+        raise UserError(f"there is no {kind} file {name}; {_suggest(name, known)}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"config file {name} must define get_config(arg)")
-    return module.get_config(arg or None).lock()
+    if not hasattr(module, function):
+        raise UserError(f"{kind} file {name} must define {function}(arg)")
+    return getattr(module, function)(arg or None)
 
 
 def load_beside(file: str, name_and_arg: str) -> ConfigDict:
@@ -229,14 +255,36 @@ def load_beside(file: str, name_and_arg: str) -> ConfigDict:
     return load(f"{pathlib.Path(file).with_name(name)}{colon}{arg}").unlock()
 
 
-def define_flag() -> None:
-    """Defines --config and, through ml_collections, one --config.key flag per key."""
+def define_flag(values: flags.FlagValues = flags.FLAGS, argv: list[str] | None = None) -> None:
+    """Defines --config and, through ml_collections, one --config.key flag per key of `argv`.
+
+    Args:
+        values: where they are defined.
+        argv: the command line; None for that of this program.
+    """
     config_flags.DEFINE_config_file(
-        "config", None, "Config file, such as configs/videomae_k400.py:demo.", lock_config=True
+        "config",
+        None,
+        "Config file, such as configs/videomae_k400.py:demo.",
+        flag_values=values,
+        sys_argv=argv,
+        lock_config=True,
     )
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def of_command(arguments: Sequence[str]) -> ConfigDict:
+    """The config that a command line of other programs gives: "--config=…", "--config.a.b=…".
+
+    Raises:
+        UserError: as that program would.
+    """
+    values, argv = flags.FlagValues(), ["", *arguments]
+    define_flag(values, argv)
+    parse_flags(argv, values)
+    return values.config
+
+
+def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses the command line (a `flags_parser` of absl); raises UserError for what is wrong."""
     items = {}
     for i, arg in enumerate(argv[1:], 1):
@@ -249,7 +297,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             if name.startswith("config."):
                 _check_key(config, name.removeprefix("config."))
     try:
-        return flags.FLAGS(argv)
+        return values(argv)
     except flags.Error as error:
         raise UserError(str(error)) from None
 

@@ -1,9 +1,19 @@
-"""The one exception for wrong input, and the way command lines report it."""
+"""The exceptions that are meant for people, and the way command lines report them."""
 
+import os
 import sys
 from collections.abc import Callable
 
 from absl import app, flags, logging
+
+EXIT_AGAIN = 42  # xpk restarts a job that ends so; SLURM scripts of experiments.launch, too
+
+
+class Again(Exception):
+    """The run was asked to end and has saved what it did: the same command continues it.
+
+    Commands print the message and exit with EXIT_AGAIN.
+    """
 
 
 class UserError(ValueError):
@@ -18,15 +28,24 @@ def run_main(
     main: Callable[[list[str]], None],
     flags_parser: Callable[[list[str]], list[str]] = flags.FLAGS,
 ) -> None:
-    """Runs `main(argv)` under absl; a UserError is printed as one line and exits with code 2."""
+    """Runs `main(argv)` under absl; a UserError is printed as one line and exits with code 2.
 
-    logging.set_verbosity(logging.ERROR)  # libraries chat through absl; ours prints
+    Again is printed, too, and exits with EXIT_AGAIN.
+    """
+
+    logging.set_verbosity(logging.FATAL)  # libraries chat through absl, of errors that they raise
 
     def guarded(call, argv):
         try:
             return call(argv)
         except (UserError, app.UsageError, flags.Error) as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            # At once: threads of libraries may hang, or add pages to what was said in a line.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(2)
+        except Again as error:
+            print(error, file=sys.stderr)
+            sys.exit(EXIT_AGAIN)
 
     app.run(lambda argv: guarded(main, argv), flags_parser=lambda argv: guarded(flags_parser, argv))

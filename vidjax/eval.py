@@ -4,47 +4,57 @@
 """
 
 import json
-import pathlib
+import os
 
 import jax
 from absl import flags
+from etils import epath
 from flax import linen as nn
+from flax import traverse_util
 from ml_collections import ConfigDict
 
-from vidjax import configlib, pretrained, sharding, task
+from vidjax import configlib, distributed, pretrained, sharding, task
 from vidjax.errors import UserError, run_main
 
 
-def evaluate(config: ConfigDict, folder: str, output: str | pathlib.Path) -> dict[str, float]:
+def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict[str, float]:
     """Runs every evaluator of `config` on the checkpoint in `folder`.
 
     The model with its numerics, and mean, deviation and resizing of its input are the
     checkpoint's; what is evaluated and on how many views is the config's. Figures go to
     output/results.json, with the protocol that they were measured by; videos that could not be
-    read to output/bad_videos.jsonl. Each video counts once on any number of devices.
+    read to output/bad_videos.jsonl. Each video counts once on any number of
+    devices and processes.
 
     Raises:
         UserError: the checkpoint does not fit the config's objective, or no evaluators.
     """
     work = task.Task(config, folder)
-    params = pretrained.load_params(folder)
-    output = pathlib.Path(output).expanduser()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output={output} cannot be written: {error}") from None
-    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
+    output = epath.Path(output).expanduser()
+
+    def make_output() -> None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output={output} cannot be written: {error}") from None
+
+    distributed.from_first(make_output)
+    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.rules(config.mesh)):
         evaluators = work.evaluators(output)
         if not evaluators:
             raise UserError(
                 "there is nothing to evaluate: point --config.data.val at a list, or set "
                 "config.evals"
             )
-        params = jax.device_put(params, work.param_shardings())
-        for line in work.describe_evaluation():
-            print(f"evaluation {line}")
-        for line in work.notices:
-            print(f"note: {line}")
+        shardings = traverse_util.flatten_dict(work.param_shardings(), sep="/")
+        stored = pretrained.open_params(folder)
+        params = stored.place(stored.references(), shardings)
+        params = traverse_util.unflatten_dict(params, sep="/")
+        if distributed.is_first():
+            for line in work.describe_evaluation():
+                print(f"evaluation {line}")
+            for line in work.notices:
+                print(f"note: {line}")
         results = {
             f"{key}/{name}": value
             for key, (evaluator, _) in evaluators.items()
@@ -55,7 +65,8 @@ def evaluate(config: ConfigDict, folder: str, output: str | pathlib.Path) -> dic
         "protocol": work.describe_evaluation(),
         "results": results,
     }
-    (output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+    if distributed.is_first():
+        (output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
     return results
 
 
@@ -65,14 +76,18 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected {argv[1:]}; overrides look like --config.data.val=list.csv")
     if config is None or not checkpoint:
         raise UserError("say what to evaluate: --config=configs/NAME.py --checkpoint=FOLDER")
-    output = flags.FLAGS.output or str(pathlib.Path(checkpoint) / "eval")
-    for name, value in evaluate(config, checkpoint, output).items():
-        print(f"{name}: {value:.6g}")
-    print(f"results: {pathlib.Path(output) / 'results.json'}")
+    output = flags.FLAGS.output or str(epath.Path(checkpoint) / "eval")
+    with distributed.session():
+        results = evaluate(config, checkpoint, output)
+        if distributed.is_first():
+            for name, value in results.items():
+                print(f"{name}: {value:.6g}")
+            print(f"results: {epath.Path(output) / 'results.json'}")
 
 
 if __name__ == "__main__":
     configlib.define_flag()
+    distributed.define_flags()
     flags.DEFINE_string("checkpoint", None, "Folder of a converted checkpoint or of a run.")
     flags.DEFINE_string("output", None, "Folder for results; default: eval in the checkpoint.")
     run_main(main, configlib.parse_flags)

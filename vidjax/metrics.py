@@ -1,29 +1,34 @@
 """What a run reports: metrics.jsonl, TensorBoard events, and the terminal."""
 
-import json
+import contextlib
 import math
-import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from etils import epath
+
+from vidjax.journal import Journal
 
 
 class MetricsWriter:
     """Appends one JSON line per call to `workdir/metrics.jsonl`, and TensorBoard scalars.
 
     A resumed run drops the lines of steps that it is about to do again.
+
+    Attributes:
+        path: of the lines.
+        known: names of the figures there are of `start_step`.
     """
 
-    def __init__(self, workdir: pathlib.Path, start_step: int):
+    def __init__(self, workdir: epath.Path, start_step: int):
         import tensorboardX  # slow to import
 
         self.path = workdir / "metrics.jsonl"
-        if self.path.exists():
-            # The last line may be cut off where the run was killed.
-            lines = [line for line in self.path.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= start_step]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
-        self._file = self.path.open("a")
+        self._journal = Journal(self.path)
+        kept = [entry for entry in self._journal.read() if entry["step"] <= start_step]
+        self.known = {key for entry in kept if entry["step"] == start_step for key in entry}
+        self._journal.rewrite(kept)
         self._events = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=start_step + 1
         )
@@ -32,38 +37,49 @@ class MetricsWriter:
         values = {key: float(value) for key, value in values.items()}
         # JSON has no NaN; null keeps the line readable by every parser.
         safe = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, **safe}) + "\n")
-        self._file.flush()
+        self._journal.add({"step": step, **safe})
         for key, value in values.items():
             self._events.add_scalar(key, value, step)
 
     def close(self) -> None:
-        self._file.close()
         self._events.close()
 
 
 class Throughput:
-    """Clips per second, time left, and the share of time spent waiting for data."""
+    """Clips per second, time left, and what the time of a step goes into."""
 
     def __init__(self, clips_per_step: int):
         self.clips_per_step = clips_per_step
         self.restart()
 
-    def step(self, waited: float) -> None:
-        """Counts a step that waited so many seconds for its batch."""
+    def step(self) -> None:
+        """Counts a step."""
         self._steps += 1
-        self._waiting += waited
+
+    @contextlib.contextmanager
+    def spent(self, on: str) -> Iterator[None]:
+        """Counts what is done inside as time spent on "data" or a "checkpoint"."""
+        start = time.perf_counter()
+        yield
+        self._seconds[on] += time.perf_counter() - start
 
     def restart(self) -> None:
         """Leaves out what happened since the last lap, such as an evaluation."""
-        self._start, self._steps, self._waiting = time.perf_counter(), 0, 0.0
+        self._start, self._steps = time.perf_counter(), 0
+        self._seconds = {"data": 0.0, "checkpoint": 0.0}
 
     def lap(self, left: int) -> dict[str, float]:
-        """Figures of the steps since the last lap, with `left` more to go."""
+        """Figures of the steps since the last lap, with `left` more to go.
+
+        Seconds are of a step on average. Checkpoints are copied to the host in that time, and
+        written later, beside the next steps; what is neither data nor checkpoint is compute.
+        """
         seconds = max(time.perf_counter() - self._start, 1e-9)
+        parts = self._seconds | {"compute": seconds - sum(self._seconds.values())}
         figures = {
             "clips_per_second": self._steps * self.clips_per_step / seconds,
-            "waiting_for_data": self._waiting / seconds,
+            "waiting_for_data": self._seconds["data"] / seconds,
+            **{f"seconds_{key}": value / self._steps for key, value in parts.items()},
             "seconds_left": left * seconds / self._steps,
         }
         self.restart()
@@ -71,12 +87,12 @@ class Throughput:
 
 
 class Progress:
-    """A progress bar on a terminal, a line per report elsewhere."""
+    """A progress bar on a terminal, a line per report elsewhere, nothing if `quiet`."""
 
-    def __init__(self, total: int, start: int):
+    def __init__(self, total: int, start: int, quiet: bool = False):
         out = sys.stderr
-        self._total, self._bar, self._out = total, None, out
-        if out.isatty():
+        self._total, self._bar, self._out, self._quiet = total, None, out, quiet
+        if out.isatty() and not quiet:
             from rich import progress
             from rich.console import Console
 
@@ -101,14 +117,14 @@ class Progress:
         )
         if self._bar:
             self._bar.update(self._task, text=text)
-        else:
+        elif not self._quiet:
             left = time.strftime("%H:%M:%S", time.gmtime(values["seconds_left"]))
             print(f"step {step}/{self._total}  {text}  {left} left", file=self._out, flush=True)
 
     def message(self, text: str) -> None:
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
-        else:
+        elif not self._quiet:
             print(text, file=self._out, flush=True)
 
     def close(self) -> None:

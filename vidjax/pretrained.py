@@ -25,7 +25,7 @@ from etils import epath
 from flax import linen as nn
 from flax import traverse_util
 
-from vidjax import checkpoint, models
+from vidjax import checkpoint, models, sharding
 from vidjax.data.text import ClipTokenizer, Tokenizer, open_tokenizer
 from vidjax.data.transforms import Preprocessing, eval_views, prepare
 from vidjax.data.video import VideoError
@@ -152,7 +152,7 @@ def load_tokenizer(folder: Folder, **options: Any) -> Tokenizer | ClipTokenizer 
     if card.tokenizer is None:
         return None
     options = {k: v for k, v in card.tokenizer.items() if k != "file"} | options
-    return open_tokenizer(epath.Path(folder) / card.tokenizer["file"], **options)
+    return open_tokenizer(_home(epath.Path(folder)) / card.tokenizer["file"], **options)
 
 
 def load_params(folder: Folder) -> dict[str, Any]:
@@ -174,7 +174,8 @@ def open_params(folder: Folder) -> "StoredParams":
     """
     want = param_specs(models.build(**read_card(folder).model))
     path, root = _find_params(epath.Path(folder))
-    saved = _metadata(path)
+    metadata = _metadata(path)
+    saved = metadata.tree
     for key in root:
         saved = saved[key]
     have = traverse_util.flatten_dict(saved, sep="/")
@@ -183,7 +184,8 @@ def open_params(folder: Folder) -> "StoredParams":
             f"the parameters in {path} are not those of the model in {folder}/{CARD}: "
             + checkpoint.some(problems, limit=8)
         )
-    return StoredParams(path, root, want)
+    prints = (metadata.custom_metadata or {}).get(checkpoint.FINGERPRINTS, {})
+    return StoredParams(path, root, want, prints)
 
 
 @functools.lru_cache(maxsize=16)  # tracing a model takes half a second
@@ -197,9 +199,13 @@ class StoredParams(Mapping[str, np.ndarray]):
     """See `open_params`; `read` gives many at once, which takes hardly longer than one."""
 
     def __init__(
-        self, path: epath.Path, root: tuple[str, ...], specs: Mapping[str, jax.ShapeDtypeStruct]
+        self,
+        path: epath.Path,
+        root: tuple[str, ...],
+        specs: Mapping[str, jax.ShapeDtypeStruct],
+        prints: Mapping[str, int],
     ):
-        self._path, self._root, self._specs = path, root, specs
+        self._path, self._root, self._specs, self._prints = path, root, specs, prints
         self._groups = _groups(specs)
         self._ahead: dict[str, np.ndarray] = {}
 
@@ -214,19 +220,27 @@ class StoredParams(Mapping[str, np.ndarray]):
                 array.flags.writeable = False  # the next one to ask gets the same array
         return self._ahead[name]
 
-    def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+    def read(
+        self, names: Iterable[str], shardings: Mapping[str, jax.sharding.Sharding] | None = None
+    ) -> dict[str, Any]:
         """Some of the parameters by name, in one go.
 
+        With shardings as jax arrays, of which every process reads its share; else as numpy arrays.
+
         Raises:
-            UserError: they cannot be read.
+            UserError: they cannot be read, or are not what was written.
         """
         keys = {name: (*self._root, *name.split("/")) for name in names}
         specs = {keys[name]: self._specs[name] for name in keys}
+
+        def how(name: str) -> ocp.RestoreArgs:
+            dtype = self._specs[name].dtype
+            if shardings is None:
+                return ocp.RestoreArgs(restore_type=np.ndarray, dtype=dtype)
+            return ocp.ArrayRestoreArgs(sharding=shardings[name], dtype=dtype)
+
         # Always an explicit target: without one Orbax wants the devices of the writer.
-        restore = {
-            path: ocp.RestoreArgs(restore_type=np.ndarray, dtype=spec.dtype)
-            for path, spec in specs.items()
-        }
+        restore = {path: how(name) for name, path in keys.items()}
         args = ocp.args.PyTreeRestore(
             item=traverse_util.unflatten_dict(specs),
             restore_args=traverse_util.unflatten_dict(restore),
@@ -238,7 +252,52 @@ class StoredParams(Mapping[str, np.ndarray]):
         except Exception as error:  # Orbax and tensorstore raise all sorts
             raise UserError(_damaged(self._path, error)) from error
         found = traverse_util.flatten_dict(tree)
-        return {name: found[path] for name, path in keys.items()}
+        found = {name: found[path] for name, path in keys.items()}
+        self._check(found)
+        return found
+
+    def _check(self, arrays: Mapping[str, Any]) -> None:
+        """Compares arrays with the fingerprints that were taken when they were written."""
+        written = {name: self._prints.get("/".join((*self._root, name))) for name in arrays}
+        if all(isinstance(x, np.ndarray) for x in arrays.values()):
+            now = {name: checkpoint.fingerprint(x) for name, x in arrays.items()}
+        else:
+            now = jax.device_get(jax.jit(checkpoint.fingerprints)(dict(arrays)))
+        wrong = [name for name, x in written.items() if x not in (None, now[name])]
+        if wrong:
+            raise UserError(
+                f"the parameters in {self._path} are damaged: what is read is not what was written "
+                f"({checkpoint.some(wrong)}); make or copy that folder again"
+            )
+
+    def references(self) -> dict[str, "Reference"]:
+        """All parameters by name, each to be read when it is looked into."""
+        return {name: Reference(self, name) for name in self}
+
+    def place(
+        self, params: Mapping[str, Any], shardings: Mapping[str, jax.sharding.Sharding]
+    ) -> dict[str, jax.Array]:
+        """Arrays on devices, by any names; of `Reference`s every process reads its share only.
+
+        Args:
+            params: numpy or jax arrays that every process has whole, jax arrays that lie there
+                already, or references.
+            shardings: where they shall lie, by the same names.
+        """
+        placed, left = {}, {}
+        for name, x in params.items():
+            if isinstance(x, Reference):
+                left[name] = x.name
+            elif isinstance(x, jax.Array) and x.sharding == shardings[name]:
+                placed[name] = x
+            else:
+                placed[name] = sharding.put_whole(np.asarray(x), shardings[name])
+        while left:  # a parameter may be wanted in two places
+            now = {stored: name for name, stored in left.items()}
+            found = self.read(now, {stored: shardings[name] for stored, name in now.items()})
+            placed |= {now[stored]: x for stored, x in found.items()}
+            left = {name: stored for name, stored in left.items() if name not in placed}
+        return {name: placed[name] for name in params}
 
     def spec(self, name: str) -> jax.ShapeDtypeStruct:
         """Shape and dtype of a parameter, without reading it."""
@@ -249,6 +308,20 @@ class StoredParams(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._specs)
+
+
+class Reference:
+    """A parameter of StoredParams that is not read before someone looks into it."""
+
+    def __init__(self, stored: StoredParams, name: str):
+        self.stored, self.name = stored, name
+        self.shape, self.dtype = stored.spec(name).shape, stored.spec(name).dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.stored[self.name], dtype)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.stored[self.name][index]
 
 
 def _groups(specs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, list[str]]:
@@ -276,8 +349,11 @@ def save_pretrained(folder: Folder, params: Params, card: Card) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # On a CPU this is no copy for well-aligned arrays; Orbax would copy numpy arrays.
     params = jax.device_put(params)
+    arrays = {path: np.asarray(x) for path, x in checkpoint.flatten(params).items()}
+    prints = {path: checkpoint.fingerprint(x) for path, x in arrays.items()}
     args = ocp.args.PyTreeSave(
         params,
+        custom_metadata={checkpoint.FINGERPRINTS: prints},
         save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params),
         ocdbt_target_data_file_size=_FILE_BYTES,
     )
@@ -315,7 +391,7 @@ def read_card(folder: Folder) -> Card:
     Raises:
         UserError: there is none, or it cannot be understood.
     """
-    path = epath.Path(folder) / CARD
+    path = _home(epath.Path(folder)) / CARD
     if not path.is_file():
         raise UserError(
             f"{folder} is no vidjax model: it has no {CARD}; convert published weights with "
@@ -350,22 +426,35 @@ def _checked_tokenizer(entry: Any) -> dict[str, Any] | None:
     return entry
 
 
+def _home(folder: epath.Path) -> epath.Path:
+    """The folder with the card: that of the run, if `folder` is one of its checkpoints."""
+    is_step = folder.name.isdigit() and folder.parent.name == "checkpoints"
+    return folder.parent.parent if is_step else folder
+
+
 def _find_params(folder: epath.Path) -> tuple[epath.Path, tuple[str, ...]]:
     """The Orbax folder that holds the parameters, and where in its tree they are."""
     if (folder / PARAMS).is_dir():
         return _absolute(folder / PARAMS), ()
-    checkpoints = folder / "checkpoints"
+    home = _home(folder)
+    checkpoints = home / "checkpoints"
     steps = ocp.utils.checkpoint_steps(checkpoints) if checkpoints.is_dir() else []
+    if home != folder:
+        steps = [step for step in steps if step == int(folder.name)]
     if not steps:
         raise UserError(f"{folder} holds no parameters: neither {PARAMS}/ nor checkpoints/<step>/")
     path = _absolute(checkpoints / str(max(steps)) / "default")
-    return path, ("ema_params",) if _metadata(path).get("ema_params") else ("params",)
+    return path, ("ema_params",) if _metadata(path).tree.get("ema_params") else ("params",)
 
 
-def _metadata(path: epath.Path) -> dict[str, Any]:
+def _metadata(path: epath.Path) -> Any:
+    """Of an Orbax folder: the tree of arrays' metadata, and custom_metadata."""
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            return checkpointer.metadata(path).item_metadata.tree
+            found = checkpointer.metadata(path).item_metadata
+        if found is None:
+            raise ValueError("it has no metadata")
+        return found
     except Exception as error:  # Orbax and tensorstore raise all sorts
         raise UserError(_damaged(path, error)) from error
 

@@ -1,5 +1,6 @@
 """The device mesh, and how logical axes map to it. jit over a mesh; pmap is not used anywhere."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +11,32 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vidjax.errors import UserError
 
-# Logical axis -> mesh axes. Parameters split their widest axes; activations only the batch.
+# Every logical axis -> mesh axes, of parameters and of activations. An array's axes are looked up
+# in this order, and none gets a mesh axis that another one has.
 RULES = (
-    ("batch", ("data", "fsdp")),
-    ("embed", "fsdp"),
-    ("heads", "tensor"),
-    ("mlp", "tensor"),
+    ("batch", ("data", "fsdp")),  # clips, texts
+    ("embed", "fsdp"),  # widths of parameters only: of activations the clips are split already
+    ("heads", "tensor"),  # attention, parameters and activations: each device has its own heads,
+    ("mlp", "tensor"),  # and its own hidden channels, whose results are then added up
+    ("tokens", None),  # see `rules`
+    ("embed_act", None),  # widths of activations
+    *((name, None) for name in ("head_dim", "layers", "embed_decoder", "pixels", "classes")),
 )
 BATCH = PartitionSpec(("data", "fsdp"))
+
+
+def rules(cfg: Any) -> tuple[tuple[str, Any], ...]:
+    """The rules for `config.mesh`: RULES, and with its `sequence` tokens are split, too.
+
+    Between attention and MLP, in norms, residuals and stochastic depth, where tokens know nothing
+    of each other, each device of `tensor` then has its own (Korthikanti et al. 2022,
+    arXiv:2205.05198). Heads and hidden channels come first in RULES: where they are split, tokens
+    are whole. The values are the same.
+    """
+    if not cfg.sequence:
+        return RULES
+    at = RULES.index(("tokens", None))  # which stays, for arrays whose heads have the mesh axis
+    return (*RULES[:at], ("tokens", "tensor"), *RULES[at:])
 
 
 def make_mesh(cfg: Any) -> Mesh:
@@ -65,7 +84,94 @@ def param_shardings(boxed: Any, mesh: Mesh) -> Any:
     return jax.tree.map(whole_if_uneven, jax.eval_shape(nn.meta.unbox, boxed), shardings)
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What this process reads of every batch.
+
+    Processes that have the same parts of a batch, because a tensor axis goes across them, read the
+    same. So the number of shares may be smaller than that of processes.
+
+    Attributes:
+        index, count: which of the shares this one is, and how many there are.
+        parts: of the batch, ascending, that lie on this process's devices.
+        num_parts: that a batch is split into.
+    """
+
+    index: int
+    count: int
+    parts: tuple[int, ...]
+    num_parts: int
+
+    def rows(self, size: int) -> np.ndarray:
+        """The rows of a batch of `size` that this process reads, ascending, int64 [size / count].
+
+        `size` must divide into all parts, unless this share is the only one.
+        """
+        if self.count == 1:
+            return np.arange(size)
+        rows = size // self.num_parts
+        return np.concatenate([np.arange(part * rows, (part + 1) * rows) for part in self.parts])
+
+
+def host_share(mesh: Mesh) -> Share:
+    """This process's share of batches.
+
+    Raises:
+        UserError: shares of processes overlap in part.
+    """
+    num_parts = batch_parts(mesh)
+    places = NamedSharding(mesh, BATCH).devices_indices_map((num_parts,))
+    parts: dict[int, set[int]] = {}
+    for device, (part,) in places.items():
+        parts.setdefault(device.process_index, set()).add(part.start or 0)
+    shares = sorted({tuple(sorted(own)) for own in parts.values()})
+    if sum(map(len, shares)) != num_parts or len(set(map(len, shares))) > 1:
+        raise UserError(
+            f"config.mesh {dict(mesh.shape)} splits batches unevenly over {len(parts)} processes; "
+            f"choose data x fsdp or tensor so that one is a multiple of the devices of a process"
+        )
+    own = tuple(sorted(parts[jax.process_index()]))
+    return Share(shares.index(own), len(shares), own, num_parts)
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes global arrays, split over the batch axis, of every host's part of a batch."""
+    """Makes global arrays, split over the batch axis, of every process's rows of a batch.
+
+    Args:
+        batch: arrays [own rows, ...], of the rows that `Share.rows` gives.
+        mesh: of all devices.
+    """
     sharding = NamedSharding(mesh, BATCH)
-    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+    if jax.process_count() == 1:
+        return jax.device_put(dict(batch), sharding)
+    share = host_share(mesh)
+
+    def place(x: np.ndarray) -> jax.Array:
+        rows = len(x) // len(share.parts)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            start = share.parts.index((index[0].start or 0) // rows) * rows
+            return x[start : start + rows]
+
+        shape = (rows * share.num_parts, *x.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return {key: place(x) for key, x in batch.items()}
+
+
+def put_whole(tree: Any, shardings: Any) -> Any:
+    """Makes global arrays of values that every process has whole.
+
+    Args:
+        tree: numpy arrays.
+        shardings: of all of them, a tree like it or one for all.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+
+    def place(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(np.shape(x), sharding, lambda index: x[index])
+
+    return jax.tree.map(place, tree, shardings)

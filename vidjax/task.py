@@ -7,10 +7,12 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from vidjax import data, evaluators, models, objectives, pretrained, sharding
@@ -34,6 +36,7 @@ class Task:
         checkpoint: the folder that is evaluated; None in training.
         card: of that folder.
         mesh: of all devices.
+        share: what this process reads of every batch.
         preprocessing: of its clips.
         model: the linen module; that of `card` if there is one, as are mean, std, resize and fit.
             Those of a probe are the ones of config.init.
@@ -58,12 +61,18 @@ class Task:
         self.by_name = config.objective.name == "text_classification"
         self.mesh = sharding.make_mesh(config.mesh)
         self.dataset = datasets.DATASETS.get(config.data.name)
+        self.share = sharding.host_share(self.mesh)
         parts = sharding.batch_parts(self.mesh)
         if self.clips_per_step % (parts * config.grad_accum):
             raise UserError(
                 f"config.data.batch_size = {config.data.batch_size} (x {config.data.repeats} "
                 f"repeats) must divide into {parts} devices x {config.grad_accum} parts "
                 f"(config.grad_accum)"
+            )
+        if self.share.count > 1 and config.data.batch_size % parts:
+            raise UserError(
+                f"config.data.batch_size = {config.data.batch_size} must divide into {parts} "
+                f"devices where several processes read, as all clips of a video go to one device"
             )
         self.preprocessing = Preprocessing.from_config(config.data)
         fields = {k: x for k, x in config.model.to_dict().items() if x is not None or k == "head"}
@@ -312,10 +321,15 @@ class Task:
         return batch
 
     @functools.cache  # noqa: B019
-    def bad_videos(self, split: str, workdir: pathlib.Path) -> data.BadVideos:
-        """Counts the unusable videos of a split, and lists them in workdir/bad_videos.jsonl."""
-        share = self.config.data.max_bad_share
-        return data.BadVideos(workdir / "bad_videos.jsonl", len(self.videos(split)), share)
+    def bad_videos(self, split: str, workdir: epath.Path) -> data.BadVideos:
+        """Counts the unusable videos of a split, and lists them in workdir/bad_videos.jsonl.
+
+        Of each process: others than the first have its number in the name of the list.
+        """
+        index, share = jax.process_index(), self.config.data.max_bad_share
+        path = workdir / (f"bad_videos.{index}.jsonl" if index else "bad_videos.jsonl")
+        others = [other for other in workdir.glob("bad_videos*.jsonl") if other != path]
+        return data.BadVideos(path, len(self.videos(split)), share, others)
 
     @functools.cached_property
     def abstract_params(self) -> Any:
@@ -326,7 +340,7 @@ class Task:
         """Where each of the model's parameters lies on the mesh."""
         return sharding.param_shardings(self.abstract_params, self.mesh)
 
-    def train_batches(self, start_step: int, workdir: pathlib.Path):
+    def train_batches(self, start_step: int, workdir: epath.Path):
         """Endless batches from `start_step` on, of this host: see `data.train_loader`."""
         return data.train_loader(
             self.videos("train"),
@@ -334,13 +348,18 @@ class Task:
             seed=self.config.seed,
             bad_videos=self.bad_videos("train", workdir),
             start_step=start_step,
-            process=(jax.process_index(), jax.process_count()),
+            rows=self.share.rows(self.config.data.batch_size),
             workers=self.config.data.workers,
             tokenize=self.tokenizer if self.reads_captions else None,
         )
 
-    def evaluators(self, workdir: pathlib.Path) -> dict[str, tuple[evaluators.Evaluator, int]]:
-        """The evaluators of `config.evals` and the steps between their runs."""
+    def evaluators(
+        self, workdir: epath.Path, between: Callable[[], None] = lambda: None
+    ) -> dict[str, tuple[evaluators.Evaluator, int]]:
+        """The evaluators of `config.evals` and the steps between their runs.
+
+        They write pictures to `workdir`, and call `between` before each batch.
+        """
 
         def batches(split: str, views: tuple[int, int]):
             parts = sharding.batch_parts(self.mesh)
@@ -350,12 +369,13 @@ class Task:
                 # No more clips at once than in training, which may cut its batch into parts.
                 batch_size=-(-self.clips_per_step // self.config.grad_accum // parts) * parts,
                 views=views,
-                process=(jax.process_index(), jax.process_count()),
+                share=(self.share.index, self.share.count),
                 workers=self.config.data.workers,
                 bad_videos=self.bad_videos(split, workdir),
             )
             with contextlib.closing(loader):
                 for batch in loader:
+                    between()
                     yield sharding.put_batch(batch, self.mesh)
 
         for entry in self.evals.values():
@@ -371,7 +391,9 @@ class Task:
             captions=lambda split: [video.captions for video in self.videos(split)],
             tokenize=self.tokenizer,
             classes=lambda split: self.videos(split).classes,
-            put=functools.partial(sharding.put_batch, mesh=self.mesh),
+            put=lambda batch: sharding.put_whole(
+                batch, jax.NamedSharding(self.mesh, sharding.BATCH)
+            ),
             parts=sharding.batch_parts(self.mesh),
         )
         return evaluators.build(self.evals, context)
@@ -429,6 +451,24 @@ def _check(config: ConfigDict) -> None:
             value = value[part]
         if value < 1:
             raise UserError(f"config.{key} must be at least 1, not {value}")
+    best = config.checkpoint.best
+    if best and (best.split("/")[0] not in config.evals or "/" not in best):
+        raise UserError(
+            f"config.checkpoint.best must be a figure of one of config.evals "
+            f"({', '.join(config.evals) or 'there are none'}), such as 'val/top1', not {best!r}"
+        )
+    for key, value, known in (
+        ("checkpoint.best_is", config.checkpoint.best_is, ("max", "min")),
+        ("nonfinite", config.nonfinite, ("stop", "skip")),
+    ):
+        if value not in known:
+            raise UserError(f"config.{key} must be {' or '.join(known)}, not {value!r}")
+    trace = config.profile
+    if trace and not (len(trace) == 2 and 0 < trace[0] <= trace[1]):
+        raise UserError(
+            f"config.profile must be the first and the last step to trace, such as (10, 12), not "
+            f"{trace}"
+        )
     if config.model.remat not in REMAT_POLICIES:
         raise UserError(
             f"config.model.remat must be one of {', '.join(REMAT_POLICIES)}, "

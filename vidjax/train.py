@@ -10,23 +10,41 @@ import contextlib
 import dataclasses
 import json
 import math
-import pathlib
-import time
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import flags
+from etils import epath
 from flax import linen as nn
 from flax import traverse_util
 from ml_collections import ConfigDict
 
 import vidjax
-from vidjax import checkpoint, configlib, metrics, models, optim, pretrained, sharding, task
-from vidjax.errors import UserError, run_main
+from vidjax import (
+    checkpoint,
+    configlib,
+    distributed,
+    metrics,
+    models,
+    optim,
+    pretrained,
+    sharding,
+    task,
+)
+from vidjax.errors import Again, UserError, run_main
+from vidjax.journal import Journal
+
+# Steps queued ahead of the device: enough to keep it busy, few because each holds a batch.
+_AHEAD = 2
+
+# Steps in a row that may be left out because they are not finite.
+_SKIPS = 20
 
 
 @flax.struct.dataclass
@@ -54,9 +72,12 @@ def make_train_step(
     seed: int = 0,
     ema_decay: float = 0.0,
     grad_accum: int = 1,
+    skip_nonfinite: bool = False,
     shardings: TrainState | None = None,
 ):
     """Returns train_step(state, batch) -> (state, figures), jitted, consuming `state`.
+
+    Figures are the objective's, "loss", "grad_norm", and "finite": whether these two are.
 
     Args:
         objective: see vidjax.objectives.
@@ -65,6 +86,7 @@ def make_train_step(
         seed: with the step, the source of all randomness.
         ema_decay: of the parameters' moving average; 0 for none.
         grad_accum: parts that the batch is cut into and whose gradients are averaged.
+        skip_nonfinite: a step that is not finite changes nothing but the number of steps.
         shardings: of the state; None leaves them to jit.
     """
 
@@ -103,8 +125,12 @@ def make_train_step(
         ema_params = state.ema_params
         if ema_decay:
             ema_params = optax.incremental_update(params, ema_params, 1.0 - ema_decay)
-        figures |= {"grad_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, params, opt_state, ema_params), figures
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(figures["loss"]) & jnp.isfinite(norm)
+        new = TrainState(state.step, params, opt_state, ema_params)
+        if skip_nonfinite:
+            new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+        return new.replace(step=state.step + 1), figures | {"grad_norm": norm, "finite": finite}
 
     out_shardings = None if shardings is None else (shardings, None)
     return jax.jit(train_step, donate_argnums=0, out_shardings=out_shardings)
@@ -161,7 +187,7 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
             say(f"note: {config.init} was made with {key} {there[key]}, this run has {here[key]}")
     stored = pretrained.open_params(config.init)
     loaded, notes = models.adapt(
-        stored.read(stored),
+        stored.references(),
         card.model,
         work.model,
         **config.init_options.to_dict(),
@@ -181,8 +207,8 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     # Only what stays fresh is made: less to compile, and never two models in memory.
     state = jax.jit(lambda rng: rest(init(rng)), out_shardings=rest(shardings))(rng)
     params = traverse_util.flatten_dict(params, sep="/") | state.params
+    params = stored.place(params, traverse_util.flatten_dict(shardings.params, sep="/"))
     params = traverse_util.unflatten_dict(params, sep="/")
-    params = jax.device_put(params, shardings.params)
     say(f"start: parameters of {config.init}, step and optimizer new")
     for note in notes:
         say(f"  {note}")
@@ -232,15 +258,17 @@ def estimate(work: task.Task, step_fn, abstract: TrainState) -> dict[str, float]
     }
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path | None) -> TrainState | None:
+def train(config: ConfigDict, workdir: str | os.PathLike | None) -> TrainState | None:
     """Trains what `config` says and returns the last state; None for an estimate.
 
-    `workdir` receives config.json, model.json, checkpoints/, metrics.jsonl, tensorboard/,
-    bad_videos.jsonl, pictures, and DONE at the end. A workdir with an unfinished run of the same
-    config is continued from its last checkpoint.
+    `workdir`, a folder or a path in a bucket that all processes see, receives config.json,
+    model.json, checkpoints/, best.json, metrics.jsonl, tensorboard/, bad_videos.jsonl,
+    nonfinite.jsonl, pictures, and DONE at the end. A workdir with an unfinished run of the same
+    config is continued from its last checkpoint, on any number of devices and processes.
 
     Raises:
         UserError: for input that does not fit, and for a loss that is not finite.
+        Again: SIGTERM came; what was done is saved.
     """
     work = task.Task(config)
     if config.estimate:  # of memory, for which neither videos nor rates are needed
@@ -254,7 +282,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path | None) -> TrainState 
             warmup=optim.warmup_steps(config.optim, work.steps_per_epoch),
         )
     optimizer = optim.make_optimizer(config.optim, schedule)
-    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
+    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.rules(config.mesh)):
         init, abstract = abstract_state(work, optimizer)
         step_fn = make_train_step(
             work.objective,
@@ -263,6 +291,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path | None) -> TrainState 
             seed=config.seed,
             ema_decay=config.ema_decay,
             grad_accum=config.grad_accum,
+            skip_nonfinite=config.nonfinite == "skip",
             shardings=jax.tree.map(lambda x: x.sharding, abstract),
         )
         if config.estimate:
@@ -272,26 +301,50 @@ def train(config: ConfigDict, workdir: str | pathlib.Path | None) -> TrainState 
             return None
         if not workdir:
             raise UserError("say where the run is written: --workdir=FOLDER")
-        run = _Run(work, _local(workdir), total, schedule)
-        try:
-            return run.loop(step_fn, init, abstract)
-        finally:
-            run.close()
+        run = _Run(work, _absolute(workdir), total, schedule)
+        with checkpoint.disk_errors(run.workdir, run.last_good):
+            try:
+                return run.loop(step_fn, init, abstract)
+            finally:
+                run.close()
 
 
-def _local(folder: str | pathlib.Path) -> pathlib.Path:
-    if "://" in str(folder):
-        raise UserError(f"--workdir={folder} must be a folder of this machine's file system")
-    return pathlib.Path(folder).expanduser()
+def _absolute(folder: str | os.PathLike) -> epath.Path:
+    """Orbax refuses relative paths."""
+    folder = os.fspath(folder)
+    if "://" not in folder:
+        folder = os.path.abspath(os.path.expanduser(folder))
+    try:
+        return epath.Path(folder)
+    except KeyError:
+        raise UserError(
+            f"--workdir={folder} is neither a folder nor in a bucket that can be opened, such as "
+            f"gs://BUCKET/RUN"
+        ) from None
 
 
 class _Run:
     """One run in its workdir: what the loop writes and prints."""
 
-    def __init__(self, work: task.Task, workdir: pathlib.Path, total: int, schedule):
+    def __init__(self, work: task.Task, workdir: epath.Path, total: int, schedule):
         self.work, self.workdir, self.total, self.schedule = work, workdir, total, schedule
         config = work.config
-        checkpoint.claim_workdir(workdir, task.plain(config))
+        distributed.from_first(self.claim)
+        self.checkpoints = checkpoint.Checkpoints(
+            workdir, config.checkpoint.keep, config.checkpoint.best_is
+        )
+        self.start = self.checkpoints.latest_step() or 0
+        first = distributed.is_first()
+        self.writer = metrics.MetricsWriter(workdir, self.start) if first else None
+        self.known = set(distributed.from_first(lambda: sorted(self.writer.known)))
+        self.progress = metrics.Progress(total, self.start, quiet=not first)
+        self.say = self.progress.message
+        self.skipped = 0
+        self.preemption = distributed.Preemption()
+
+    def claim(self) -> None:
+        work, config = self.work, self.work.config
+        checkpoint.claim_workdir(self.workdir, task.plain(config))
         card = pretrained.Card(
             model=models.config_of(work.model),
             preprocessing=task.with_views(work.preprocessing, config.evals.to_dict()),
@@ -301,83 +354,144 @@ class _Run:
                 "format": "vidjax",
                 "vidjax": vidjax.__version__,
             },
-            tokenizer=work.tokenizer and pretrained.keep_tokenizer(work.tokenizer, workdir),
+            tokenizer=work.tokenizer and pretrained.keep_tokenizer(work.tokenizer, self.workdir),
         )
-        pretrained.write_card(workdir, card)
-        self.checkpoints = checkpoint.Checkpoints(workdir, config.checkpoint.keep)
-        self.start = self.checkpoints.latest_step() or 0
-        self.writer = metrics.MetricsWriter(workdir, self.start)
-        self.progress = metrics.Progress(total, self.start)
-        self.say = self.progress.message
+        pretrained.write_card(self.workdir, card)
 
     def loop(self, step_fn, init, abstract: TrainState) -> TrainState:
         work = self.work
-        evaluators = work.evaluators(self.workdir)
+        evaluators = work.evaluators(self.workdir, between=self.check_preemption)
         self.announce(abstract)
         if self.start:
             self.say(f"start: continuing at step {self.start} of {self.workdir}")
             state = self.checkpoints.restore(abstract)
         else:
             state = initial_state(work, init, abstract, self.say)
+        # Evaluations that were due when the run ended, and were not done.
+        late = {k: v for k, v in self.due(evaluators, self.start).items()
+                if not any(name.startswith(f"{k}/") for name in self.known)}  # fmt: skip
+        if self.start < self.total:
+            self.evaluate(late, state, self.start)
         with contextlib.closing(work.train_batches(self.start, self.workdir)) as batches:
             state = self.steps(step_fn, state, batches, evaluators)
         results = self.evaluate(evaluators, state, self.total)
         self.checkpoints.wait()
-        self.finish(results)
+        if distributed.is_first():
+            self.finish(results)
         return state
 
     def steps(self, step_fn, state: TrainState, batches, evaluators) -> TrainState:
         work, config = self.work, self.work.config
         clock = metrics.Throughput(work.clips_per_step)
-        # Steps are queued ahead of the device, but only a few: each holds a batch in its memory.
-        queued: collections.deque[dict[str, jax.Array]] = collections.deque()
+        queued: collections.deque[tuple[int, Mapping, np.ndarray]] = collections.deque()
+        first, last = config.profile or (0, 0)  # of the trace
         for step in range(self.start + 1, self.total + 1):
-            start = time.perf_counter()
-            batch = sharding.put_batch(next(batches), work.mesh)
-            clock.step(waited=time.perf_counter() - start)
+            if step == first:
+                jax.profiler.start_trace(str(self.workdir / "profile"))
+            with clock.spent("data"):
+                host = next(batches)
+                batch = sharding.put_batch(host, work.mesh)
             state, figures = step_fn(state, batch)
-            queued.append(figures)
-            if len(queued) > 2:
-                jax.block_until_ready(queued.popleft())
-            self.progress.advance(step)
+            clock.step()
+            queued.append((step, figures, host["video_id"]))
+            due = self.due(evaluators, step)
             save = step % config.checkpoint.every == 0 or step == self.total
+            save |= config.checkpoint.best.split("/")[0] in due
+            report = step % config.log_every == 0 or step == self.total
+            end = self.preemption.asked()
             # Figures are looked at before a save: a state that is not finite must not replace one
             # that is.
-            if save or step % config.log_every == 0:
-                self.report(step, jax.device_get(figures), clock)
+            while len(queued) > (0 if save or report or end or step == last else _AHEAD):
+                self.check(*queued.popleft())
+            if step == last and self.start < first:
+                jax.profiler.stop_trace()
+                self.say(f"trace of steps {first} to {last}: {self.workdir / 'profile'}")
+            self.progress.advance(step)
             if save:
-                self.checkpoints.save(step, state)
-            due = [k for k, (_, every) in evaluators.items() if every and step % every == 0]
+                with clock.spent("checkpoint"):
+                    self.checkpoints.save(step, state)
+            if report:
+                self.report(step, jax.device_get(figures), clock)
+            if end:
+                self.end(step, state)
             if step < self.total and due:
-                self.evaluate({k: evaluators[k] for k in due}, state, step)
+                self.evaluate(due, state, step)
                 clock.restart()
         return state
 
-    def report(self, step: int, figures, clock: metrics.Throughput) -> None:
-        figures = {key: float(value) for key, value in figures.items()}
-        figures |= {"lr": float(self.schedule(step - 1))} | clock.lap(self.total - step)
-        self.writer.write(step, figures)
-        self.progress.report(step, figures)
-        for key in ("loss", "grad_norm"):
-            if not math.isfinite(figures[key]):
-                last = self.checkpoints.latest_step()
-                good = f"checkpoint {last} is good" if last else "there is no checkpoint yet"
-                raise UserError(
-                    f"{key} is {figures[key]} at step {step} of {self.workdir} ({good}); start a "
-                    f"new --workdir with a lower config.optim.lr or with config.optim.clip_norm, "
-                    f"from --config.init={self.workdir} if there is a checkpoint"
-                )
+    def due(self, evaluators: Mapping, step: int) -> dict[str, Any]:
+        return {k: v for k, v in evaluators.items() if v[1] and step and step % v[1] == 0}
 
-    def evaluate(self, evaluators, state: TrainState, step: int) -> dict[str, float]:
+    def check(self, step: int, figures: Mapping, video_ids: np.ndarray) -> None:
+        """Waits for a step, and stops or notes that it was left out if it is not finite."""
+        if jax.device_get(figures["finite"]):
+            self.skipped = 0
+            return
+        self.skipped += 1
+        values = {k: float(v) for k, v in jax.device_get(figures).items() if k != "finite"}
+        ids = distributed.gather(video_ids)
+        path = self.workdir / "nonfinite.jsonl"
+        if distributed.is_first():
+            videos = self.work.videos("train")
+            self.writer.write(step, values)
+            shown = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
+            paths = [videos[i].path for i in ids if i >= 0]
+            Journal(path).add({"step": step, **shown, "videos": paths})
+        which = " and ".join(f"{k} is {values[k]}" for k in ("loss", "grad_norm")
+                             if not math.isfinite(values[k]))  # fmt: skip
+        skip = self.work.config.nonfinite == "skip"
+        if skip and self.skipped < _SKIPS:
+            self.say(f"note: step {step} is left out, as its {which}; {path} lists its videos")
+            return
+        many = f", as in the {_SKIPS - 1} steps before it," if skip else ""
+        raise UserError(
+            f"{which} at step {step}{many} of {self.workdir} ({self.last_good()}; {path} lists the videos of "
+            f"the batch); start a new --workdir with a lower config.optim.lr or with "
+            f"config.optim.clip_norm, from --config.init={self.workdir} if there is a checkpoint"
+            + ("" if skip else ", or leave such steps out with --config.nonfinite=skip")
+        )
+
+    def last_good(self) -> str:
+        last = self.checkpoints.latest_step()
+        return f"checkpoint {last} is good" if last else "there is no checkpoint yet"
+
+    def report(self, step: int, figures: Mapping, clock: metrics.Throughput) -> None:
+        figures = {key: float(value) for key, value in figures.items() if key != "finite"}
+        figures |= {"lr": float(self.schedule(step - 1))} | clock.lap(self.total - step)
+        if distributed.is_first():
+            self.writer.write(step, figures)
+        self.progress.report(step, figures)
+
+    def evaluate(self, evaluators: Mapping, state: TrainState, step: int) -> dict[str, float]:
         params = state.ema_params or state.params
         results = {}
         for key, (evaluator, _) in evaluators.items():
-            found = {f"{key}/{k}": v for k, v in evaluator.run(params, step).items()}
+            try:
+                found = {f"{key}/{k}": v for k, v in evaluator.run(params, step).items()}
+            except Again:
+                self.end(step, state)
             results |= found
         if results:
-            self.writer.write(step, results)
+            if distributed.is_first():
+                self.writer.write(step, results)
             self.say(f"step {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))
+        best = self.work.config.checkpoint.best
+        if best.split("/")[0] in evaluators:
+            if best not in results:
+                raise UserError(
+                    f"config.checkpoint.best is {best!r}, but the figures are {', '.join(results)}"
+                )
+            self.checkpoints.judge(step, best, results[best])
         return results
+
+    def check_preemption(self) -> None:
+        if self.preemption.asked():
+            raise Again
+
+    def end(self, step: int, state: TrainState) -> None:
+        self.checkpoints.save(step, state)
+        self.checkpoints.wait()
+        raise Again(f"asked to end: step {step} is saved, the same command continues from there")
 
     def announce(self, abstract: TrainState) -> None:
         """Prints, once, what the config came to."""
@@ -416,15 +530,21 @@ class _Run:
             if bad.count:
                 self.say(f"bad videos of {split}: {bad.count}, listed in {bad.path}")
         self.say(f"checkpoint: {self.checkpoints.folder / str(self.total)}")
+        if best := self.checkpoints.best:
+            place = self.checkpoints.folder / str(best["step"])
+            self.say(f"best checkpoint: {place} with {best['figure']} {best['value']:.4g}")
         self.say(f"  to use it: --checkpoint={self.workdir} or --config.init={self.workdir}")
         self.say(f"metrics: {self.writer.path}")
         for picture in sorted(self.workdir.glob(f"*_{self.total}.png")):
             self.say(f"picture: {picture}")
 
     def close(self) -> None:
+        self.preemption.close()
         self.progress.close()
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
         self.checkpoints.close()
+        checkpoint.release_workdir(self.workdir)
 
 
 def main(argv: list[str]) -> None:
@@ -433,10 +553,12 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected {argv[1:]}; overrides look like --config.optim.lr=1e-3")
     if config is None:
         raise UserError("say what to train: --config=configs/videomae_k400.py:demo")
-    train(config, flags.FLAGS.workdir)
+    with distributed.session():
+        train(config, flags.FLAGS.workdir)
 
 
 if __name__ == "__main__":
     configlib.define_flag()
+    distributed.define_flags()
     flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and pictures.")
     run_main(main, configlib.parse_flags)

@@ -16,9 +16,10 @@ the step alone. Nothing here may import jax: workers import this package.
 """
 
 import contextlib
-import json
+import multiprocessing
 import os
 import queue
+import re
 import threading
 import time
 import weakref
@@ -32,6 +33,7 @@ from vidjax.data.datasets import DATASETS, Video
 from vidjax.data.transforms import Preprocessing
 from vidjax.data.video import HANG, VideoError, in_time, read_frames
 from vidjax.errors import UserError
+from vidjax.journal import Journal
 
 Batch = dict[str, np.ndarray]
 Tokenize = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
@@ -42,9 +44,18 @@ _TRIES = 20
 # Seconds after which a decoder hangs for good; the slowest real videos take a few.
 _PATIENCE = 60.0
 
+# Seconds that a loader may take to end after its workers hung.
+_CLOSING = 15.0
+
 
 class BadVideos:
     """Counts the distinct videos that could not be used, and lists them in a file.
+
+    Args:
+        path: of the list.
+        num_videos: of which so many may be bad:
+        max_share: of them.
+        others: lists of the other processes of the run, for `hanging`.
 
     Attributes:
         path: the list, one JSON object {"path", "reason"} a line. Lines of an earlier run stay,
@@ -54,18 +65,21 @@ class BadVideos:
             them again; who thinks that it was the machine's fault deletes their lines.
     """
 
-    def __init__(self, path: str | os.PathLike, num_videos: int, max_share: float = 0.1):
-        self.path = os.fspath(path)
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        num_videos: int,
+        max_share: float = 0.1,
+        others: Sequence[str | os.PathLike] = (),
+    ):
+        self.path, self._journal = os.fspath(path), Journal(path)
         self._num_videos, self._max_share = num_videos, max_share
         self._met: set[str] = set()
         self._listed: dict[str, str] = {}
         self._lock = threading.Lock()  # training and evaluation read at the same time
-        if os.path.exists(self.path):
-            with open(self.path) as file:
-                for line in file:
-                    with contextlib.suppress(ValueError):  # cut short by a kill
-                        entry = json.loads(line)
-                        self._listed[entry["path"]] = entry["reason"]
+        for journal in (self._journal, *map(Journal, others)):
+            for entry in journal.read():
+                self._listed[entry["path"]] = entry["reason"]
 
     @property
     def count(self) -> int:
@@ -87,8 +101,7 @@ class BadVideos:
             self._met.add(video)
             if video not in self._listed or (reason.startswith(HANG) and video not in self.hanging):
                 self._listed[video] = reason
-                with open(self.path, "a") as file:
-                    file.write(json.dumps({"path": video, "reason": reason}) + "\n")
+                self._journal.add({"path": video, "reason": reason})
         if self.count > self._max_share * self._num_videos:
             raise UserError(
                 f"{self.count} of {self._num_videos} videos could not be used, more than the share "
@@ -104,13 +117,13 @@ def train_loader(
     seed: int,
     bad_videos: BadVideos,
     start_step: int = 0,
-    process: tuple[int, int] = (0, 1),
+    rows: Sequence[int] | None = None,
     workers: int = -1,
     tokenize: Tokenize | None = None,
 ) -> "Batches":
     """Endless training batches from step `start_step` on.
 
-    Host k's batches, joined over the hosts in order, are the global batch, whatever their number.
+    The global batch is the same for any number of hosts, each of which reads some rows of it.
     A video that cannot be read, or has fewer than cfg.min_frames frames (0: cfg.frames, but 1 where
     the sampling plays short videos again), is reported to `bad_videos` and replaced by another,
     drawn from the record's own random numbers.
@@ -123,7 +136,7 @@ def train_loader(
         seed: of order, sampling and augmentation.
         bad_videos: see BadVideos.
         start_step: steps already trained; the stream continues exactly there.
-        process: (index, count) of this host.
+        rows: places of the global batch's videos that this host reads, ascending; None: all.
         workers: processes that decode; 0: threads of this one; -1: from the number of cores.
         tokenize: texts -> (ids int32 [K, L], mask bool [K, L]), such as text.Tokenizer; then each
             video comes with one of its captions, drawn anew every time, the same for its r clips.
@@ -131,17 +144,16 @@ def train_loader(
 
     Raises:
         UserError: cfg is wrong, the list is empty, a video has no caption but `tokenize` is given,
-            or (while iterating) too many videos are bad, or one hangs its decoder.
+            or (while iterating) too many videos are bad, one hangs its decoder, a worker died, or
+            no batch came for cfg.patience seconds.
     """
-    index, count = process
     Preprocessing.from_config(cfg)  # complains about wrong values here, not in a worker
     transforms.check_training(cfg)
     if not len(videos):
         raise UserError("the training list holds no videos; set data.train")
-    if cfg.batch_size < 1 or cfg.batch_size % count or cfg.repeats < 1:
+    if cfg.batch_size < 1 or cfg.repeats < 1:
         raise UserError(
-            f"data.batch_size {cfg.batch_size} and data.repeats {cfg.repeats} must be at least 1, "
-            f"and the batch must divide over {count} hosts"
+            f"data.batch_size {cfg.batch_size} and data.repeats {cfg.repeats} must be at least 1"
         )
     if cfg.flip and cfg.name in DATASETS and not DATASETS[cfg.name].flip:
         raise UserError(
@@ -160,13 +172,15 @@ def train_loader(
     ds = grain.MapDataset.source(range(len(videos))).seed(seed).shuffle().repeat(None)
     record = _TrainRecord(videos, cfg, bad_videos.hanging, tokenize)
     ds = ds.random_map(record)  # before the share: random numbers by position
-    share = _HostShare(ds, cfg.batch_size, index, count, start_step)
+    rows = range(cfg.batch_size) if rows is None else rows
+    share = _HostShare(ds, cfg.batch_size, [*map(int, rows)], start_step)
     return Batches(
         grain.MapDataset.source(share),
         videos,
-        clips=cfg.batch_size // count * cfg.repeats,
+        clips=len(rows) * cfg.repeats,
         workers=workers,
         bad_videos=bad_videos,
+        patience=cfg.patience,
     )
 
 
@@ -176,9 +190,10 @@ def eval_loader(
     *,
     batch_size: int,
     views: tuple[int, int] = (1, 1),
-    process: tuple[int, int] = (0, 1),
+    share: tuple[int, int] = (0, 1),
     workers: int = -1,
     bad_videos: BadVideos | None = None,
+    patience: float = 600.0,
 ) -> "Batches":
     """One pass over the views of every video; its len() is the number of batches.
 
@@ -193,13 +208,16 @@ def eval_loader(
         cfg: the config's data block, or a checkpoint's Preprocessing.
         batch_size: clips (not videos) per batch, of all hosts.
         views: (temporal, spatial) views of each video.
-        process, workers, bad_videos: as of train_loader.
+        share: (index, count) of this host's share of the videos.
+        workers, bad_videos: as of train_loader.
+        patience: as of Batches.
 
     Raises:
         UserError: cfg is wrong, the list is empty, batch_size does not divide over the hosts, or
-            (while iterating) too many videos are bad, or one hangs its decoder.
+            (while iterating) too many videos are bad, one hangs its decoder, a worker died, or no
+            batch came for `patience` seconds.
     """
-    index, count = process
+    index, count = share
     if not len(videos):
         raise UserError("the evaluation list holds no videos; set data.val")
     if batch_size < 1 or batch_size % count:
@@ -211,14 +229,19 @@ def eval_loader(
     transforms.check_views(facts, views[1])  # here, not in a worker
     hanging = bad_videos.hanging if bad_videos is not None else {}
     record = _EvalRecord(videos, facts, views, hanging)
-    share = range(index, -(-len(videos) // count) * count, count)  # some past the end: padding
+    # In turns as many as fill a batch's rows of this host, so that batches are the same for any
+    # number of hosts; some past the end: padding.
+    turn = max(1, batch_size // count // (views[0] * views[1]))
+    starts = range(index * turn, -(-len(videos) // (turn * count)) * turn * count, turn * count)
+    own = [video for start in starts for video in range(start, start + turn)]
     return Batches(
-        grain.MapDataset.source(share).map(record),
+        grain.MapDataset.source(own).map(record),
         videos,
         clips=batch_size // count,
         workers=workers,
         bad_videos=bad_videos,
-        num_batches=-(-len(share) * views[0] * views[1] // (batch_size // count)),
+        patience=patience,
+        num_batches=-(-len(own) * views[0] * views[1] // (batch_size // count)),
     )
 
 
@@ -228,6 +251,15 @@ class Batches(Iterator[Batch]):
     A record is a dict of clips [R, T, H, W, 3], label, video_id, weight and errors, a list of
     (video_id, reason), and perhaps text [L] and text_mask [L]. The thread and the worker processes
     end with the pass, with `close()`, when the object is dropped, or with the program.
+
+    Args:
+        records: the dataset.
+        videos: the list, whose places are the video_ids.
+        clips: of a batch.
+        workers: as of train_loader.
+        bad_videos: told of errors in records; None: nobody is.
+        patience: seconds without a batch after which the workers are said to hang.
+        num_batches: how many there are; None: no end.
     """
 
     def __init__(
@@ -238,8 +270,11 @@ class Batches(Iterator[Batch]):
         clips: int,
         workers: int,
         bad_videos: BadVideos | None,
+        patience: float = 600.0,
         num_batches: int | None = None,
     ):
+        if not patience > 0:
+            raise UserError(f"data.patience {patience} must be above 0, in seconds")
         import grain
 
         workers = _auto_workers() if workers < 0 else workers
@@ -248,7 +283,9 @@ class Batches(Iterator[Batch]):
         if workers:
             options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
             ds = ds.mp_prefetch(options, worker_init_fn=_start_worker)
-        self._num_batches = num_batches
+        self._num_batches, self._patience = num_batches, patience
+        self._readers = f"{workers} data workers" if workers else "the data threads"
+        self._videos, self._last = videos, -1
         self._ready: queue.Queue[Batch | Exception] = queue.Queue(maxsize=2)
         closed, records = threading.Event(), iter(ds)
         batches = _build(records, videos, clips, bad_videos)
@@ -267,10 +304,22 @@ class Batches(Iterator[Batch]):
     def __next__(self) -> Batch:
         if not self._finish.alive:
             raise StopIteration
-        item = self._ready.get()
+        try:
+            item = self._ready.get(timeout=self._patience)
+        except queue.Empty:
+            _kill_workers()
+            with contextlib.suppress(VideoError):  # grain may wait for what they never wrote
+                in_time(self.close, _CLOSING)
+            since = f" since {self._videos[self._last].path}" if self._last >= 0 else ""
+            raise UserError(
+                f"{self._readers} gave no batch for {self._patience:g} s{since}; look whether the "
+                f"disk or network that holds the videos answers; if it is that slow, raise "
+                f"data.patience"
+            ) from None
         if isinstance(item, Exception):
             self.close()
             raise item
+        self._last = int(item["video_id"][-1])
         return item
 
     def close(self) -> None:
@@ -328,8 +377,29 @@ def _fill(batches: Iterator[Batch], ready: queue.Queue, closed: threading.Event)
             if closed.is_set():
                 return
     except Exception as error:  # raised again where the batch is asked for
-        end = error
+        end = _worker_died(error) or error
     ready.put(end)
+
+
+def _kill_workers() -> None:
+    """All of this process: one that hangs, or was stopped, keeps even the program from ending."""
+    for child in multiprocessing.active_children():
+        if child.name.startswith("grain-process-prefetch"):
+            child.kill()
+
+
+def _worker_died(error: Exception) -> UserError | None:
+    """What to say where grain's error is that a worker process ended; None for other errors."""
+    found = re.search(r"Worker process was terminated .* exit code (-?\d+)", str(error))
+    if found is None:
+        return None
+    code = int(found[1])
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    memory = ", as the system does when memory runs out" if code == -9 else ""
+    return UserError(
+        f"a data worker {how}{memory} (exit code {code}); set data.workers lower or give the "
+        f"machine more memory, and run the same command again"
+    )
 
 
 def _end(
@@ -410,22 +480,21 @@ class _EvalRecord:
 
 
 class _HostShare:
-    """This host's contiguous part of every global batch, as a data source from a step on.
+    """This host's rows of every global batch, as a data source from a step on.
 
-    Contiguous, so that the hosts' batches joined are the same global batch for any host count:
-    masks and mixing partners go by place in it.
+    Rows keep their place in the batch for any number of hosts: masks and mixing partners go by it.
     """
 
-    def __init__(self, records: Any, batch_size: int, index: int, count: int, start_step: int):
+    def __init__(self, records: Any, batch_size: int, rows: Sequence[int], start_step: int):
         self._records, self._batch_size, self._start_step = records, batch_size, start_step
-        self._share, self._offset = batch_size // count, index * (batch_size // count)
+        self._rows = rows
 
     def __len__(self) -> int:
-        return (len(self._records) // self._batch_size - self._start_step) * self._share
+        return (len(self._records) // self._batch_size - self._start_step) * len(self._rows)
 
     def __getitem__(self, place: int) -> dict[str, Any]:
-        step, row = divmod(place, self._share)
-        return self._records[(self._start_step + step) * self._batch_size + self._offset + row]
+        step, row = divmod(place, len(self._rows))
+        return self._records[(self._start_step + step) * self._batch_size + self._rows[row]]
 
 
 def _decode(video: Video, hanging: Mapping[str, str], read: Callable, *args: Any) -> Any:

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vidjax.data import datasets, video
+from vidjax.data import datasets, locators, video
 from vidjax.errors import UserError, run_main
 
 
@@ -66,8 +66,8 @@ def check(
     out = os.path.expanduser(out) or _default_out(path, split)
     if datasets.is_manifest(path):
         raise UserError(f"{path} is a manifest itself; check the list that it was made from")
-    if not os.path.isdir(os.path.dirname(os.path.abspath(out))):
-        raise UserError(f"the folder of --out={out} does not exist")
+    if locators.is_url(out) or not os.path.isdir(os.path.dirname(os.path.abspath(out))):
+        raise UserError(f"--out={out} must be a file in a folder of this machine")
     videos = datasets.read_list(path, root, classes=classes, split=split)
     for notice in videos.notices:
         print(notice)
@@ -88,7 +88,7 @@ def check(
         raise UserError(f"cannot write {out}: {error.strerror}; choose a place by --out") from None
     with part:
         answers = killable_map(inspect, [paths[name] for name in todo], workers, timeout)
-        for index, facts in _with_progress(answers, len(todo)):
+        for index, facts in with_progress(answers, len(todo), "checked"):
             name = todo[index]
             rows[name] = _row(name, paths[name], facts)
             part.write(json.dumps(rows[name]) + "\n")
@@ -99,12 +99,20 @@ def check(
     return out
 
 
-def inspect(path: str) -> dict[str, Any]:
+def inspect(path: str, still_end: bool = False) -> dict[str, Any]:
     """The facts of one file, with its verdict; raises VideoError if it cannot be decoded.
 
     Meant for a child process: decord may hang or crash on a damaged file.
+
+    Args:
+        path: any locator of vidjax.data.locators.
+        still_end: whether a long exact repeat at the end is known to be real.
     """
-    video.require_file(path)
+    with video.local_file(path) as file:
+        return _inspect(file, still_end)
+
+
+def _inspect(path: str, still_end: bool) -> dict[str, Any]:
     checksums, times, shape = [], [], None
     for frame in video.decode_in_order(path):
         picture = video.upright_rgb(frame)
@@ -121,7 +129,11 @@ def inspect(path: str) -> dict[str, Any]:
     monotonic = None not in times and all(np.diff(times) > 0)
     if monotonic and count > 1:
         rate = (count - 1) / (times[-1] - times[0])
-    verdict, reason = _verdict(path, checksums, monotonic)
+    real = count if still_end else real_frames(checksums)
+    if real < count:
+        verdict, reason = f"trim:{real}", f"the last {count - real + 1} frames are the same"
+    else:
+        verdict, reason = _verdict(path, checksums, monotonic)
     return dict(
         frames=int(verdict[5:]) if verdict.startswith("trim:") else count,
         fps=round(float(rate), 3) if rate else None,
@@ -134,12 +146,18 @@ def inspect(path: str) -> dict[str, Any]:
     )
 
 
-def _verdict(path: str, checksums: list[int], monotonic: bool) -> tuple[str, str]:
+def real_frames(checksums: list[int]) -> int:
+    """The number of frames before the end only repeats the last of them exactly.
+
+    A short repeat is a clip that stands still at its end; a long one is a broken download.
+    """
     count = len(checksums)
     tail = next((i for i, c in enumerate(reversed(checksums)) if c != checksums[-1]), count)
-    # A clip that stands still at its end is real; a long exact repeat is a broken download.
-    if max(4, count // 20) < tail <= count // 2:
-        return f"trim:{count - tail + 1}", f"the last {tail} frames are the same"
+    return count - tail + 1 if max(4, count // 20) < tail <= count // 2 else count
+
+
+def _verdict(path: str, checksums: list[int], monotonic: bool) -> tuple[str, str]:
+    count = len(checksums)
     if video.container_of(path) not in video.SEEKABLE:
         return _in_order(path, count, "only MP4, MOV, MKV and WebM are accessed at random")
     if not monotonic:
@@ -267,19 +285,21 @@ def _default_out(path: str, split: str) -> str:
 
 def _names(videos: Sequence[datasets.Video], path: str, root: str, out: str) -> list[str]:
     """Paths as the manifest spells them: relative where read_list will find them again."""
-    base = os.path.abspath(root or (path if os.path.isdir(path) else os.path.dirname(path)))
+    base = root or (path if os.path.isdir(path) else os.path.dirname(path))
+    base = base if locators.is_url(base) else os.path.abspath(base)
     movable = root or base == os.path.dirname(os.path.abspath(out))
     names = []
     for item in videos:
-        full = os.path.abspath(item.path)
+        full = item.path if locators.is_url(item.path) else os.path.abspath(item.path)
         inside = movable and full.startswith(os.path.join(base, ""))
         names.append(os.path.relpath(full, base) if inside else full)
     return names
 
 
 def _stamp(path: str) -> tuple[int | None, int | None]:
+    """Size and time of a file; of what is no file, its shard's, and nothing of an object."""
     try:
-        status = os.stat(path)
+        status = os.stat(locators.container(path))
     except OSError:
         return None, None
     return status.st_size, status.st_mtime_ns
@@ -325,25 +345,25 @@ def _sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _with_progress(answers: Iterator, total: int) -> Iterator:
-    """A bar on a terminal, else a line now and then."""
+def with_progress(answers: Iterator, total: int, done: str) -> Iterator:
+    """A bar on a terminal, else a line now and then; `done` is the verb, such as "checked"."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console()
     if console.is_terminal:
-        columns = "checking", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        columns = done, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console) as progress:
             yield from progress.track(answers, total=total)
         return
     start = shown = time.monotonic()
-    for done, answer in enumerate(answers, 1):
+    for count, answer in enumerate(answers, 1):
         yield answer
         now = time.monotonic()
         if now - shown > 10:
             shown = now
-            left = (now - start) / done * (total - done)
-            print(f"checked {done} of {total}, about {left:.0f} s left", flush=True)
+            left = (now - start) / count * (total - count)
+            print(f"{done} {count} of {total}, about {left:.0f} s left", flush=True)
 
 
 def _summary(rows: list[dict[str, Any]], out: str, root: str) -> None:

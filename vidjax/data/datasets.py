@@ -27,6 +27,9 @@ and with captions, which some videos may have many of:
 
 The videos of the last four are named by their ids, with any known extension, flat in one folder.
 
+Lists, but for folders and globs, may be URLs (gs://…) like the videos in them, which may also be
+records of shards: see vidjax.data.locators.
+
 Labels may be numbers or names. Names are numbered by a classes file, or else by their sorted order.
 A classes file has one name a line, or is a csv with the header `id,name`, as X-CLIP's labels are.
 Where a video has several labels, as Epic-Kitchens' noun and verb, text lists need a header that
@@ -46,6 +49,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vidjax.data import locators
 from vidjax.errors import UserError
 
 EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts")
@@ -53,6 +57,7 @@ EXTENSIONS += (".wmv", ".flv", ".3gp", ".ogv")
 _PATH_COLUMNS = ("path", "video_path", "video", "file", "filename", "filepath", "video_name")
 _LABEL_COLUMNS = ("label", "class", "class_id", "label_id", "target", "labels", "class_name")
 _CHECKED_PATHS = 1000  # how many paths of a list are looked up on disk
+_CHECKED_URLS = 20  # or in an object store, which takes its time for each
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Video:
     None means unchecked. captions are sentences that each describe the whole video.
     """
 
-    path: str
+    path: str  # any locator of vidjax.data.locators
     label: int | tuple[int, ...] = -1
     num_frames: int | None = None
     verdict: str | None = None
@@ -159,8 +164,8 @@ def read_list(
     """Reads a list of videos in any of the formats of this module.
 
     Args:
-        path: the list file, or a folder or glob (see above).
-        root: folder that relative paths start from; "" is the folder of the list itself.
+        path: the list file or its URL, or a local folder or glob (see above).
+        root: folder, or URL of one, that relative paths start from; "" is the list's own folder.
         dataset: a key of DATASETS, for the number of classes; "custom" is any other data.
         classes: class names in label order, or a text file with one a line, or a csv of id,name
             (in any order). "" takes classes.txt beside the list if there is one, or for
@@ -179,16 +184,18 @@ def read_list(
     Raises:
         UserError: the list is missing, its format or a line of it is wrong, a label is out of
             range, the number of labels is not the dataset's, one path has two different labels, a
-            label or caption that is needed is missing, or most of the paths do not exist.
+            label or caption that is needed is missing, most of the paths do not exist, a path is
+            not UTF-8, or no driver for a URL is installed.
     """
     path, root = os.path.expanduser(path), os.path.expanduser(root)
     facts = _facts(dataset)
     num_classes = num_classes or (facts.num_classes if facts else None)
-    if root and not os.path.isdir(root):
+    if root and not locators.is_url(root) and not os.path.isdir(root):
         raise UserError(f"root {root} of {path} is not a folder")
     rows, found_classes, notices = _read_rows(path, root, split)
     if not rows:
         raise UserError(f"{path} lists no videos")
+    _check_names(path, rows)
     base = root or (path if os.path.isdir(path) else os.path.dirname(path))
     groups = facts.groups if facts else ()
     names = _class_names(path, classes, groups) or found_classes
@@ -200,7 +207,7 @@ def read_list(
     if need_captions:
         _check_captions(path, rows)
     videos = tuple(
-        Video(os.path.join(base, row.path), label, row.num_frames, row.verdict, row.captions)
+        Video(locators.join(base, row.path), label, row.num_frames, row.verdict, row.captions)
         for row, label in zip(rows, labels, strict=True)
     )
     more += _duplicates(path, rows, labels)
@@ -278,7 +285,7 @@ def _read_rows(
         return _hmdb51(path, split)
     if os.path.isdir(path):
         return _folders(path)
-    if not os.path.isfile(path):
+    if not locators.is_file(path):
         raise UserError(f"list file {path} does not exist")
     if name.endswith(".jsonl"):
         return _jsonl(path)
@@ -289,7 +296,7 @@ def _read_rows(
     lines = _lines(path)
     class_index = os.path.join(folder, "classInd.txt")
     if re.fullmatch(r"(train|test)list\d+\.txt", name):
-        if not os.path.isfile(class_index):
+        if not locators.is_file(class_index):
             raise UserError(f"{path} is a split of UCF101; put its classInd.txt beside it")
         return _ucf101(path, lines, class_index)
     columns = _column_names(lines[0][1]) if lines else []
@@ -306,7 +313,7 @@ def _read_rows(
 
 def is_glob(path: str) -> bool:
     """Whether a list is given as a pattern of file names."""
-    return glob.has_magic(path) and not os.path.exists(path)
+    return glob.has_magic(path) and not locators.is_url(path) and not os.path.exists(path)
 
 
 def is_hmdb51(path: str) -> bool:
@@ -317,7 +324,7 @@ def is_hmdb51(path: str) -> bool:
 
 def is_manifest(path: str) -> bool:
     """Whether a list was written by vidjax.data.check."""
-    if not path.endswith(".jsonl") or not os.path.isfile(path):
+    if not path.endswith(".jsonl") or not locators.is_file(path):
         return False
     lines = _lines(path)
     return bool(lines) and lines[0][1].startswith('{"manifest"')
@@ -325,14 +332,13 @@ def is_manifest(path: str) -> bool:
 
 def holds_splits(path: str) -> bool:
     """Whether a list is a json of MSR-VTT with several splits, of which one is read."""
-    is_json = path.endswith(".json") and os.path.isfile(path)
+    is_json = path.endswith(".json") and locators.is_file(path)
     return is_json and len(_msrvtt_splits(_json(path))) > 1
 
 
 def _lines(path: str) -> list[tuple[int, str]]:
     """Numbered lines that are not blank."""
-    with open(path, "rb") as file:
-        raw = file.read().removeprefix(b"\xef\xbb\xbf").splitlines()
+    raw = _content(path).removeprefix(b"\xef\xbb\xbf").splitlines()
     lines = []
     for number, line in enumerate(raw, 1):
         try:
@@ -344,6 +350,13 @@ def _lines(path: str) -> list[tuple[int, str]]:
         if text:
             lines.append((number, text))
     return lines
+
+
+def _content(path: str) -> bytes:
+    try:
+        return locators.read(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _column_names(line: str) -> list[str]:
@@ -483,9 +496,10 @@ def _kinetics(
         lambda stem, label: os.path.join(str(label), stem),
         lambda stem, label: os.path.join(str(label).replace(" ", "_"), stem),
     )
-    tried = _spread(entries, 50)
+    tried = _spread(entries, 3 if locators.is_url(base) else 50)
     layout = max(
-        layouts, key=lambda f: sum(os.path.exists(os.path.join(base, f(s, c))) for _, s, c in tried)
+        layouts,
+        key=lambda f: sum(locators.is_file(os.path.join(base, f(s, c))) for _, s, c in tried),
     )
     return [_Row(where, layout(stem, label), label) for where, stem, label in entries], None, []
 
@@ -504,14 +518,14 @@ def _epic_kitchens(
             raise _bad_line(path, where, line, f"`{lines[0][1]}`") from None
         label = _label_tuple(path, where, row, groups) if groups else -1
         entries.append((where, row["narration_id"], row.get("participant_id", ""), label))
-    tried = _spread(entries, 50)
+    tried = _spread(entries, 3 if locators.is_url(base) else 50)
 
     def place(clip: str, participant: str, folders: bool, extension: str) -> str:
         return os.path.join(participant if folders else "", clip + extension)
 
     def found(layout: tuple[bool, str]) -> int:
         paths = (place(clip, person, *layout) for _, clip, person, _ in tried)
-        return sum(os.path.exists(os.path.join(base, path)) for path in paths)
+        return sum(locators.is_file(os.path.join(base, path)) for path in paths)
 
     layouts = [(folders, ext) for ext in (*EXTENSIONS, ".MP4") for folders in (False, True)]
     layout = max(layouts, key=found)
@@ -576,7 +590,7 @@ def _ssv2(path: str, entries: list[dict]) -> tuple[list[_Row], tuple[str, ...] |
     if any("template" in entry for entry in entries):
         folder = os.path.dirname(path)
         names = ("labels.json", "something-something-v2-labels.json")
-        found = [p for p in (os.path.join(folder, n) for n in names) if os.path.isfile(p)]
+        found = [p for p in (os.path.join(folder, n) for n in names) if locators.is_file(p)]
         if not found:
             raise UserError(f"{path} needs SSv2's labels.json (template to number) beside it")
         index = _json(found[0])
@@ -590,8 +604,7 @@ def _ssv2(path: str, entries: list[dict]) -> tuple[list[_Row], tuple[str, ...] |
 
 def _json(path: str):
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        return json.loads(_content(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
 
@@ -697,7 +710,11 @@ def _captioned_text(path: str, lines: list[tuple[int, str]], columns: list[str])
 def _by_id(folder: str) -> Callable[..., str]:
     """find(*ids): the file of the first of the ids that a folder has one of, or {ids[0]}.mp4."""
     found = {}
-    for name in sorted(os.listdir(folder or ".")):
+    try:
+        listed = locators.names(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed: {error.strerror or error}") from None
+    for name in listed:
         stem, extension = os.path.splitext(name)
         if extension.lower() in EXTENSIONS:
             found.setdefault(stem, name)
@@ -715,7 +732,7 @@ def _msrvtt_csv(
     captions = None
     if "sentence" not in columns:
         beside = os.path.join(os.path.dirname(path), "MSRVTT_data.json")
-        if not os.path.isfile(beside):
+        if not locators.is_file(beside):
             raise UserError(f"{path} lists videos of MSR-VTT; put MSRVTT_data.json beside it")
         captions = _msrvtt_captions(_json(beside))
     rows, find = [], _by_id(base)
@@ -826,9 +843,9 @@ def _class_names(
     if not file:
         folder = path if os.path.isdir(path) else os.path.dirname(path)
         file = os.path.join(folder, "classes.txt")
-        if not os.path.isfile(file):
+        if not locators.is_file(file):
             return None
-    elif not os.path.isfile(file):
+    elif not locators.is_file(file):
         raise UserError(f"classes file {file} does not exist")
     lines = _lines(file)
     if lines and _column_names(lines[0][1]) == ["id", "name"]:
@@ -988,14 +1005,32 @@ def _duplicates(path: str, rows: list[_Row], labels: list[int]) -> list[str]:
     return [f"{path}: paths listed twice: {len(repeated)}, such as {repeated[0].path}"]
 
 
+def _check_names(path: str, rows: list[_Row]) -> None:
+    """Raises if a path cannot be written as UTF-8, as the names of files on Linux may be."""
+    for row in rows:
+        try:
+            row.path.encode()
+        except UnicodeEncodeError:
+            name = row.path.encode("ascii", "backslashreplace").decode()
+            where = row.where if row.where.isascii() else name
+            raise UserError(
+                f"{path} {where}: the path {name} is not UTF-8; rename the file and list it anew"
+            ) from None
+
+
 def _check_exist(path: str, videos: Sequence[Video], base: str) -> None:
     """Raises if most paths do not exist: then the root is wrong, not the videos.
 
     Single missing files are the loader's to replace and count. Of a large list a sample is looked
     up, as a network file system answers in milliseconds.
     """
-    sample = _spread(videos, _CHECKED_PATHS)
-    missing = [video.path for video in sample if not os.path.exists(video.path)]
+    places = [locators.container(video.path) for video in videos]  # refuses what cannot be read
+    sample = _spread([place for place in places if not locators.is_url(place)], _CHECKED_PATHS)
+    missing = [place for place in sample if not os.path.exists(place)]
+    remote = list(dict.fromkeys(place for place in places if locators.is_url(place)))
+    remote = _spread(remote, _CHECKED_URLS)
+    missing += [place for place in remote if not locators.is_file(place)]
+    sample += remote
     if len(missing) > len(sample) / 2:
         raise UserError(
             f"{path}: {len(missing)} of {len(sample)} videos looked up do not exist, such as "

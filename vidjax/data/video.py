@@ -20,12 +20,14 @@ import math
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from vidjax.data import locators
 from vidjax.errors import UserError
 
 Sample = Callable[[int], np.ndarray]
@@ -62,7 +64,7 @@ def read_frames(
     """Decodes the frames that `sample` picks.
 
     Args:
-        path: a local video file.
+        path: a video file, on a disk or wherever vidjax.data.locators finds it.
         sample: from the number of frames n to frame indices [T] in [0, n), in any order, repeats
             allowed. Called once.
         verdict: what `vidjax.data.check` found: "ok" (random access is right), "sequential" (decode
@@ -84,20 +86,19 @@ def read_frames(
             raise VideoError(f"the file changed since the check, from {num_frames} to {n} frames")
         return sample(n)
 
-    path = os.fspath(path)
-    require_file(path)
     if verdict == "reject":
         raise VideoError("rejected by the check")
-    if verdict is None:
-        return _read_unchecked(path, sample_if_same)
-    if verdict == "ok":
-        return _read_random(path, sample_if_same)
-    if verdict == "sequential":
-        return _read_in_order(path, sample_if_same)
-    kind, _, count = verdict.partition(":")
-    if kind != "trim" or not count.isdigit() or int(count) < 1:
-        raise ValueError(f"verdict {verdict!r} is none of ok, sequential, trim:N, reject")
-    return _read_in_order(path, sample_if_same, num_frames=int(count))
+    with local_file(os.fspath(path)) as file:
+        if verdict is None:
+            return _read_unchecked(file, sample_if_same)
+        if verdict == "ok":
+            return _read_random(file, sample_if_same)
+        if verdict == "sequential":
+            return _read_in_order(file, sample_if_same)
+        kind, _, count = verdict.partition(":")
+        if kind != "trim" or not count.isdigit() or int(count) < 1:
+            raise ValueError(f"verdict {verdict!r} is none of ok, sequential, trim:N, reject")
+        return _read_in_order(file, sample_if_same, num_frames=int(count))
 
 
 def read_video(
@@ -113,7 +114,7 @@ def read_video(
         read_video("a.mp4", num_frames=None, stride=1)    every frame
 
     Args:
-        path: a local video file.
+        path: a video file; also a URL, or a record of a shard (see vidjax.data.locators).
         num_frames: T, or None for as many as the stride gives over the whole video.
         stride: frames from one to the next, or None to spread num_frames evenly. A video shorter
             than the clip repeats its last frame.
@@ -140,9 +141,9 @@ def read_video(
         return np.minimum(start + np.arange(num_frames) * stride, n - 1)
 
     try:
-        require_file(path)
-        seekable = container_of(path) in SEEKABLE
-        return (_read_pyav_seeking if seekable else _read_in_order)(path, sample)[0]
+        with local_file(path) as file:
+            seekable = container_of(file) in SEEKABLE
+            return (_read_pyav_seeking if seekable else _read_in_order)(file, sample)[0]
     except VideoError as error:
         raise UserError(f"{path} cannot be read as video: {error}") from None
 
@@ -180,8 +181,50 @@ def decord_installed() -> bool:
     return True
 
 
-def require_file(path: str) -> None:
-    """Raises VideoError unless there is a file with something in it."""
+@contextlib.contextmanager
+def local_file(path: str) -> Iterator[str]:
+    """A path of the same video that decoders can open, for as long as the context lasts.
+
+    A local file's own path; else that of a copy of the object or record, which on Linux lives in
+    memory and goes with the process, however that ends.
+
+    Args:
+        path: any locator of vidjax.data.locators.
+
+    Raises:
+        VideoError: there is no file with something in it, or it cannot be fetched.
+        UserError: there is no driver for the URL.
+    """
+    if locators.is_local(path):
+        _require_file(path)
+        yield path
+        return
+    try:
+        content = locators.read(path)
+    except FileNotFoundError:
+        raise VideoError("no such file") from None
+    except OSError as error:
+        raise VideoError(f"cannot be fetched: {error}") from None
+    if not content:
+        raise VideoError("empty file")
+    with contextlib.ExitStack() as stack:
+        if sys.platform == "linux":
+            file = stack.enter_context(open(os.memfd_create("vidjax"), "wb"))
+            place = f"/proc/self/fd/{file.fileno()}"
+        else:
+            file = stack.enter_context(tempfile.NamedTemporaryFile())
+            place = file.name
+        file.write(content)
+        file.flush()
+        del content
+        yield place
+
+
+def _require_file(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise VideoError("its name is not UTF-8; rename it") from None
     if not os.path.isfile(path):
         raise VideoError("not a file" if os.path.exists(path) else "no such file")
     if os.path.getsize(path) == 0:

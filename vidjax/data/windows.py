@@ -136,24 +136,25 @@ def read(item: Video, windows: Windows) -> Iterator[np.ndarray | list[Span]]:
         VideoError: the file cannot be read, hangs its decoder (which takes a minute, or more with
             gigabytes, to show), or has another number of frames than the check found.
     """
-    video.require_file(item.path)
-    patience = _PATIENCE + os.path.getsize(item.path) // _BYTES_A_SECOND
-    times, rate = video.in_time(lambda: _times(item), patience)
-    count, facts = len(times) - 1, windows.facts
-    spans = windows.spans(count, rate)
-    clips = [windows.indices(*span) for span in spans]
-    seekable = item.verdict == "ok" or (
-        item.verdict is None and video.container_of(item.path) in video.SEEKABLE
-    )
-    if len(clips) == 1 and seekable:  # often a few frames of many
+    with video.local_file(item.path) as path:
+        item = dataclasses.replace(item, path=path)
+        patience = _PATIENCE + os.path.getsize(item.path) // _BYTES_A_SECOND
+        times, rate = video.in_time(lambda: _times(item), patience)
+        count, facts = len(times) - 1, windows.facts
+        spans = windows.spans(count, rate)
+        clips = [windows.indices(*span) for span in spans]
+        seekable = item.verdict == "ok" or (
+            item.verdict is None and video.container_of(item.path) in video.SEEKABLE
+        )
+        if len(clips) == 1 and seekable:  # often a few frames of many
 
-        def few() -> tuple[np.ndarray, int]:
-            return video.read_frames(item.path, lambda _: clips[0], verdict=item.verdict)
+            def few() -> tuple[np.ndarray, int]:
+                return video.read_frames(item.path, lambda _: clips[0], verdict=item.verdict)
 
-        yield eval_views(video.in_time(few, patience)[0], facts)[0]
-    else:
-        yield from _watched(_in_order(item.path, count, clips, facts), patience)
-    yield [(start, end, float(times[start]), float(times[end])) for start, end in spans]
+            yield eval_views(video.in_time(few, patience)[0], facts)[0]
+        else:
+            yield from _watched(_in_order(item.path, count, clips, facts), patience)
+        yield [(start, end, float(times[start]), float(times[end])) for start, end in spans]
 
 
 def _watched(pieces: Iterator[np.ndarray | None], patience: float) -> Iterator[np.ndarray]:

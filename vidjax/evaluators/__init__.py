@@ -40,7 +40,7 @@ class Context:
             when the model reads no text.
         classes: split -> names of the classes of its list in label order, None where they are not
             known.
-        put: places this host's rows of a batch on the mesh.
+        put: places a batch that every process has whole on the mesh.
         parts: that a batch is split into on the mesh; must divide its rows.
     """
 
@@ -68,18 +68,14 @@ class Context:
         """
         if self.tokenize is None:
             raise UserError("texts cannot be embedded: the model has no tokeniser")
-        hosts, out = jax.process_count(), []
+        out = []
         rows = -(-min(len(texts), _TEXTS) // self.parts) * self.parts
-        own = slice(jax.process_index() * rows // hosts, (jax.process_index() + 1) * rows // hosts)
         for start in range(0, len(texts), rows):
             ids, mask = map(np.asarray, self.tokenize(texts[start : start + rows]))
             fill = (0, rows - len(ids)), (0, 0)  # once more the last text, so that all are real
             ids, mask = np.pad(ids, fill, mode="edge"), np.pad(mask, fill, mode="edge")
-            place = np.arange(rows, dtype=np.int32)[own]  # the mesh may order hosts otherwise
-            batch = self.put({"text": ids[own], "text_mask": mask[own], "place": place})
-            vectors = self._text_embedding(params, batch)
-            found = gather({"vectors": vectors, "place": batch["place"]})
-            out.append(found["vectors"][np.argsort(found["place"])])
+            vectors = self._text_embedding(params, self.put({"text": ids, "text_mask": mask}))
+            out.append(gather({"vectors": vectors})["vectors"])
         return np.concatenate(out)[: len(texts)]
 
     def mean_over_views(

@@ -111,7 +111,8 @@ def adapt(
     """Makes the parameters of one model fit another of its family, where its paper says how.
 
     Args:
-        params: by "/"-joined name.
+        params: by "/"-joined name; numpy arrays, or things with their shape and dtype that become
+            arrays by indexing or np.asarray. What is only handed on is not read here.
         source: what `config_of` gives for the model they are of.
         model: the model that they shall be for.
         **options: keywords of the family's own `adapt`.

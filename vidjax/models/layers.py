@@ -5,8 +5,8 @@ Numerics: LayerNorm statistics, attention logits and softmax are computed in flo
 the input is float64), everything else in `dtype`. LayerNorm takes two passes over the row: the
 one-pass variance E[x²] - E[x]² loses three digits on rows whose mean is ten times their spread.
 `eps` has no default: it is a fact of a checkpoint (1e-6, 1e-5 and 1e-12 all exist).
-Sharding: every parameter names its logical axes (`embed heads head_dim mlp`; scan adds `layers`);
-`vidjax.sharding` maps the names to mesh axes.
+Sharding: every parameter names its logical axes (`embed heads head_dim mlp`; scan adds `layers`),
+and so do activations (`place`); `vidjax.sharding` maps the names to mesh axes.
 """
 
 import dataclasses
@@ -107,6 +107,26 @@ def unit(x: Array, eps: float) -> Array:
 def record(module: nn.Module, collection: str, name: str, value: Array) -> None:
     """Stores `value` when the caller made `collection` mutable; costs nothing otherwise."""
     module.sow(collection, name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+
+
+def place(x: Array, *axes: str) -> Array:
+    """Says where x [B, ..., *axes] lies on the mesh; does nothing without a mesh.
+
+    `axes` are logical names. What XLA would choose by itself follows the parameters: it splits
+    widths and then has to move whole activations.
+    """
+    between = (None,) * (x.ndim - 1 - len(axes))
+    unknown = nn.spmd.RulesFallback.RAISE_ERROR
+    return nn.with_logical_constraint(x, ("batch", *between, *axes), fallback=unknown)
+
+
+def look_up(table: Array, ids: Array) -> Array:
+    """Rows `ids` [...] of a table [V, D] of parameters: [..., D].
+
+    The table, whose width is split, is made whole first: else the rows would be split by their
+    width, and no cheap way leads from there to rows split by clips.
+    """
+    return nn.with_logical_constraint(table, (None, None))[ids]
 
 
 class LayerNorm(nn.Module):
@@ -293,6 +313,7 @@ class Attention(nn.Module):
                 ("query", "key", "value"), (x, context, context), self.qkv_bias, strict=True
             )
         )
+        query, key, value = (place(x, "tokens", "heads", "head_dim") for x in (query, key, value))
         if self.per_dim_scale:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("head_dim",))
             scale = self.param("per_dim_scale", zeros, query.shape[-1:], jnp.float32)
@@ -373,6 +394,7 @@ class Mlp(nn.Module):
         options = dict(kernel_init=INITS[self.initializer][0], dtype=self.dtype)
         width = x.shape[-1]
         x = Linear((self.mlp_dim,), ("embed", "mlp"), name="fc1", **options)(x)
+        x = place(x, "tokens", "mlp")
         x = dropout(ACTIVATIONS[self.act](x), self.dropout)
         return dropout(Linear((width,), ("mlp", "embed"), name="fc2", **options)(x), self.dropout)
 
@@ -439,7 +461,8 @@ class Block(nn.Module):
 
         def add(x: Array, branch: Array, name: str) -> Array:
             branch = norm(f"{name}_out", branch) if self.norm_out else branch
-            return x + drop_path(self, branch, drop_rate, rescale=self.rescale_drop_path)
+            x = x + drop_path(self, branch, drop_rate, rescale=self.rescale_drop_path)
+            return place(x, "tokens", "embed_act")
 
         attn = Attention(
             self.num_heads, self.qkv_bias, self.initializer, self.dtype, self.attend, name="attn"
@@ -455,8 +478,7 @@ class Block(nn.Module):
 
 def finish_block(block: nn.Module, x: Array) -> Array:
     """Places a block's output [B, ..., N, D] on the mesh and records it."""
-    between = (None,) * (x.ndim - 3)
-    x = nn.with_logical_constraint(x, ("batch", *between, "tokens", "embed_act"))
+    x = place(x, "tokens", "embed_act")
     record(block, "hidden_states", "output", x)
     return x
 
@@ -512,7 +534,7 @@ def scan_blocks(
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
     given = {name: value for name, value in shared.items() if value is not None}
-    return scan(block, x, (rates, head_mask), given)[0]
+    return scan(block, place(x, "tokens", "embed_act"), (rates, head_mask), given)[0]
 
 
 def patchify(video: Array, patch_size: tuple[int, int, int]) -> Array:

@@ -18,6 +18,7 @@ from vidjax.models.layers import (
     LayerNorm,
     at_least_float32,
     attend,
+    look_up,
     record,
     scan_blocks,
 )
@@ -72,7 +73,7 @@ class ClassTokenTower(nn.Module):
             nn.initializers.normal(self.width**-0.5), (None, None, "embed")
         )
         token = self.param("cls_token", init, (1, 1, self.width), jnp.float32)
-        x = table[text].astype(self.dtype) * math.sqrt(self.width)
+        x = look_up(table.astype(self.dtype), text) * math.sqrt(self.width)
         x = x + positions.sinusoid(length, self.width, self.pos_exponent).astype(self.dtype)
         token = token.astype(self.dtype) * math.sqrt(self.width)
         x = jnp.concatenate([x, jnp.broadcast_to(token, (texts, 1, self.width))], axis=1)
@@ -159,7 +160,7 @@ class EndTokenTower(nn.Module):
 
         tokens = table("token_embed", 0.02, self.vocab_size, self.width)
         places = table("pos_embed", 0.01, 1, self.context_length, self.width)
-        x = tokens[text] + places[:, :length]
+        x = look_up(tokens, text) + places[:, :length]
         record(self, "hidden_states", "embeddings", x)
         sees = jnp.tril(jnp.ones((length, length), bool))
         if mask is not None:

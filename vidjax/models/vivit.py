@@ -443,6 +443,7 @@ def adapt(
         )
     kernel, t = params["encoder/patch_embed/kernel"], model.patch_size[0]
     if kernel.shape[0] == 1 < t:
+        kernel = np.asarray(kernel)
         inflated = np.repeat(kernel / t if inflation == "average" else 0 * kernel, t, axis=0)
         if inflation == "central_frame":
             inflated[t // 2] = kernel[0]

@@ -1,0 +1,184 @@
+"""Where parameters and activations lie on the mesh, and that it never shows in the numbers."""
+
+import contextlib
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
+
+from vidjax import optim, sharding, task, train
+from vidjax.models import layers
+
+RNG = np.random.default_rng(0)
+
+
+@contextlib.contextmanager
+def on_mesh(data=1, fsdp=4, tensor=2, sequence=False):
+    """The mesh of such a config, and its rules."""
+    cfg = ConfigDict({"data": data, "fsdp": fsdp, "tensor": tensor, "sequence": sequence})
+    mesh = sharding.make_mesh(cfg)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.rules(cfg)):
+        yield mesh
+
+
+def build(config):
+    """A task, the function that starts it, its state's shapes, and its train step."""
+    work = task.Task(config)
+    optimizer = optim.make_optimizer(config.optim, lambda step, factor=1.0: 1e-2 * factor)
+    init, abstract = train.abstract_state(work, optimizer)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    step = train.make_train_step(work.objective, optimizer, shardings=shardings)
+    return work, jax.jit(init, out_shardings=shardings), abstract, step
+
+
+def draw(name, x, rng):
+    if x.dtype in ("bool", "float32"):
+        return np.ones(x.shape, x.dtype)
+    return rng.integers(0, 256 if name == "video" else 3, x.shape, x.dtype)
+
+
+def losses(config, steps=3):
+    """Losses of training on noise."""
+    rng = np.random.default_rng(0)
+    with on_mesh(**config.mesh):
+        work, init, _, step = build(config)
+        state, found = init(jax.random.key(0)), []
+        for _ in range(steps):
+            shapes = work.example_batch(work.clips_per_step)
+            batch = {name: draw(name, x, rng) for name, x in shapes.items()}
+            state, figures = step(state, sharding.put_batch(batch, work.mesh))
+            found.append(float(figures["loss"]))
+    return found
+
+
+# 27 tokens, which no two devices share evenly, and all that is random in training.
+ODD = {
+    **{"data.frames": 6, "data.size": 24, "data.short_side": 24},
+    **{"model.drop_path": 0.5, "model.head_dropout": 0.3, "objective.mixup": 0.8},
+    **{"objective.cutmix": 1.0, "objective.erase": 0.25},
+}
+ODD_MESH = {"data": 1, "fsdp": 4, "tensor": 2, "sequence": True}
+TEXT = {
+    **{"model.patch_size": (1, 8, 8), "model.temporal_depth": 1, "model.text_depth": 1},
+    **{"data.text_length": 5, "objective.drop_tokens": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "meshes"),
+    [
+        ("videomae_k400", {}, [{"data": 2, "fsdp": 2, "tensor": 2}]),
+        ("videomae_k400_finetune", ODD, [ODD_MESH]),
+        ("videoprism_stage1", TEXT, [ODD_MESH]),
+    ],
+)
+def test_losses_agree_on_any_mesh(small, name, overrides, meshes):
+    config = small(name, estimate=True)
+    config.update_from_flattened_dict(overrides)
+    expected = losses(config)
+    assert np.ptp(expected) > 1e-3
+    for sizes in meshes:
+        config.mesh.update(sizes)
+        np.testing.assert_allclose(losses(config), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_activations_lie_where_their_parameters_work(sequence, monkeypatch):
+    found = {}
+
+    def seen(name, x):
+        jax.debug.inspect_array_sharding(
+            x, callback=lambda place: found.update({name: place.shard_shape(x.shape)})
+        )
+        return x
+
+    def attend(query, key, value):
+        out, weights = layers.attend(seen("query", query), seen("key", key), seen("value", value))
+        return out, weights
+
+    monkeypatch.setitem(layers.ACTIVATIONS, "gelu", lambda x: layers.gelu(seen("hidden", x)))
+    block = layers.Block(2, 32, 1e-6, "gelu", attend=attend)
+    x = RNG.normal(size=(8, 6, 16)).astype(np.float32)
+
+    def apply(params, x):
+        x = layers.place(x, "tokens", "embed_act")
+        return seen("output", block.apply(params, x))
+
+    params = jax.jit(lambda: nn.meta.unbox(block.init(jax.random.key(0), x)))()
+    expected = block.apply(params, x)
+    found.clear()
+    with on_mesh(sequence=sequence) as mesh:
+        x = jax.device_put(x, jax.NamedSharding(mesh, sharding.BATCH))
+        params = jax.device_put(
+            params,
+            sharding.param_shardings(jax.eval_shape(block.init, jax.random.key(0), x), mesh),
+        )
+        out = jax.jit(apply)(params, x)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    heads = (2, 6, 1, 8)  # clips over fsdp, heads over tensor
+    assert {found[name] for name in ("query", "key", "value")} == {heads}
+    assert found["hidden"] == (2, 6, 16)
+    assert found["output"] == ((2, 3, 16) if sequence else (2, 6, 16))
+
+
+def test_a_name_without_a_rule():
+    with on_mesh(), pytest.raises(ValueError, match="did not match a rule"):
+        jax.jit(lambda x: layers.place(x, "token", "embed_act"))(jnp.zeros((8, 4, 8)))
+
+
+def test_sequence_splits_tokens_where_nothing_else_is_split():
+    cfg = ConfigDict({"data": 1, "fsdp": 4, "tensor": 2, "sequence": True})
+
+    def spec(*axes):
+        return nn.logical_to_mesh_axes(axes, sharding.rules(cfg))
+
+    batch = ("data", "fsdp")
+    assert spec("batch", "tokens", "embed_act") == PartitionSpec(batch, "tensor", None)
+    assert spec("batch", "tokens", "mlp") == PartitionSpec(batch, None, "tensor")
+    assert spec("batch", "tokens", "heads", "head_dim") == PartitionSpec(
+        batch, None, "tensor", None
+    )
+    cfg.sequence = False
+    assert sharding.rules(cfg) == sharding.RULES
+
+
+def test_text_tables_are_looked_up_without_detours(capfd):
+    """XLA's partitioner complains where it sees no way but to copy everything to every device."""
+    table, ids = jnp.zeros((32, 16)), jnp.zeros((16, 8), jnp.int32)
+
+    def loss(table, ids):
+        return jnp.sin(layers.place(layers.look_up(table, ids), "tokens", "embed_act")).sum()
+
+    cache = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)  # or nothing would be compiled
+    try:
+        with on_mesh(2, 2, 2) as mesh:
+            table = jax.device_put(table, jax.NamedSharding(mesh, PartitionSpec(None, "fsdp")))
+            ids = jax.device_put(ids, jax.NamedSharding(mesh, sharding.BATCH))
+            jax.jit(jax.grad(loss)).lower(table, ids).compile()
+    finally:
+        jax.config.update("jax_enable_compilation_cache", cache)
+    assert "rematerialization" not in capfd.readouterr().err
+
+
+def test_state_shrinks_with_fsdp(small):
+    def bytes_on_device(fsdp):
+        config = small(estimate=True, ema_decay=0.9)
+        config.mesh.update(data=8 // fsdp, fsdp=fsdp)
+        _, _, state, _ = build(config)
+        assert jax.tree.structure(state.ema_params) == jax.tree.structure(state.params)
+        arrays = jax.tree.leaves(state)
+        size = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays)
+        whole = [x for x in arrays if x.sharding.is_fully_replicated]
+        return size, sum(x.size * x.dtype.itemsize for x in whole)
+
+    full, _ = bytes_on_device(1)
+    for fsdp in (2, 4, 8):
+        size, whole = bytes_on_device(fsdp)
+        assert size == (full - whole) / fsdp + whole
+        assert whole < full / 20  # biases of heads and of hidden channels, which have no `embed`
