@@ -85,8 +85,8 @@ def collect(runs: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, list[t
             "step": max((x["step"] for x in mine), default=0),
         }
         for key in swept(runs):
-            known = run.config if key == "config" else run.overrides.get(key, "")
-            row[key] = _leaf(config, key, known)
+            text = run.config if key == "config" else run.overrides.get(key, "")
+            row[key] = _leaf(config, key, _value(text))
         for key in dict.fromkeys(["loss", *figures]):
             found = [x[key] for x in (*mine, finals[run.name]) if key in x]
             row[key] = found[-1] if found else None
@@ -203,6 +203,13 @@ def _leaf(config: Any, key: str, default: Any) -> Any:
             return default
         config = config[part]
     return config if isinstance(config, int | float | str) else json.dumps(config)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _is_number(x: Any) -> bool:

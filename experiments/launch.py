@@ -477,14 +477,16 @@ def main(argv: list[str]) -> None:
     if values.collect:
         collect.report(found, folder, values.figure, values.against)
         return
-    jax.config.update("jax_num_cpu_devices", _devices(values))
+    devices = _devices(values)
+    print(f"{len(found)} runs, checked for --devices={devices}", file=sys.stderr, flush=True)
+    jax.config.update("jax_num_cpu_devices", devices)
     jax.config.update("jax_platforms", "cpu")
     lists = {"print": "any", "local": "read", "slurm": "named", "xpk": "named"}
     for run in found:
         validate(run, lists=lists[values.target])
     todo = [run for run in found if not run.done]
-    counts = f"{len(found)} runs fit their configs; {len(found) - len(todo)} are done"
-    print(counts, file=sys.stderr, flush=True)  # as what is printed can be given to a shell
+    # Not to stdout, which can be given to a shell.
+    print(f"all fit their configs; {len(found) - len(todo)} are done", file=sys.stderr, flush=True)
     if values.target == "print":
         for run in todo:
             print(shlex.join(run.argv))

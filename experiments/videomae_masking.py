@@ -10,7 +10,7 @@ depth 4). The second fine-tunes what the first has made, which tells what it is 
 different ratios cannot be compared.
 Argument: `pretrained`, the folder of the first sweep; `demo`.
 Published top-1 after fine-tuning with the defaults: 69.6; the paper finds ratios from 0.90 to 0.95
-favourable. Depths are those of its table; ratios are chosen to lie around its own.
+favourable. Ratios and depths are chosen to lie around the defaults.
 Source: Tong et al. 2022 (arXiv:2203.12602), section 4.2.
 """
 

@@ -1,5 +1,6 @@
 """Runs of vidjax.train in processes of their own, one or several, as a launcher starts them."""
 
+import json
 import os
 import pathlib
 import re
@@ -8,28 +9,29 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from ml_collections import ConfigDict
+
 ROOT = pathlib.Path(__file__).parent.parent
 
-# A model whose steps take milliseconds.
-SMALL = (
-    "--config=configs/videomae_k400.py:demo",
-    *(f"--config.model.{key}=32" for key in ("width", "decoder_width")),
-    *(f"--config.model.{key}=64" for key in ("mlp_dim", "decoder_mlp_dim")),
-    *(f"--config.model.{key}=2" for key in ("depth", "num_heads", "decoder_num_heads")),
-    "--config.model.decoder_depth=1",
-    "--config.data.batch_size=16",
-    "--config.data.frames=4",
-    "--config.data.workers=0",
-    "--config.optim.warmup_epochs=0",
-    "--config.optim.warmup_steps=1",
-    "--config.log_every=1",
-)
+# A model whose steps take milliseconds; a config is made of it by update_from_flattened_dict.
+SMALL = {
+    **{"model.width": 32, "model.depth": 2, "model.num_heads": 2, "model.mlp_dim": 64},
+    **{"model.decoder_width": 24, "model.decoder_depth": 1, "model.decoder_num_heads": 2},
+    **{"model.decoder_mlp_dim": 48, "data.batch_size": 16, "data.frames": 4, "data.workers": 0},
+    **{"optim.warmup_epochs": 0.0, "optim.warmup_steps": 1, "log_every": 1, "train_steps": 4},
+}
 
 
 def start(
-    workdir: pathlib.Path, arguments: Sequence[str], *, processes: int = 1, devices: int = 8
+    workdir: pathlib.Path, config: ConfigDict, *, processes: int = 1, devices: int = 8
 ) -> list[subprocess.Popen]:
     """Starts a run on that many devices in all; what it prints goes to workdir.N.log."""
+    content = json.dumps(config.to_dict())
+    file = pathlib.Path(f"{workdir}.config.py")
+    file.write_text(
+        "import json\n\nfrom ml_collections import ConfigDict\n\n\n"
+        f"def get_config(arg=None):\n    return ConfigDict(json.loads({content!r}))\n"
+    )
     env = dict(os.environ, JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES=str(devices // processes))
     count = r"--xla_force_host_platform_device_count=\d+"  # of the tests' own process
     env["XLA_FLAGS"] = re.sub(count, "", env.get("XLA_FLAGS", ""))
@@ -38,7 +40,7 @@ def start(
             free.bind(("127.0.0.1", 0))
             env["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{free.getsockname()[1]}"
         env["JAX_NUM_PROCESSES"] = str(processes)
-    command = [sys.executable, "-m", "vidjax.train", f"--workdir={workdir}", *arguments]
+    command = [sys.executable, "-m", "vidjax.train", f"--config={file}", f"--workdir={workdir}"]
     started = []
     for index in range(processes):
         with open(f"{workdir}.{index}.log", "w") as log:

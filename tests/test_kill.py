@@ -14,17 +14,18 @@ import time
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from processes import SMALL, finish, kill, log, start
 
-from vidjax import pretrained
+from vidjax import configlib, pretrained
 from vidjax.journal import Journal
 
 WHEN = ("a step", "a save", "the restore")
 
 
-def killed(workdir: pathlib.Path, arguments, processes: int, when: str, rng) -> str:
+def killed(workdir: pathlib.Path, config: ConfigDict, processes: int, when: str, rng) -> str:
     """Starts a run and kills one of its processes; says when that was, or "finished"."""
-    running = start(workdir, arguments, processes=processes)
+    running = start(workdir, config, processes=processes)
     checkpoints, begun = workdir / "checkpoints", _steps(workdir)
     patience = rng.randrange(3)  # saves that are let through
     saved = _saves(checkpoints)
@@ -67,18 +68,17 @@ def _saves(checkpoints: pathlib.Path) -> set[str]:
 def run(folder: pathlib.Path, kills: int, processes: int, seed: int = 0) -> dict[str, int]:
     """Kills a run that often, compares its end with that of an uninterrupted one, says when."""
     rng, met = random.Random(seed), collections.Counter()
-    arguments = (*SMALL, f"--config.train_steps={8 * kills}", "--config.checkpoint.every=2")
-    assert finish(start(folder / "whole", arguments, processes=processes)) == [0] * processes, log(
-        folder / "whole"
-    )
-    workdir = folder / "killed"
+    config = configlib.load("configs/videomae_k400.py:demo")
+    config.update_from_flattened_dict(SMALL | {"train_steps": 8 * kills, "checkpoint.every": 2})
+    whole, workdir = folder / "whole", folder / "killed"
+    assert finish(start(whole, config, processes=processes)) == [0] * processes, log(whole)
     for number in range(kills):
         when = WHEN[number % 3] if _saves(workdir / "checkpoints") else "a step"
-        found = killed(workdir, arguments, processes, when, rng)
+        found = killed(workdir, config, processes, when, rng)
         met[found] += 1
         print(f"kill {number + 1}: {found}, at step {_steps(workdir)}", flush=True)
         assert found != "finished", "the run ended before its last kill"
-    assert finish(start(workdir, arguments, processes=processes)) == [0] * processes, log(workdir)
+    assert finish(start(workdir, config, processes=processes)) == [0] * processes, log(workdir)
     assert "continuing at step" in log(workdir)
     a, b = (pretrained.open_params(folder / name) for name in ("whole", "killed"))
     assert a.keys() == b.keys()

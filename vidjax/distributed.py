@@ -125,6 +125,12 @@ def from_first(make: Callable[[], Any]) -> Any:
     return answer["value"]
 
 
+def wait_for_all(name: str) -> None:
+    """Returns when all processes have called this, with the same name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
 def gather(x: np.ndarray) -> np.ndarray:
     """Arrays [N, ...] of all processes, one after the other; the same on all."""
     if jax.process_count() == 1:

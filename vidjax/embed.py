@@ -3,7 +3,8 @@
     python -m vidjax.embed --checkpoint=FOLDER --videos=FOLDER_OR_LIST --output=out.npz
 
 Videos are cut into windows (see vidjax.data.windows), which are decoded on all cores and embedded
-on all devices. What is in the output stands in vidjax.embeddings. Videos that cannot be read have
+on all devices; of several processes (see vidjax.distributed) each takes its share of the videos,
+and all must see the same OUTPUT. What is in the output stands in vidjax.embeddings. Videos that cannot be read have
 no rows in it; OUTPUT.bad_videos.jsonl lists them with reasons.
 
 Nothing has the name OUTPUT before it is complete. Until then each finished video has a file in
@@ -23,7 +24,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -32,8 +32,8 @@ from absl import flags
 from flax import linen as nn
 from flax import traverse_util
 
-from vidjax import pretrained, sharding
-from vidjax.data import BadVideos, augment, datasets
+from vidjax import distributed, pretrained, sharding
+from vidjax.data import BadVideos, augment, datasets, locators
 from vidjax.data.windows import Windows, read_all
 from vidjax.embeddings import Part, is_finished, stamp_of
 from vidjax.errors import UserError, run_main
@@ -89,18 +89,22 @@ def embed(
         **{"parameters": _digest(loaded.params), "dtype": dtype, "pool": pool},
         **{"window_seconds": window_seconds, "window_stride": window_stride},
     }
-    settings, stamps = json.loads(json.dumps(settings)), {path: stamp_of(path) for path in items}
+    settings, stamps = json.loads(json.dumps(settings)), stamps_of(items)
     if is_finished(output, settings, stamps):
         shutil.rmtree(f"{output}.part", ignore_errors=True)
         return output
-    part, progress = Part(f"{output}.part", settings, stamps), _Progress(len(items))
-    bad = BadVideos(f"{output}.bad_videos.jsonl", len(items), max_share=1.0)
-    hanging = {path: why for path, why in bad.hanging.items() if path in items}
+    part = Part(f"{output}.part", settings, stamps)
+    index, count = jax.process_index(), jax.process_count()
+    mine = dict(itertools.islice(items.items(), index, None, count))
+    progress = _Progress(len(mine))
+    name = f"{output}.bad_videos.{index}.jsonl" if index else f"{output}.bad_videos.jsonl"
+    bad = BadVideos(name, len(mine), max_share=1.0)
+    hanging = {path: why for path, why in bad.hanging.items() if path in mine}
     for path, why in hanging.items():
         bad.add(path, why)
-    left = [item for path, item in items.items() if path not in hanging and not part.find(path)]
-    progress.add(len(items) - len(left), 0)
-    mesh = sharding.make_mesh(SimpleNamespace(data=-1, fsdp=1, tensor=1))
+    left = [item for path, item in mine.items() if path not in hanging and not part.find(path)]
+    progress.add(len(mine) - len(left), 0)
+    mesh = sharding.local_mesh()  # processes need not wait for each other
     size = batch_size * sharding.batch_parts(mesh)
     params = jax.device_put(loaded.params, sharding.replicated(mesh))
 
@@ -123,13 +127,25 @@ def embed(
                 bad.add(path, answer)
             else:
                 part.add(path, answer, vectors, pool)
-    if not part.windows:
-        raise UserError(f"none of the {len(items)} videos can be read; {bad.path} says why")
     if bad.count:
-        print(f"{bad.count} of {len(items)} videos cannot be read; {bad.path} says why")
-    part.write(output)
-    shutil.rmtree(f"{output}.part")
+        print(f"{bad.count} of {len(mine)} videos cannot be read; {bad.path} says why")
+    distributed.wait_for_all("embedded")
+
+    def write() -> None:
+        for path in items.keys() - mine.keys():
+            part.find(path)
+        if not part.windows:
+            raise UserError(f"none of the {len(items)} videos can be read; {bad.path} says why")
+        part.write(output)
+        shutil.rmtree(f"{output}.part")
+
+    distributed.from_first(write)
     return output
+
+
+def stamps_of(paths: Iterable[str]) -> dict[str, list[int]]:
+    """What tells whether videos changed; nothing tells it of those in object stores."""
+    return {path: stamp_of(locators.container(path)) for path in paths}
 
 
 def find_videos(videos: str, root: str = "") -> Sequence[datasets.Video]:
@@ -139,7 +155,7 @@ def find_videos(videos: str, root: str = "") -> Sequence[datasets.Video]:
         UserError: there are none, or the list is wrong.
     """
     videos = os.path.expanduser(videos)
-    if os.path.isfile(videos) and videos.lower().endswith(datasets.EXTENSIONS):
+    if videos.lower().endswith(datasets.EXTENSIONS) and locators.is_file(videos):
         return [datasets.Video(videos)]
     if not os.path.isdir(videos):
         return datasets.read_list(videos, root)
@@ -221,13 +237,15 @@ def main(argv: list[str]) -> None:
     names = ("root", "pool", "window_seconds", "window_stride", "batch_size", "dtype")
     options = {name: values[name].value for name in names}
     try:
-        print(embed(values.checkpoint, values.videos, values.output, **options))
+        with distributed.session():
+            print(embed(values.checkpoint, values.videos, values.output, **options))
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 
 
 if __name__ == "__main__":
+    distributed.define_flags()
     flags.DEFINE_string("checkpoint", None, "Folder of a converted checkpoint or of a run.")
     flags.DEFINE_string("videos", None, "A folder, taken with its folders, or a list file.")
     flags.DEFINE_string("output", None, "File to write, .npz, or .npy with a .json beside it.")

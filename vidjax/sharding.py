@@ -57,6 +57,15 @@ def make_mesh(cfg: Any) -> Mesh:
     return jax.make_mesh(sizes, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 
 
+def local_mesh() -> Mesh:
+    """A mesh of this process's devices, which all share batches."""
+    devices = jax.local_devices()
+    axes = dict.fromkeys(("data", "fsdp", "tensor"), 1) | {"data": len(devices)}
+    return jax.make_mesh(
+        tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * 3, devices=devices
+    )
+
+
 def batch_parts(mesh: Mesh) -> int:
     """Number of parts that a batch is split into."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
@@ -119,18 +128,23 @@ def host_share(mesh: Mesh) -> Share:
     Raises:
         UserError: shares of processes overlap in part.
     """
-    num_parts = batch_parts(mesh)
-    places = NamedSharding(mesh, BATCH).devices_indices_map((num_parts,))
+    places = NamedSharding(mesh, BATCH).devices_indices_map((batch_parts(mesh),))
     parts: dict[int, set[int]] = {}
     for device, (part,) in places.items():
         parts.setdefault(device.process_index, set()).add(part.start or 0)
+    return share_of(jax.process_index(), parts, batch_parts(mesh))
+
+
+def share_of(process: int, parts: Mapping[int, set[int]], num_parts: int) -> Share:
+    """The share of a process, from the parts of the batch that lie with each of them."""
     shares = sorted({tuple(sorted(own)) for own in parts.values()})
     if sum(map(len, shares)) != num_parts or len(set(map(len, shares))) > 1:
         raise UserError(
-            f"config.mesh {dict(mesh.shape)} splits batches unevenly over {len(parts)} processes; "
-            f"choose data x fsdp or tensor so that one is a multiple of the devices of a process"
+            f"config.mesh splits batches into {num_parts} parts, which {len(parts)} processes "
+            f"share unevenly; choose config.mesh.tensor so that the devices of a process are a "
+            f"multiple of it, or it of them"
         )
-    own = tuple(sorted(parts[jax.process_index()]))
+    own = tuple(sorted(parts[process]))
     return Share(shares.index(own), len(shares), own, num_parts)
 
 

@@ -372,6 +372,7 @@ class Task:
                 share=(self.share.index, self.share.count),
                 workers=self.config.data.workers,
                 bad_videos=self.bad_videos(split, workdir),
+                patience=self.config.data.patience,
             )
             with contextlib.closing(loader):
                 for batch in loader:

@@ -445,8 +445,8 @@ class _Run:
             return
         many = f", as in the {_SKIPS - 1} steps before it," if skip else ""
         raise UserError(
-            f"{which} at step {step}{many} of {self.workdir} ({self.last_good()}; {path} lists the videos of "
-            f"the batch); start a new --workdir with a lower config.optim.lr or with "
+            f"{which} at step {step}{many} of {self.workdir} ({self.last_good()}; {path} lists "
+            f"the videos of the batch); start a new --workdir with a lower config.optim.lr or with "
             f"config.optim.clip_norm, from --config.init={self.workdir} if there is a checkpoint"
             + ("" if skip else ", or leave such steps out with --config.nonfinite=skip")
         )

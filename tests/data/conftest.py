@@ -56,6 +56,9 @@ def clips(tmp_path_factory) -> dict[str, str]:
     pathlib.Path(made["text"]).write_text("not a video\n" * 50)
     made["empty"] = str(folder / "empty.mp4")
     pathlib.Path(made["empty"]).touch()
+    made["no frames"] = write_video(
+        folder / "none.mp4", 0, muxer_options={"movflags": "empty_moov"}
+    )
     made["missing"] = str(folder / "missing.mp4")
     assert not os.path.exists(made["missing"])
     return made

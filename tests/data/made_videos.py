@@ -38,6 +38,7 @@ def write_video(
     with av.open(str(path), "w", options=muxer_options or {}) as container:
         stream = container.add_stream(codec, rate=10, options=options or {})
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
+        container.start_encoding()
         for number in range(frames):
             image = av.VideoFrame.from_ndarray(picture(number, height, width), format="rgb24")
             container.mux(stream.encode(image))

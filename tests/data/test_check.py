@@ -37,6 +37,7 @@ VERDICTS = {
     "damaged": "reject",
     "text": "reject",
     "empty": "reject",
+    "no frames": "reject",
     "missing": "reject",
 }
 if not video.decord_installed():  # PyAV seeks right in these
@@ -96,6 +97,7 @@ def test_a_frozen_end_is_trimmed(tmp_path):
         container.mux(stream.encode())
     facts = check.inspect(str(tmp_path / "frozen.mp4"))
     assert (facts["verdict"], facts["frames"]) == ("trim:30", 30)
+    assert check.inspect(str(tmp_path / "frozen.mp4"), still_end=True)["frames"] == 39
 
 
 def test_read_in_order_the_loader_finds_the_frames_of_the_manifest(clips):

@@ -1,9 +1,12 @@
 """The loader on videos of one grey level each, so that a pixel tells which video it came from."""
 
+import errno
 import gc
 import json
 import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +18,7 @@ import numpy as np
 import pytest
 
 from vidjax import data
-from vidjax.data.datasets import Video
+from vidjax.data.datasets import Video, read_list
 from vidjax.data.text import Tokenizer, train_tokenizer
 from vidjax.errors import UserError
 
@@ -459,6 +462,7 @@ def test_wrong_settings_are_refused(videos, bad_videos):
         "no videos": dict(videos=[]),
         "batch_size 0": dict(batch_size=0),
         "sampling is 'uniform'": dict(sampling="uniform"),
+        "data.patience 0 must be above 0": dict(patience=0),
         "augment is 'none'": dict(augment="none"),
         "rand_augment is 'rand'": dict(rand_augment="rand"),
     }.items():
@@ -514,6 +518,93 @@ def test_a_dropped_loader_ends_its_workers(videos):
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not multiprocessing.active_children()
+
+
+FAULTS = {
+    "truncated": "cannot be decoded",
+    "truncated, index first": "",  # where the end is missing, the middle may be there
+    "damaged": "",
+    "empty": "empty file",
+    "no frames": "it holds no frames",
+    "text": "unknown container",
+    "audio": "no video stream",
+    "missing": "no such file",
+    "folder": "not a file",
+    "locked": "cannot be opened: Permission denied",
+    "size changes": "MPEG-TS container is not read unchecked",
+}
+
+
+def test_each_fault_is_replaced_in_training_and_weighs_nothing_in_evaluation(
+    clips, videos, tmp_path, monkeypatch
+):
+    def guarded(path, *args, **kwargs):  # also for root, who may open everything
+        if str(path) == locked:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open(path, *args, **kwargs)
+
+    locked = str(shutil.copy(videos[0].path, tmp_path / "locked.mp4"))
+    monkeypatch.setattr(data.video, "open", guarded, raising=False)
+    paths = clips | {"folder": str(tmp_path), "locked": locked}
+    listed = [*videos, *(Video(paths[kind], label=0) for kind in FAULTS)]
+    bad = data.BadVideos(tmp_path / "val.jsonl", len(listed), 1.0)
+    loader = data.eval_loader(
+        listed, config(frames=32), batch_size=len(listed), workers=0, bad_videos=bad
+    )
+    (batch,) = loader
+    lines = (tmp_path / "val.jsonl").read_text().splitlines()
+    reasons = {row["path"]: row["reason"] for row in map(json.loads, lines)}
+    for index, (kind, reason) in enumerate(FAULTS.items(), len(videos)):
+        if reason:
+            assert reason in reasons[paths[kind]], kind
+        assert batch["weight"][index] == (paths[kind] not in reasons)
+    assert batch["weight"][: len(videos)].all() and bad.count == len(reasons)
+
+    bad = data.BadVideos(tmp_path / "train.jsonl", len(listed), 1.0)
+    loader = data.train_loader(
+        listed, config(batch_size=len(listed)), seed=0, bad_videos=bad, workers=0
+    )
+    (batch,) = take(loader, 1)
+    sure = {i for i, reason in enumerate(FAULTS.values(), len(videos)) if reason}
+    assert batch["weight"].all() and not sure & {*batch["video_id"].tolist()}
+    assert bad.count >= len(sure)
+
+
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGSTOP"])
+def test_a_worker_that_dies_or_stops_ends_the_run_with_the_reason(videos, bad_videos, kind):
+    loader = data.train_loader(videos, config(), seed=0, bad_videos=bad_videos, workers=1)
+    first = next(loader)
+    loader._patience = 3.0  # from here on, as the worker takes its time to start
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, getattr(signal, kind))
+    start = time.monotonic()
+    message = {
+        "SIGKILL": r"worker was killed by signal 9.*exit code -9.*data\.workers lower .* memory",
+        "SIGSTOP": r"1 data workers gave no batch for 3 s since .*\.mp4; .* raise data\.patience",
+    }[kind]
+    with pytest.raises(UserError, match=message):
+        while True:
+            assert next(loader).keys() == first.keys()
+    assert time.monotonic() - start < 25
+    worker.join(10)
+    assert not worker.is_alive()
+    with pytest.raises(StopIteration):
+        next(loader)
+
+
+def test_a_worker_that_ends_by_itself_is_named_with_its_code():
+    died = "Worker process was terminated unexpectedly with exit code {}. Search the logs above"
+    assert "ended with exit code 3;" in str(data._worker_died(RuntimeError(died.format(3))))
+    assert "signal 11 (exit code -11)" in str(data._worker_died(RuntimeError(died.format(-11))))
+    assert data._worker_died(RuntimeError("something else, exit code 3")) is None
+
+
+def test_duplicates_of_an_evaluation_list_are_told_and_counted_twice(videos, tmp_path):
+    (tmp_path / "val.csv").write_text(f"{videos[0].path} 0\n" * 2 + f"{videos[1].path} 1\n")
+    listed = read_list(tmp_path / "val.csv", need_labels=True)
+    assert f"paths listed twice: 1, such as {videos[0].path}" in listed.notices[0]
+    (batch,) = data.eval_loader(listed, config(), batch_size=4, workers=0)
+    assert batch["weight"].tolist() == [1, 1, 1, 0]
 
 
 def test_importing_the_loader_imports_no_jax():

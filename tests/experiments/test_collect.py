@@ -68,7 +68,7 @@ def test_rows(sweep):
     assert [row["step"] for row in rows] == [9, 9, 5, 2, 1, 0]
     assert [row["val/top1"] for row in rows] == [0.7, 0.6, 0.5, None, None, None]
     assert rows[0]["loss"] == pytest.approx(1 / 9) and rows[4]["loss"] is None
-    assert (rows[0]["optim.lr"], rows[3]["optim.lr"]) == (0.01, "0.01")  # which has no config.json
+    assert (rows[0]["optim.lr"], rows[3]["optim.lr"]) == (0.01, 0.01)  # one has no config.json
     assert curves["stopped"] == [(1, 1.0), (2, 0.5)] and not curves["failed"]
 
 

@@ -168,7 +168,7 @@ def test_local_runs_are_bounded_restarted_and_reported(tmp_path, capsys):
         "p = folder / 'tries'; n = p.exists(); p.touch(); print('try', n); sys.exit(0 if n else 42)"
     )
     busy = """
-(folder / f'{sys.argv[0]}on').touch(); mine = folder / NAME; mine.touch(); time.sleep(0.3)
+mine = folder / NAME; mine.touch(); time.sleep(0.3)
 assert len(list(folder.glob('busy*.now'))) <= 2; mine.unlink()"""
     todo = [stub(tmp_path, "again", again), stub(tmp_path, "bad", "print('why'); 1 / 0")]
     todo.append(stub(tmp_path, "killed", "import os; os.kill(os.getpid(), 9)"))

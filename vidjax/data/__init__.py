@@ -394,10 +394,11 @@ def _worker_died(error: Exception) -> UserError | None:
     if found is None:
         return None
     code = int(found[1])
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    how = f"was killed by signal {-code} (exit code {code})" if code < 0 else ""
+    how = how or f"ended with exit code {code}"
     memory = ", as the system does when memory runs out" if code == -9 else ""
     return UserError(
-        f"a data worker {how}{memory} (exit code {code}); set data.workers lower or give the "
+        f"a data worker {how}{memory}; set data.workers lower or give the "
         f"machine more memory, and run the same command again"
     )
 

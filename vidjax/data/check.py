@@ -16,6 +16,7 @@ where it was; a file is checked again only if its size or modification time chan
 """
 
 import collections
+import contextlib
 import hashlib
 import json
 import math
@@ -255,19 +256,19 @@ def killable_map(
 def _serve(task: Callable[[Any], Any], connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     video.quiet_worker()
-    connection.send("ready")  # so that starting up does not count as hanging
-    while True:
-        try:
-            item = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer = task(item)
-        except video.VideoError as error:
-            answer = error
-        except Exception as error:  # one strange file must not stop the check of 240,000
-            answer = video.VideoError(f"{type(error).__name__}: {error}".splitlines()[0])
-        connection.send(answer)
+    with contextlib.suppress(EOFError, OSError):  # the parent ended, or was killed
+        connection.send("ready")  # so that starting up does not count as hanging
+        while True:
+            connection.send(_answer(task, connection.recv()))
+
+
+def _answer(task: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        return task(item)
+    except video.VideoError as error:
+        return error
+    except Exception as error:  # one strange file must not stop the check of 240,000
+        return video.VideoError(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def _default_out(path: str, split: str) -> str:

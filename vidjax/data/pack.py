@@ -170,10 +170,11 @@ def _claim(output: str, settings: dict[str, Any]) -> Iterator[None]:
         # A line cut short is that of a pack killed before it did anything.
         earlier = json.loads(text) if text.endswith("\n") else settings
         if changed := [key for key in settings if earlier.get(key) != settings[key]]:
-            what = "list" if {"list", "videos"} & {*changed} else "settings"
+            other = {"list", "videos"} & {*changed}
+            what = "another list" if other else "other settings"
             raise UserError(
-                f"{output} holds a pack of another {what}, which differs in {', '.join(changed)}; "
-                f"choose a new folder, or delete this one"
+                f"{output} holds a pack of {what}, as {', '.join(changed)} differ; choose a new "
+                f"folder, or delete this one"
             )
         if not text.endswith("\n"):
             file.truncate(0)
@@ -214,36 +215,40 @@ def _make(task: _Task) -> dict[str, Any] | str:
     Raises:
         VideoError: this video cannot be decoded.
     """
-    item, encode = task.item, task.short_side or task.gop
-    known = {"frames": item.num_frames, "verdict": item.verdict}
-    if encode:
+    item, encode = task.item, bool(task.gop)
+    frames, verdict = item.num_frames, item.verdict
+    try:
         with video.local_file(item.path) as file:
-            content, known["frames"] = _encoded(file, item.verdict, task.short_side, task.gop)
-        known["verdict"] = None
-    else:
-        try:
-            content = locators.read(item.path)
-        except FileNotFoundError:
-            raise video.VideoError("no such file") from None
-        except OSError as error:
-            if locators.is_url(item.path):  # the network's fault, not the video's
-                return f"{item.path} cannot be fetched: {error}"
-            raise video.VideoError(f"cannot be opened: {error.strerror or error}") from None
-    if not content:
-        raise video.VideoError("empty file")
+            if encode:
+                content, frames = _encoded(file, verdict, task.short_side, task.gop)
+                verdict = None
+            else:
+                content = _content(file)
+    except video.VideoError as error:
+        if locators.is_url(item.path) and str(error).startswith(video.FETCH):
+            return f"{item.path} {error}"
+        raise
     try:
         with open(task.place, "wb") as file:
             file.write(content)
     except OSError as error:
         return f"cannot write {task.place}: {error.strerror}"
-    facts = known | {"sha256": hashlib.sha256(content).hexdigest()}
+    facts = {"frames": frames, "verdict": verdict, "sha256": hashlib.sha256(content).hexdigest()}
     if task.check:
-        facts = inspect(task.place, still_end=bool(encode))
-        if encode and (facts["verdict"], facts["frames"]) != ("ok", known["frames"]):
+        facts = inspect(task.place, still_end=encode)
+        if encode and (facts["verdict"], facts["frames"]) != ("ok", frames):
             raise video.VideoError(
                 f"cannot be encoded anew: {facts['reason'] or 'frames are lost'}"
             )
     return facts | {"size": len(content)}
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise video.VideoError(f"cannot be opened: {error.strerror}") from None
 
 
 def _encoded(path: str, verdict: str | None, short_side: int, gop: int) -> tuple[bytes, int]:
@@ -260,9 +265,9 @@ def _encode(path: str, limit: int | None, short_side: int, gop: int) -> tuple[by
     """Encodes the first `limit` frames (None: all); also a checksum of each as it was."""
     import av
 
+    times = [packet.pts for packet in video.packets_of(path)]
     with video.open_stream(path) as (_, stream):
         rate, unit = stream.average_rate or Fraction(25), stream.time_base
-    times = [packet.pts for packet in video.packets_of(path)]
     if None in times or len(set(times)) < len(times):  # old AVIs have none
         times, unit = range(len(times)), 1 / rate
     times = sorted(times)
@@ -298,7 +303,7 @@ def _encode(path: str, limit: int | None, short_side: int, gop: int) -> tuple[by
 def _size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Even, of the same shape, and with this shorter side unless that is larger."""
     scale = min(1.0, short_side / min(height, width)) if short_side else 1.0
-    return tuple(max(2, round(side * scale / 2) * 2) for side in (height, width))
+    return tuple(max(2, min(round(side * scale / 2), side // 2) * 2) for side in (height, width))
 
 
 def _write_shard(output: str, number: int, made: Sequence[tuple[_Task, Any]]) -> None:

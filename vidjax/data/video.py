@@ -37,6 +37,8 @@ SEEKABLE = ("MP4", "Matroska")  # what container_of calls MP4 and MOV, MKV and W
 
 HANG = "no answer in"  # begins the reason of a VideoError about a decoder that hangs
 
+FETCH = "cannot be fetched"  # of one about an object or a record
+
 # Unchecked AVIs often hold one packet more than frames (75 and 74 in HMDB51): the missing end is
 # then filled with the last frame. More than this is a damaged file.
 MISSING_AT_END = 2
@@ -204,7 +206,7 @@ def local_file(path: str) -> Iterator[str]:
     except FileNotFoundError:
         raise VideoError("no such file") from None
     except OSError as error:
-        raise VideoError(f"cannot be fetched: {error}") from None
+        raise VideoError(f"{FETCH}: {error}") from None
     if not content:
         raise VideoError("empty file")
     with contextlib.ExitStack() as stack:

@@ -321,6 +321,7 @@ class Attention(nn.Module):
             query = query * (1.442695041 * jax.nn.softplus(scale)).astype(self.dtype)
         seen = {} if mask is None else {"mask": mask}
         x, weights = self.attend(query, key, value, **seen)
+        x = place(x, "tokens", "heads", "head_dim")  # or logits could be split by tokens
         if self.is_mutable_collection("attention"):
             record(self, "attention", "weights", weights())
         if head_mask is not None:
@@ -394,8 +395,8 @@ class Mlp(nn.Module):
         options = dict(kernel_init=INITS[self.initializer][0], dtype=self.dtype)
         width = x.shape[-1]
         x = Linear((self.mlp_dim,), ("embed", "mlp"), name="fc1", **options)(x)
-        x = place(x, "tokens", "mlp")
         x = dropout(ACTIVATIONS[self.act](x), self.dropout)
+        x = place(x, "tokens", "mlp")
         return dropout(Linear((width,), ("mlp", "embed"), name="fc2", **options)(x), self.dropout)
 
 

@@ -1,0 +1,312 @@
+"""What goes wrong in long runs, and what is left then: all that was saved, and a clear sentence."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from etils import epath
+from processes import finish, log, start
+
+from vidjax import checkpoint, metrics, pretrained, task, train
+from vidjax.errors import EXIT_AGAIN, Again, UserError
+from vidjax.journal import Journal
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def a_run(small, tmp_path_factory):
+    """The workdir and the last state of a run that saved steps 2 and 4."""
+    config = small(checkpoint__every=2)
+    workdir = tmp_path_factory.mktemp("faults") / "run"
+    return config, workdir, train.train(config, workdir)
+
+
+@pytest.fixture
+def copy(a_run, tmp_path):
+    """A copy of that run, to be damaged."""
+    config, workdir, _ = a_run
+    shutil.copytree(workdir, tmp_path / "run")
+    return config, tmp_path / "run"
+
+
+def at(step, action, monkeypatch):
+    """Calls `action` when that step is reported."""
+    report = train._Run.report
+
+    def wrapped(self, now, *args):
+        report(self, now, *args)
+        if now == step:
+            action()
+
+    monkeypatch.setattr(train._Run, "report", wrapped)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(small, a_run, tmp_path, monkeypatch):
+    config = small(log_every=1)  # without evaluations, in which it would be noticed first
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        at(2, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        with pytest.raises(Again, match="step 3 is saved, the same command continues"):
+            train.train(config, tmp_path / "run")
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["3"]
+    assert_same(train.train(config, tmp_path / "run"), a_run[2])
+
+
+def test_sigterm_in_an_evaluation(small, tmp_path, monkeypatch):
+    """It saves the step, and the evaluation, which is not done, is done by the next command."""
+    config = small(log_every=1)
+    config.evals = {"val": {"name": "loss", "every": 2}}
+    with monkeypatch.context() as patch:
+        at(2, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        with pytest.raises(Again, match="step 2 is saved"):
+            train.train(config, tmp_path / "run")
+    train.train(config, tmp_path / "run")
+    lines = Journal(tmp_path / "run/metrics.jsonl").read()
+    assert [x["step"] for x in lines if "val/loss" in x] == [2, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_from_outside(small, tmp_path, processes):
+    """To one process of the run: all save the same step, end, and go on."""
+    config, workdir = small(log_every=1, train_steps=40), tmp_path / "run"
+    running = start(workdir, config, processes=processes)
+    while "step 2/" not in log(workdir):
+        assert running[0].poll() is None, log(workdir)
+    running[-1].terminate()
+    assert finish(running) == [EXIT_AGAIN] * processes
+    said = [log(workdir, k).splitlines()[-1] for k in range(processes)]
+    assert "is saved, the same command continues" in said[0] and len(set(said)) == 1
+    assert finish(start(workdir, config, processes=processes)) == [0] * processes
+    assert finish(start(tmp_path / "whole", config, processes=processes)) == [0] * processes
+    assert_same(*map(pretrained.load_params, (workdir, tmp_path / "whole")))
+
+
+def test_the_exit_code_of_a_preempted_run():
+    program = """if True:
+        from vidjax import errors
+        def main(argv): raise errors.Again("asked to end")
+        errors.run_main(main)"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (EXIT_AGAIN, "asked to end\n")
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_step():
+    class Objective:
+        def loss(self, params, batch, *, rng, ema_params=None):
+            return (params["w"] * batch["x"]).sum(), {}
+
+    optimizer, params = optax.adam(0.1), {"w": jnp.float32(2.0)}
+    step = train.make_train_step(Objective(), optimizer, skip_nonfinite=True, ema_decay=0.5)
+    state = train.TrainState(jnp.int32(0), params, optimizer.init(params), {"w": jnp.float32(2.0)})
+    state, figures = step(state, {"x": jnp.float32([1.0])})
+    good = jax.device_get(state)
+    assert figures["finite"] and good.params["w"] < 2
+    state, figures = step(state, {"x": jnp.float32([np.nan])})
+    assert not figures["finite"]
+    assert_same(jax.device_get(state), good.replace(step=2))
+    state, figures = step(state, {"x": jnp.float32([1.0])})
+    assert figures["finite"] and state.params["w"] < good.params["w"]
+
+
+@pytest.mark.parametrize("nonfinite", ["stop", "skip"])
+def test_a_loss_that_is_not_finite(small, tmp_path, nonfinite):
+    config = small(train_steps=40, log_every=100, nonfinite=nonfinite, optim__lr=1e30)
+    config.checkpoint.every = 1
+    with pytest.raises(UserError, match="at step") as error:
+        train.train(config, tmp_path / "run")
+    found = Journal(tmp_path / "run/nonfinite.jsonl").read()
+    assert len(found) == {"stop": 1, "skip": train._SKIPS}[nonfinite]
+    steps = [entry["step"] for entry in found]
+    assert f"step {steps[-1]}" in str(error.value)
+    # The first one is told, as it comes, with its figures and its 16 videos.
+    assert len(found[0]["videos"]) == 16 and found[0]["videos"][0].endswith(".mp4")
+    assert found[0]["loss"] in ("nan", "inf") or found[0]["grad_norm"] in ("nan", "inf")
+    lines = Journal(tmp_path / "run/metrics.jsonl").read()
+    assert lines[-1]["step"] == steps[-1]
+    kept = [int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()]
+    if nonfinite == "stop":
+        assert max(kept) == steps[0] - 1 and f"checkpoint {max(kept)} is good" in str(error.value)
+    params = pretrained.load_params(tmp_path / "run")
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_a_flipped_bit_anywhere_is_noticed(a_run, copy):
+    config, workdir = copy
+    files = [p for p in (workdir / "checkpoints/4").rglob("d/*") if p.is_file()]
+    big = max(files, key=lambda p: p.stat().st_size)
+    content = bytearray(big.read_bytes())
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(content), size=3).tolist():
+        content[place] ^= 1 << int(rng.integers(8))
+        big.write_bytes(content)
+        with pytest.raises(UserError, match=r"delete that folder to continue from an older one"):
+            train.train(config, workdir)
+        content[place] ^= content[place] ^ big.read_bytes()[place]
+    shutil.rmtree(workdir / "checkpoints/4")
+    assert_same(train.train(config, workdir), a_run[2])
+
+
+def test_fingerprints_tell_what_compression_hides(a_run):
+    """Of every kind of number, the same on any mesh and in numpy; none of them for other values."""
+    rng = np.random.default_rng(0)
+    bits = rng.integers(2**32, size=(3, 64, 5), dtype=np.uint32)
+    arrays = {
+        "float32": bits.view(np.float32),
+        "bfloat16": bits.astype(np.uint16).view(jnp.bfloat16),
+        "int8": bits.astype(np.int8),
+        "bool": bits % 2 == 0,
+        "scalar": np.int32(7),
+    }
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.NamedSharding(mesh, jax.P(None, "x"))
+    placed = {k: jax.device_put(x, split if x.ndim else None) for k, x in arrays.items()}
+    found = jax.device_get(jax.jit(checkpoint.fingerprints)(placed))
+    for name, x in arrays.items():
+        assert checkpoint.fingerprint(x) == found[name]
+        x = np.array(x, copy=True)
+        flat = x.reshape(-1).view(np.uint8)
+        for place in rng.integers(len(flat), size=8):
+            flat[place] ^= 128 if name != "bool" else 1
+            assert checkpoint.fingerprint(x) != found[name]
+            flat[place] ^= 128 if name != "bool" else 1
+    swapped = arrays["int8"].copy()
+    swapped[0, 0], swapped[0, 1] = arrays["int8"][0, 1], arrays["int8"][0, 0]
+    assert checkpoint.fingerprint(swapped) != found["int8"]
+
+
+def test_a_checkpoint_without_a_file(copy):
+    config, workdir = copy
+    (workdir / "checkpoints/4/default/_METADATA").unlink()
+    with pytest.raises(UserError, match="checkpoints/4 cannot be read .* older one"):
+        train.train(config, workdir)
+
+
+def test_a_half_written_checkpoint_is_none(a_run, copy):
+    config, workdir = copy
+    half = workdir / "checkpoints/4.orbax-checkpoint-tmp"
+    (workdir / "checkpoints/4").rename(half)
+    (workdir / "DONE").unlink()
+    assert_same(train.train(config, workdir), a_run[2])
+    assert not half.exists()
+
+
+def test_converted_parameters_are_checked_too(a_run, tmp_path):
+    card = pretrained.read_card(a_run[1])
+    pretrained.save_pretrained(tmp_path / "m", a_run[2].params, card)
+    files = [p for p in (tmp_path / "m/params").rglob("d/*") if p.is_file()]
+    big = max(files, key=lambda p: p.stat().st_size)
+    content = bytearray(big.read_bytes())
+    content[len(content) // 2] ^= 16
+    big.write_bytes(content)
+    with pytest.raises(UserError, match="are damaged"):
+        pretrained.load_params(tmp_path / "m")
+
+
+def test_two_runs_on_one_workdir(a_run):
+    config, workdir, _ = a_run
+    with open(workdir / "run.lock") as other:  # as another process has it
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="is in use by another run .process"):
+            train.train(config, workdir)
+    checkpoint.claim_workdir(epath.Path(workdir), task.plain(config))
+    checkpoint.release_workdir(epath.Path(workdir))
+
+
+def test_a_workdir_that_cannot_be_written(small, tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file/run", "/proc/vidjax"):
+        with pytest.raises(UserError, match=f"workdir {path} cannot be used"):
+            train.train(small(), path)
+
+
+def test_a_full_disk_in_the_middle(a_run, small, tmp_path, monkeypatch):
+    config = small(log_every=1, checkpoint__every=2)
+    write = metrics.MetricsWriter.write
+
+    def full(self, step, values):
+        if step == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, step, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics.MetricsWriter, "write", full)
+        with pytest.raises(UserError, match=r"No space left on device .checkpoint 2 is good"):
+            train.train(config, tmp_path / "run")
+    assert_same(train.train(config, tmp_path / "run"), a_run[2])
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full(small, tmp_path):
+    """A file system of 3 MB in memory, on which checkpoints of 0.6 MB pile up."""
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(mounted)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    config = small(train_steps=30, checkpoint__every=1, checkpoint__keep=30)
+    workdir = tmp_path / "run"
+    workdir.symlink_to(mounted / "run")
+    try:
+        assert finish(start(workdir, config, devices=1)) == [2]
+        assert "No space left on device (checkpoint" in log(workdir).splitlines()[-1]
+        subprocess.run(["mount", "-o", "remount,size=100m", str(mounted)], check=True)
+        assert finish(start(workdir, config, devices=1)) == [0]
+        assert "continuing at step" in log(workdir)
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+
+
+def test_the_best_checkpoint_is_kept(small, tmp_path):
+    config = small()
+    config.evals = {"val": {"name": "loss", "every": 1}}
+    config.checkpoint.update(keep=1, best="val/loss", best_is="max")  # the first of a falling loss
+    train.train(config, tmp_path / "run")
+    lines = Journal(tmp_path / "run/metrics.jsonl").read()
+    values = {x["step"]: x["val/loss"] for x in lines if "val/loss" in x}
+    best = max(values, key=values.get)
+    assert best < 4
+    found = json.loads((tmp_path / "run/best.json").read_text())
+    assert found == {"step": best, "figure": "val/loss", "value": values[best]}
+    folder = tmp_path / "run/checkpoints"
+    assert {p.name for p in folder.iterdir()} == {str(best), "4"}
+    ours, last = (pretrained.load_params(folder / str(step)) for step in (best, 4))
+    assert_same(last, pretrained.load_params(tmp_path / "run"))
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (ours, last)), strict=True))
+    assert pretrained.read_card(folder / str(best)) == pretrained.read_card(tmp_path / "run")
+
+
+def test_wrong_settings(small, tmp_path):
+    for key, value, message in (
+        ("checkpoint__best", "val/loss", "best must be a figure of one of config.evals"),
+        ("checkpoint__best_is", "most", "best_is must be max or min"),
+        ("nonfinite", "go", "nonfinite must be stop or skip"),
+        ("profile", (3,), "profile must be the first and the last step"),
+        ("profile", (3, 2), "profile must be the first and the last step"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train.train(small(**{key: value}), tmp_path / "run")
+    config = small()
+    config.evals = {"val": {"name": "loss", "every": 1}}
+    config.checkpoint.best = "val/top1"
+    with pytest.raises(UserError, match="is 'val/top1', but the figures are val/loss"):
+        train.train(config, tmp_path / "run")
+
+
+def test_a_trace_of_some_steps(small, tmp_path):
+    train.train(small(profile=(2, 3)), tmp_path / "run")
+    assert any((tmp_path / "run/profile").rglob("*.xplane.pb"))
