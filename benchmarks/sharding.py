@@ -1,7 +1,7 @@
 """What sharding costs and saves: equal losses, bytes per device, plans of XLA's TPU compiler.
 
     python -m benchmarks.sharding --sections=losses,state
-    pip install libtpu && python -m benchmarks.sharding --sections=memory,plan
+    pip install -e .[tpu] && python -m benchmarks.sharding --sections=memory,plan
 
 No accelerator is needed. `losses` runs 20 steps on one and on eight forced CPU devices; `state`
 adds up the shardings of a train state; `memory` and `plan` compile train steps for TPUs that are
@@ -241,7 +241,7 @@ def tpu_devices(name: str) -> list[jax.Device]:
     try:
         return topologies.get_topology_desc(name, platform="tpu").devices
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"compiling for TPUs needs `pip install libtpu`: {error}") from None
+        raise UserError(f"compiling for TPUs needs `pip install -e .[tpu]`: {error}") from None
 
 
 def measure_memory() -> Iterator[dict[str, Any]]:
@@ -401,6 +401,10 @@ def render_memory(rows: list[dict[str, Any]]) -> list[str]:
         "TPU compiler, not run. Where there are no collectives, a step needs more than the chip's "
         "15.75 GiB, and the compiler gives up.",
         table(header, lines),
+        "Between blocks a clip holds L x N x D values of 2 bytes, with everything recomputed (here "
+        "116 MB), of which t chips of `tensor` save (t - 1)/t with sequence; attention's logits in "
+        "float32, H/t x N x N (944 MB a block), stay. So sequence sharding pays for deep, wide "
+        "models of long clips; remat comes first.",
     ]
 
 
@@ -440,7 +444,10 @@ def render_plan(rows: list[dict[str, Any]]) -> list[str]:
         "nominal. State and gradients are from the shardings; temporaries (gradients among them) "
         "and what a step needs are XLA's TPU compiler's, for 256 v5e, and for 8 v5p (95 GB) in "
         "place of H200, for which there is no such compiler here: there they tell the size of "
-        "activations, not what a GPU's program does.",
+        "activations, not what a GPU's program does. Rows without temporaries were counted, not "
+        "compiled.",
+        "Widths of 1,408 and 640 do not divide over 256 chips and would stay whole: so fsdp is 32 "
+        "or 64 of them, and the other axis is data.",
         table(memory, lines[0]),
         "Operations are XLA's count of a train step before optimisation. Compute is operations, "
         "with what is recomputed, over the machine's rate. A chip receives "

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -192,7 +193,7 @@ def test_fingerprints_tell_what_compression_hides(a_run):
 def test_a_checkpoint_without_a_file(copy):
     config, workdir = copy
     (workdir / "checkpoints/4/default/_METADATA").unlink()
-    with pytest.raises(UserError, match="checkpoints/4 cannot be read .* older one"):
+    with pytest.raises(UserError, match=r"checkpoints/4 cannot be read .* older one"):
         train.train(config, workdir)
 
 
@@ -221,7 +222,7 @@ def test_two_runs_on_one_workdir(a_run):
     config, workdir, _ = a_run
     with open(workdir / "run.lock") as other:  # as another process has it
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="is in use by another run .process"):
+        with pytest.raises(UserError, match=r"is in use by another run .process"):
             train.train(config, workdir)
     checkpoint.claim_workdir(epath.Path(workdir), task.plain(config))
     checkpoint.release_workdir(epath.Path(workdir))
@@ -281,7 +282,13 @@ def test_the_best_checkpoint_is_kept(small, tmp_path):
     best = max(values, key=values.get)
     assert best < 4
     found = json.loads((tmp_path / "run/best.json").read_text())
-    assert found == {"step": best, "figure": "val/loss", "value": values[best]}
+    assert (found["step"], found["figure"], found["value"]) == (best, "val/loss", values[best])
+    # What was best of another figure says nothing, nor does one whose checkpoint is gone.
+    of = functools.partial(checkpoint.Checkpoints, epath.Path(tmp_path / "run"), 1)
+    assert of("val/loss", "max").best == found
+    assert of("val/top1", "max").best is None and of("val/loss", "min").best is None
+    shutil.copy(tmp_path / "run/best.json", tmp_path)
+    assert checkpoint.Checkpoints(epath.Path(tmp_path), 1, "val/loss", "max").best is None
     folder = tmp_path / "run/checkpoints"
     assert {p.name for p in folder.iterdir()} == {str(best), "4"}
     ours, last = (pretrained.load_params(folder / str(step)) for step in (best, 4))

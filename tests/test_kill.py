@@ -69,7 +69,7 @@ def run(folder: pathlib.Path, kills: int, processes: int, seed: int = 0) -> dict
     """Kills a run that often, compares its end with that of an uninterrupted one, says when."""
     rng, met = random.Random(seed), collections.Counter()
     config = configlib.load("configs/videomae_k400.py:demo")
-    config.update_from_flattened_dict(SMALL | {"train_steps": 8 * kills, "checkpoint.every": 2})
+    config.update_from_flattened_dict(SMALL | {"train_steps": 4 * kills, "checkpoint.every": 2})
     whole, workdir = folder / "whole", folder / "killed"
     assert finish(start(whole, config, processes=processes)) == [0] * processes, log(whole)
     for number in range(kills):

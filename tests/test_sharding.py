@@ -91,7 +91,7 @@ def test_activations_lie_where_their_parameters_work(sequence, monkeypatch):
 
     def attend(query, key, value):
         out, weights = layers.attend(seen("query", query), seen("key", key), seen("value", value))
-        return out, weights
+        return seen("attended", out), weights
 
     monkeypatch.setitem(layers.ACTIVATIONS, "gelu", lambda x: layers.gelu(seen("hidden", x)))
     block = layers.Block(2, 32, 1e-6, "gelu", attend=attend)
@@ -113,9 +113,31 @@ def test_activations_lie_where_their_parameters_work(sequence, monkeypatch):
         out = jax.jit(apply)(params, x)
     np.testing.assert_allclose(out, expected, atol=1e-5)
     heads = (2, 6, 1, 8)  # clips over fsdp, heads over tensor
-    assert {found[name] for name in ("query", "key", "value")} == {heads}
+    assert {found[name] for name in ("query", "key", "value", "attended")} == {heads}
     assert found["hidden"] == (2, 6, 16)
     assert found["output"] == ((2, 3, 16) if sequence else (2, 6, 16))
+
+
+def test_heads_stay_where_they_are_in_the_backward_pass():
+    """Else logits, which are the largest arrays, are split anew, by tokens."""
+
+    class Blocks(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            block = layers.Block(2, 32, 1e-6, "gelu", name="blocks")
+            return layers.scan_blocks(block, x, depth=2)
+
+    model, x = Blocks(), jnp.zeros((8, 6, 16))
+    boxed = jax.eval_shape(model.init, jax.random.key(0), x)
+    with on_mesh(sequence=True) as mesh:
+        places = sharding.param_shardings(boxed, mesh), jax.NamedSharding(mesh, sharding.BATCH)
+        params, x = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            (jax.eval_shape(nn.meta.unbox, boxed), x),
+            places,
+        )
+        grad = jax.jit(jax.grad(lambda params, x: jnp.sin(model.apply(params, x)).sum()))
+        assert "all-to-all" not in grad.lower(params, x).compile().as_text()
 
 
 def test_a_name_without_a_rule():

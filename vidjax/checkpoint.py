@@ -7,7 +7,7 @@ import math
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
 
-from vidjax.errors import UserError
+from vidjax.errors import UserError, first_line
 
 Params = Any
 
@@ -40,16 +40,19 @@ class Checkpoints:
     Args:
         workdir: the run's.
         keep: how many of the latest.
-        best_is: "max" or "min", for `judge`.
+        figure: that tells the best one, "" if none does.
+        best_is: "max" or "min".
+
+    Attributes:
+        best: {"step", "figure", "best_is", "value"} of the best so far, or None.
     """
 
-    def __init__(self, workdir: epath.Path, keep: int, best_is: str = "max"):
+    def __init__(self, workdir: epath.Path, keep: int, figure: str = "", best_is: str = "max"):
         self.folder = workdir / "checkpoints"
-        self._keep, self._better = keep, {"max": max, "min": min}[best_is]
+        self._keep, self._figure, self._best_is = keep, figure, best_is
         self._best_path = workdir / "best.json"
-        self.best: dict[str, Any] | None = None
-        if self._best_path.exists():
-            self.best = json.loads(self._best_path.read_text())
+        self._saved: int | None = None
+        self.best = self._known_best()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self,
             enable_async_checkpointing=True,
@@ -60,40 +63,49 @@ class Checkpoints:
         )
         self._fingerprints = jax.jit(fingerprints)
 
+    def _known_best(self) -> dict[str, Any] | None:
+        try:
+            best = json.loads(self._best_path.read_text())
+            same = (best["figure"], best["best_is"]) == (self._figure, self._best_is)
+            return best if same and (self.folder / str(best["step"])).exists() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         """Orbax's question which checkpoints to keep."""
         best, first = self.best and self.best["step"], len(checkpoints) - self._keep
         return [i >= first or checkpoint.step == best for i, checkpoint in enumerate(checkpoints)]
 
-    def judge(self, step: int, figure: str, value: float) -> bool:
+    def judge(self, step: int, value: float) -> None:
         """Makes the checkpoint of `step`, the latest, the best one if its `value` is."""
+        better = {"max": max, "min": min}[self._best_is]
         if not math.isfinite(value):
-            return False
-        if self.best and self._better(value, self.best["value"]) == self.best["value"]:
-            return False
-        self.best = {"step": step, "figure": figure, "value": value}
+            return
+        if self.best and better(value, self.best["value"]) == self.best["value"]:
+            return
+        self.wait()  # else a kill could leave the name of one that does not exist
+        self.best = {"step": step, "figure": self._figure, "best_is": self._best_is, "value": value}
         if jax.process_index() == 0:
             write_whole(self._best_path, json.dumps(self.best) + "\n")
-        return True
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
-        """Begins to save; returns when `state` may be given away."""
-        if step in self._manager.all_steps():
+        """Begins to save, once; returns when `state` may be given away."""
+        if step == self._saved:
             return
+        self._saved = step
         prints = {path: int(x) for path, x in jax.device_get(self._fingerprints(state)).items()}
         args = ocp.args.StandardSave(state, custom_metadata={FINGERPRINTS: prints})
         self._manager.save(step, args=args, force=True)
 
-    def restore(self, target: Any) -> Any:
-        """Restores the newest state onto the shapes, dtypes and shardings of `target`.
+    def restore(self, step: int, target: Any) -> Any:
+        """Restores a state onto the shapes, dtypes and shardings of `target`.
 
         Raises:
             UserError: the checkpoint is damaged, or has other parameters than `target`.
         """
-        step = self.latest_step()
         folder = self.folder / str(step)
         try:
             saved = self._manager.item_metadata(step).tree
@@ -105,19 +117,21 @@ class Checkpoints:
                 )
             state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
             now = jax.device_get(self._fingerprints(state))
-            then = self._manager.item_metadata(step).custom_metadata[FINGERPRINTS]
-            if wrong := sorted(path for path in now if now[path] != then[path]):
+            then = (self._manager.item_metadata(step).custom_metadata or {}).get(FINGERPRINTS, {})
+            if wrong := sorted(path for path in then if now[path] != then[path]):
                 raise UserError(
                     f"checkpoint {folder} is damaged: what is read is not what was saved "
                     f"({some(wrong)}); delete that folder to continue from an older one"
                 )
+            self._saved = step
             return state
         except UserError:
             raise
         except Exception as error:
             raise UserError(
                 f"checkpoint {folder} cannot be read ({type(error).__name__}: "
-                f"{str(error).splitlines()[0]}); delete that folder to continue from an older one"
+                f"{first_line(error)}); if it is damaged, delete that folder to continue from an "
+                f"older one"
             ) from error
 
     def wait(self) -> None:
@@ -129,15 +143,11 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def disk_errors(folder: epath.Path, state: Callable[[], str]) -> Iterator[None]:
+def disk_errors(workdir: epath.Path) -> Iterator[None]:
     """Says in a sentence what a disk that is full, broken or forbidden says in a thousand lines.
 
-    Args:
-        folder: that is written to.
-        state: gives a few words about what is there.
-
     Raises:
-        UserError: of such an exception.
+        UserError: of an exception about writing to the workdir.
     """
     try:
         yield
@@ -145,12 +155,20 @@ def disk_errors(folder: epath.Path, state: Callable[[], str]) -> Iterator[None]:
         raise
     except Exception as error:
         found = next((text for text in _DISK if text in str(error)), None)
-        if found is None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if found is None or not (full or str(workdir) in str(error)):
             raise
         raise UserError(
-            f"{folder} cannot be written to: {found} ({state()}); mend that, or make room, and run "
-            f"the same command again"
+            f"{workdir} cannot be written to: {found} ({last_good(workdir)}); mend that, or make "
+            f"room, and run the same command again"
         ) from error
+
+
+def last_good(workdir: epath.Path) -> str:
+    """A few words about the newest checkpoint."""
+    folder = workdir / "checkpoints"
+    steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+    return f"checkpoint {max(steps)} is good" if steps else "there is no checkpoint yet"
 
 
 def fingerprints(tree: Any) -> dict[str, jax.Array]:
@@ -278,7 +296,7 @@ def claim_workdir(workdir: epath.Path, config: dict[str, Any]) -> None:
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(p.name for p in workdir.iterdir() if p.name not in (_LOCK, _NEW))
+        foreign = [name for name in _names(workdir) if name not in (_LOCK, _NEW)]
         if foreign and not path.exists():
             raise UserError(
                 f"workdir {workdir} is not empty and holds no run ({some(foreign)}); choose a "
@@ -288,10 +306,15 @@ def claim_workdir(workdir: epath.Path, config: dict[str, Any]) -> None:
         if path.exists():
             check_same_run(path, config)
         write_whole(path, json.dumps(config, indent=1) + "\n")
-    except OSError as error:
+    except (OSError, ImportError) as error:  # the latter of what reads buckets
         raise UserError(f"workdir {workdir} cannot be used: {error}") from None
-    except ImportError as error:  # of what reads buckets
-        raise UserError(f"workdir {workdir} cannot be used: {error}") from None
+
+
+def _names(folder: epath.Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:  # buckets have no empty folders
+        return []
 
 
 _LOCK, _NEW = "run.lock", "config.tmp"
@@ -344,7 +367,8 @@ def check_same_run(path: epath.Path, config: dict[str, Any]) -> None:
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"{path} is not the config of a run; choose another --workdir") from None
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    if changed and any((path.parent / "checkpoints").glob("[0-9]*")):
+    saved = [name for name in _names(path.parent / "checkpoints") if name.isdigit()]
+    if changed and saved:
         differs = some([f"{k} = {old.get(k)!r} there, {new.get(k)!r} now" for k in changed])
         raise UserError(
             f"workdir {path.parent} holds a run with another config ({differs}); choose another "

@@ -102,8 +102,8 @@ def base() -> ConfigDict:
     config.init_unused = ()  # regexes of parameters of it that may be left out
     config.init_options = ConfigDict()  # how the model's family makes another model's fit
 
-    # Sizes of the device mesh; -1: all other devices. `sequence`: tokens, too, are split on `tensor`
-    # between attention and MLP, which saves memory with long clips (see sharding.rules).
+    # Sizes of the device mesh; -1: all other devices. `sequence`: tokens, too, are split on
+    # `tensor` between attention and MLP, which saves memory with long clips (see sharding.rules).
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": False})
     config.log_every = 50
     config.checkpoint = ConfigDict(

@@ -5,6 +5,7 @@ written by all, each its share.
 """
 
 import contextlib
+import glob
 import importlib.util
 import json
 import os
@@ -20,7 +21,7 @@ import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
-from vidjax.errors import Again, UserError
+from vidjax.errors import Again, UserError, first_line, leave
 
 
 def define_flags() -> None:
@@ -54,12 +55,11 @@ def session() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         if isinstance(error, UserError):
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            traceback.print_exc()
+            leave(error)
+        traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(2 if isinstance(error, UserError) else 1)
+        os._exit(1)
 
 
 def _initialize() -> None:
@@ -86,15 +86,26 @@ def _initialize() -> None:
             devices = int(env.get("SLURM_GPUS_ON_NODE", 0)) if alone else 0
             jax.distributed.initialize(local_device_ids=list(range(devices)) or None)
         elif importlib.util.find_spec("libtpu") and env.get("JAX_PLATFORMS") != "cpu":
-            with contextlib.suppress(ValueError):  # libtpu is installed, but there is no TPU
-                jax.distributed.initialize()
+            _initialize_on_tpu()
     except (ValueError, RuntimeError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"the processes of the run did not find each other ({str(error).splitlines()[0]}); "
+            f"the processes of the run did not find each other ({first_line(error)}); "
             "start all of them, with the same coordinator and number, and numbers from 0 on"
         ) from error
+
+
+def _initialize_on_tpu() -> None:
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:  # libtpu is installed, but there is no TPU; or nobody knows of it
+        if glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"):
+            print(
+                f"note: this process runs alone, as it could not be asked which hosts the TPU has "
+                f"({first_line(error)})",
+                file=sys.stderr,
+            )
 
 
 def is_first() -> bool:

@@ -4,8 +4,9 @@
 
 Videos are cut into windows (see vidjax.data.windows), which are decoded on all cores and embedded
 on all devices; of several processes (see vidjax.distributed) each takes its share of the videos,
-and all must see the same OUTPUT. What is in the output stands in vidjax.embeddings. Videos that cannot be read have
-no rows in it; OUTPUT.bad_videos.jsonl lists them with reasons.
+and all must see the same OUTPUT. What is in the output stands in vidjax.embeddings. Videos that
+cannot be read have no rows in it; OUTPUT.bad_videos.jsonl lists them with reasons, and
+OUTPUT.bad_videos.N.jsonl those of process N.
 
 Nothing has the name OUTPUT before it is complete. Until then each finished video has a file in
 OUTPUT.part, and after an interruption of any kind the same command goes on from there. Files that
@@ -16,6 +17,7 @@ not those that hung their decoder; see vidjax.data.BadVideos.
 import collections
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import itertools
 import json
@@ -98,7 +100,8 @@ def embed(
     mine = dict(itertools.islice(items.items(), index, None, count))
     progress = _Progress(len(mine))
     name = f"{output}.bad_videos.{index}.jsonl" if index else f"{output}.bad_videos.jsonl"
-    bad = BadVideos(name, len(mine), max_share=1.0)
+    others = glob.glob(f"{glob.escape(output)}.bad_videos*.jsonl")
+    bad = BadVideos(name, len(mine), 1.0, [other for other in others if other != name])
     hanging = {path: why for path, why in bad.hanging.items() if path in mine}
     for path, why in hanging.items():
         bad.add(path, why)

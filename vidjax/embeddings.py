@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
+import uuid
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -120,7 +121,7 @@ class Part:
 
     def _write_whole(self, path: str, write: Callable) -> None:
         """Writes a file that has its name only when it is complete and on the disk."""
-        aside = os.path.join(self._folder, f"{os.getpid()}.tmp")
+        aside = os.path.join(self._folder, f"{uuid.uuid4().hex}.tmp")  # pods may share process ids
         with open(aside, "wb") as file:
             write(file)
             file.flush()

@@ -24,13 +24,36 @@ class UserError(ValueError):
     """
 
 
+class Fault(UserError):
+    """Something that the machine did, not the user: the same command may get over it.
+
+    Commands print the message and exit with EXIT_AGAIN.
+    """
+
+
+def first_line(error: Exception) -> str:
+    """Of an exception's text, which may be pages."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def leave(error: Exception) -> None:
+    """Prints an error and ends the process.
+
+    At once: threads of libraries may hang, or add pages to what was said in a line.
+    """
+    print(f"error: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_AGAIN if isinstance(error, Fault) else 2)
+
+
 def run_main(
     main: Callable[[list[str]], None],
     flags_parser: Callable[[list[str]], list[str]] = flags.FLAGS,
 ) -> None:
     """Runs `main(argv)` under absl; a UserError is printed as one line and exits with code 2.
 
-    Again is printed, too, and exits with EXIT_AGAIN.
+    Again and Fault are printed, too, and exit with EXIT_AGAIN.
     """
 
     logging.set_verbosity(logging.FATAL)  # libraries chat through absl, of errors that they raise
@@ -39,11 +62,7 @@ def run_main(
         try:
             return call(argv)
         except (UserError, app.UsageError, flags.Error) as error:
-            print(f"error: {error}", file=sys.stderr)
-            # At once: threads of libraries may hang, or add pages to what was said in a line.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(2)
+            leave(error)
         except Again as error:
             print(error, file=sys.stderr)
             sys.exit(EXIT_AGAIN)

@@ -375,14 +375,17 @@ def keep_tokenizer(tokenizer: Tokenizer | ClipTokenizer, folder: Folder) -> dict
             f"{target} is not the tokeniser in {tokenizer.path}, with which this run shall go on; "
             f"put the old file back there, or choose a new folder"
         )
-    target.write_bytes(content)
+    if not target.exists():
+        new = target.with_suffix(".tmp")
+        new.write_bytes(content)
+        new.replace(target)
     return {"file": name, **tokenizer.options}
 
 
 def write_card(folder: Folder, card: Card) -> None:
     """Writes `folder`/model.json."""
     content = {"format": _FORMAT, **dataclasses.asdict(card)}
-    (epath.Path(folder) / CARD).write_text(json.dumps(content, indent=1) + "\n")
+    checkpoint.write_whole(epath.Path(folder) / CARD, json.dumps(content, indent=1) + "\n")
 
 
 def read_card(folder: Folder) -> Card:

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vidjax.errors import UserError
+from vidjax.errors import UserError, first_line
 
 # Every logical axis -> mesh axes, of parameters and of activations. An array's axes are looked up
 # in this order, and none gets a mesh axis that another one has.
@@ -43,7 +44,7 @@ def make_mesh(cfg: Any) -> Mesh:
     """Mesh of all devices with the axes data, fsdp and tensor of `cfg`; one of them may be -1.
 
     Raises:
-        UserError: the sizes do not fit the number of devices.
+        UserError: the sizes do not fit the number of devices, or how a TPU's chips are connected.
     """
     sizes, devices = [cfg.data, cfg.fsdp, cfg.tensor], jax.device_count()
     known = max(1, int(np.prod([n for n in sizes if n != -1])))
@@ -53,8 +54,28 @@ def make_mesh(cfg: Any) -> Mesh:
             f"config.mesh data x fsdp x tensor = {'x'.join(map(str, sizes))} does not make "
             f"{devices} devices; set one of them to -1"
         )
-    # linen's sharding constraints need Auto axes; make_mesh's own default is Explicit.
-    return jax.make_mesh(sizes, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    slices = len({d.slice_index for d in jax.devices()}) if jax.default_backend() == "tpu" else 1
+    if sizes[0] % slices:
+        raise UserError(
+            f"config.mesh.data = {sizes[0]} must be a multiple of the {slices} TPU slices, as "
+            f"nothing else goes across them"
+        )
+    try:
+        # Neighbours on the mesh become neighbours on the chips' network as far as it allows.
+        if slices > 1:
+            inside, across = (sizes[0] // slices, *sizes[1:]), (slices, 1, 1)
+            grid = mesh_utils.create_hybrid_device_mesh(
+                inside, across, allow_split_physical_axes=True
+            )
+        else:
+            grid = mesh_utils.create_device_mesh(sizes, allow_split_physical_axes=True)
+    except (NotImplementedError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"config.mesh data x fsdp x tensor = {'x'.join(map(str, sizes))} does not fit the "
+            f"TPU's topology ({first_line(error)}); choose other sizes"
+        ) from error
+    # linen's sharding constraints need Auto axes.
+    return Mesh(grid, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 
 
 def local_mesh() -> Mesh:

@@ -327,9 +327,11 @@ class Task:
         Of each process: others than the first have its number in the name of the list.
         """
         index, share = jax.process_index(), self.config.data.max_bad_share
+        # In evaluation a process sees its share only.
+        count = len(self.videos(split)) // (1 if split == "train" else self.share.count)
         path = workdir / (f"bad_videos.{index}.jsonl" if index else "bad_videos.jsonl")
         others = [other for other in workdir.glob("bad_videos*.jsonl") if other != path]
-        return data.BadVideos(path, len(self.videos(split)), share, others)
+        return data.BadVideos(path, max(1, count), share, others)
 
     @functools.cached_property
     def abstract_params(self) -> Any:

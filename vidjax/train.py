@@ -301,12 +301,12 @@ def train(config: ConfigDict, workdir: str | os.PathLike | None) -> TrainState |
             return None
         if not workdir:
             raise UserError("say where the run is written: --workdir=FOLDER")
-        run = _Run(work, _absolute(workdir), total, schedule)
-        with checkpoint.disk_errors(run.workdir, run.last_good):
-            try:
-                return run.loop(step_fn, init, abstract)
-            finally:
-                run.close()
+        workdir = _absolute(workdir)
+        with (
+            checkpoint.disk_errors(workdir),
+            contextlib.closing(_Run(work, workdir, total, schedule)) as run,
+        ):
+            return run.loop(step_fn, init, abstract)
 
 
 def _absolute(folder: str | os.PathLike) -> epath.Path:
@@ -331,15 +331,16 @@ class _Run:
         config = work.config
         distributed.from_first(self.claim)
         self.checkpoints = checkpoint.Checkpoints(
-            workdir, config.checkpoint.keep, config.checkpoint.best_is
+            workdir, config.checkpoint.keep, config.checkpoint.best, config.checkpoint.best_is
         )
-        self.start = self.checkpoints.latest_step() or 0
+        # Asked once, as not all may see at once what is new on a network's disk.
+        self.start = distributed.from_first(lambda: self.checkpoints.latest_step() or 0)
         first = distributed.is_first()
         self.writer = metrics.MetricsWriter(workdir, self.start) if first else None
         self.known = set(distributed.from_first(lambda: sorted(self.writer.known)))
         self.progress = metrics.Progress(total, self.start, quiet=not first)
         self.say = self.progress.message
-        self.skipped = 0
+        self.skipped, self.traces = 0, False
         self.preemption = distributed.Preemption()
 
     def claim(self) -> None:
@@ -364,7 +365,7 @@ class _Run:
         self.announce(abstract)
         if self.start:
             self.say(f"start: continuing at step {self.start} of {self.workdir}")
-            state = self.checkpoints.restore(abstract)
+            state = self.checkpoints.restore(self.start, abstract)
         else:
             state = initial_state(work, init, abstract, self.say)
         # Evaluations that were due when the run ended, and were not done.
@@ -376,8 +377,12 @@ class _Run:
             state = self.steps(step_fn, state, batches, evaluators)
         results = self.evaluate(evaluators, state, self.total)
         self.checkpoints.wait()
+        bad = {}
+        for split in filter(work.has, ("train", "val")):
+            count = np.array([work.bad_videos(split, self.workdir).count])
+            bad[split] = int(distributed.gather(count).sum())
         if distributed.is_first():
-            self.finish(results)
+            self.finish(results, bad)
         return state
 
     def steps(self, step_fn, state: TrainState, batches, evaluators) -> TrainState:
@@ -388,6 +393,7 @@ class _Run:
         for step in range(self.start + 1, self.total + 1):
             if step == first:
                 jax.profiler.start_trace(str(self.workdir / "profile"))
+                self.traces = True
             with clock.spent("data"):
                 host = next(batches)
                 batch = sharding.put_batch(host, work.mesh)
@@ -401,11 +407,10 @@ class _Run:
             end = self.preemption.asked()
             # Figures are looked at before a save: a state that is not finite must not replace one
             # that is.
-            while len(queued) > (0 if save or report or end or step == last else _AHEAD):
+            while len(queued) > (0 if save or report or due or end or step == last else _AHEAD):
                 self.check(*queued.popleft())
-            if step == last and self.start < first:
-                jax.profiler.stop_trace()
-                self.say(f"trace of steps {first} to {last}: {self.workdir / 'profile'}")
+            if step == last:
+                self.end_trace()
             self.progress.advance(step)
             if save:
                 with clock.spent("checkpoint"):
@@ -418,6 +423,12 @@ class _Run:
                 self.evaluate(due, state, step)
                 clock.restart()
         return state
+
+    def end_trace(self) -> None:
+        if self.traces:
+            self.traces = False
+            jax.profiler.stop_trace()
+            self.say(f"trace: {self.workdir / 'profile'}")
 
     def due(self, evaluators: Mapping, step: int) -> dict[str, Any]:
         return {k: v for k, v in evaluators.items() if v[1] and step and step % v[1] == 0}
@@ -435,7 +446,7 @@ class _Run:
             videos = self.work.videos("train")
             self.writer.write(step, values)
             shown = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
-            paths = [videos[i].path for i in ids if i >= 0]
+            paths = [videos[i].path for i in dict.fromkeys(ids.tolist()) if i >= 0]
             Journal(path).add({"step": step, **shown, "videos": paths})
         which = " and ".join(f"{k} is {values[k]}" for k in ("loss", "grad_norm")
                              if not math.isfinite(values[k]))  # fmt: skip
@@ -443,17 +454,15 @@ class _Run:
         if skip and self.skipped < _SKIPS:
             self.say(f"note: step {step} is left out, as its {which}; {path} lists its videos")
             return
+        self.checkpoints.wait()  # to know which one is good
         many = f", as in the {_SKIPS - 1} steps before it," if skip else ""
         raise UserError(
-            f"{which} at step {step}{many} of {self.workdir} ({self.last_good()}; {path} lists "
+            f"{which} at step {step}{many} of {self.workdir} "
+            f"({checkpoint.last_good(self.workdir)}; {path} lists "
             f"the videos of the batch); start a new --workdir with a lower config.optim.lr or with "
             f"config.optim.clip_norm, from --config.init={self.workdir} if there is a checkpoint"
             + ("" if skip else ", or leave such steps out with --config.nonfinite=skip")
         )
-
-    def last_good(self) -> str:
-        last = self.checkpoints.latest_step()
-        return f"checkpoint {last} is good" if last else "there is no checkpoint yet"
 
     def report(self, step: int, figures: Mapping, clock: metrics.Throughput) -> None:
         figures = {key: float(value) for key, value in figures.items() if key != "finite"}
@@ -471,17 +480,17 @@ class _Run:
             except Again:
                 self.end(step, state)
             results |= found
-        if results:
-            if distributed.is_first():
-                self.writer.write(step, results)
-            self.say(f"step {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))
         best = self.work.config.checkpoint.best
         if best.split("/")[0] in evaluators:
             if best not in results:
                 raise UserError(
                     f"config.checkpoint.best is {best!r}, but the figures are {', '.join(results)}"
                 )
-            self.checkpoints.judge(step, best, results[best])
+            self.checkpoints.judge(step, results[best])
+        if results:  # written last: what stands there is not evaluated again
+            if distributed.is_first():
+                self.writer.write(step, results)
+            self.say(f"step {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))
         return results
 
     def check_preemption(self) -> None:
@@ -522,13 +531,16 @@ class _Run:
             self.say(f"evaluation {line}")
         for line in work.notices:
             self.say(f"note: {line}")
+        if config.profile and not self.start < config.profile[0] <= self.total:
+            self.say(f"note: no trace, as steps {config.profile} are not among those to come")
 
-    def finish(self, results: dict[str, float]) -> None:
+    def finish(self, results: dict[str, float], bad: dict[str, int]) -> None:
         (self.workdir / "DONE").write_text(json.dumps(results, indent=1) + "\n")
-        for split in filter(self.work.has, ("train", "val")):
-            bad = self.work.bad_videos(split, self.workdir)
-            if bad.count:
-                self.say(f"bad videos of {split}: {bad.count}, listed in {bad.path}")
+        for split, count in bad.items():
+            if count:
+                where = self.work.bad_videos(split, self.workdir).path
+                where = where if jax.process_count() == 1 else self.workdir / "bad_videos*.jsonl"
+                self.say(f"bad videos of {split}: {count}, listed in {where}")
         self.say(f"checkpoint: {self.checkpoints.folder / str(self.total)}")
         if best := self.checkpoints.best:
             place = self.checkpoints.folder / str(best["step"])
@@ -540,6 +552,7 @@ class _Run:
 
     def close(self) -> None:
         self.preemption.close()
+        self.end_trace()
         self.progress.close()
         if self.writer:
             self.writer.close()

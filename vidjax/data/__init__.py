@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from vidjax.data import sampling, transforms
+from vidjax.data import locators, sampling, transforms
 from vidjax.data.datasets import DATASETS, Video
 from vidjax.data.transforms import Preprocessing
-from vidjax.data.video import HANG, VideoError, in_time, read_frames
-from vidjax.errors import UserError
+from vidjax.data.video import FETCH, HANG, VideoError, in_time, local_file, read_frames
+from vidjax.errors import Fault, UserError
 from vidjax.journal import Journal
 
 Batch = dict[str, np.ndarray]
@@ -311,7 +311,7 @@ class Batches(Iterator[Batch]):
             with contextlib.suppress(VideoError):  # grain may wait for what they never wrote
                 in_time(self.close, _CLOSING)
             since = f" since {self._videos[self._last].path}" if self._last >= 0 else ""
-            raise UserError(
+            raise Fault(
                 f"{self._readers} gave no batch for {self._patience:g} s{since}; look whether the "
                 f"disk or network that holds the videos answers; if it is that slow, raise "
                 f"data.patience"
@@ -337,11 +337,18 @@ def _build(
     label_shape = () if labels is None else (labels,)
     for record in records:
         for video_id, reason in record["errors"]:
+            path = videos[video_id].path
+            if reason.startswith(FETCH) and locators.is_url(path):
+                # Replaced, it would make the run another one, for what may be over in a minute.
+                raise Fault(
+                    f"{path} {reason}; look whether the object store answers, and run the same "
+                    f"command again"
+                )
             if bad_videos is not None:
                 bad_videos.add(videos[video_id].path, reason)
             if reason.startswith(HANG):
-                path, listed = videos[video_id].path, bad_videos and bad_videos.path
-                raise UserError(
+                listed = bad_videos and bad_videos.path
+                raise Fault(
                     f"{path} hangs its decoder: {reason}; "
                     + (f"as {listed} lists it now, the same command omits it; " if listed else "")
                     + "python -m vidjax.data.check finds such videos beforehand"
@@ -388,7 +395,7 @@ def _kill_workers() -> None:
             child.kill()
 
 
-def _worker_died(error: Exception) -> UserError | None:
+def _worker_died(error: Exception) -> Fault | None:
     """What to say where grain's error is that a worker process ended; None for other errors."""
     found = re.search(r"Worker process was terminated .* exit code (-?\d+)", str(error))
     if found is None:
@@ -397,7 +404,7 @@ def _worker_died(error: Exception) -> UserError | None:
     how = f"was killed by signal {-code} (exit code {code})" if code < 0 else ""
     how = how or f"ended with exit code {code}"
     memory = ", as the system does when memory runs out" if code == -9 else ""
-    return UserError(
+    return Fault(
         f"a data worker {how}{memory}; set data.workers lower or give the "
         f"machine more memory, and run the same command again"
     )
@@ -503,7 +510,8 @@ def _decode(video: Video, hanging: Mapping[str, str], read: Callable, *args: Any
     if video.path in hanging:
         raise VideoError(f"in an earlier run, {hanging[video.path]}")
     known = {"verdict": video.verdict, "num_frames": video.num_frames}
-    return in_time(lambda: read(video.path, *args, **known), _PATIENCE)
+    with local_file(video.path) as file:  # a slow network is no decoder that hangs
+        return in_time(lambda: read(file, *args, **known), _PATIENCE)
 
 
 def _record(

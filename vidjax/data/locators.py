@@ -10,9 +10,11 @@ A record that is just a video file will do as well. Shards are read by the array
 which knows disks and gs:// only.
 """
 
+import contextlib
 import functools
 import os
 import re
+import time
 from typing import Any
 
 from vidjax.errors import UserError
@@ -20,6 +22,7 @@ from vidjax.errors import UserError
 _RECORD = re.compile(r"(.+\.array_record)#(\d+)", re.DOTALL)
 # How scheme and package differ; else the error of fsspec says which package it wants.
 _DRIVERS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "abfs": "adlfs"}
+_PAUSES = (1.0, 4.0)  # seconds before an object is asked for again
 _OPEN_SHARDS = 256  # at a time in a process; each is an open file
 
 
@@ -95,7 +98,14 @@ def read(locator: str) -> bytes:
     if record is not None:
         return video_in(_record(container(locator), int(record[2])))
     if is_url(locator):
-        return _asked(_filesystem(locator).cat_file, locator)
+        fetch = _filesystem(locator).cat_file
+        for seconds in _PAUSES:
+            with contextlib.suppress(Exception):  # each driver has errors of its own
+                return fetch(locator)
+            if not is_file(locator):
+                break
+            time.sleep(seconds)
+        return _asked(fetch, locator)
     with open(locator, "rb") as file:
         return file.read()
 

@@ -130,7 +130,7 @@ def pack(
                     for index, (item, name) in enumerate(zip(videos, names, strict=True))
                 ]
                 _pack_shards(tasks, output, videos_per_shard, workers, timeout)
-            _join(output, videos, -(-len(videos) // videos_per_shard))
+        _join(output, videos, -(-len(videos) // videos_per_shard))
     _summary(output, path)
     return manifest
 

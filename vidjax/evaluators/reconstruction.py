@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 from typing import ClassVar
 
 import jax
@@ -41,7 +42,9 @@ class Reconstruction:
             if jax.process_index() == 0:
                 rows = {name: videos[weight > 0] for name, videos in rows.items()}
                 path = self.context.workdir / f"reconstruction_{step}.png"
-                figure(rows, self.clips, self.columns, self.scale).save(path)
+                content = io.BytesIO()
+                figure(rows, self.clips, self.columns, self.scale).save(content, "png")
+                path.write_bytes(content.getvalue())  # it may be in a bucket
             break
         return {}
 

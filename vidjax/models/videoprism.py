@@ -45,6 +45,7 @@ from vidjax.models.layers import (
     check_frame_patches,
     fields_of,
     grid_of,
+    look_up,
     record,
     scan_blocks,
     take_tokens,
@@ -167,7 +168,7 @@ class Stage(EncoderFields):
         table = self.param("pos_embed", init, (1, rows, self.width), jnp.float32)[0]
         table = positions.resample_grid(table, self.pos_grid, grid, ("linear_antialias",) * 3)
         table = table.astype(self.dtype)
-        x = x + (table if keep is None else table[keep][:, None])
+        x = x + (table if keep is None else look_up(table, keep)[:, None])
         record(self, "hidden_states", "embeddings", x)
         x = run_blocks(self, x, mask=mask, padding=padding)
         x = LayerNorm(self.eps, self.dtype, self.scale_offset, name="norm")(x)
