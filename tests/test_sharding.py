@@ -68,7 +68,11 @@ TEXT = {
 
 
 @pytest.mark.parametrize(
-    ("name", "overrides"), [("videomae_k400_finetune", ODD), ("videoprism_stage1", TEXT)]
+    ("name", "overrides"),
+    [
+        ("videomae_k400_finetune", ODD),
+        pytest.param("videoprism_stage1", TEXT, marks=pytest.mark.slow),
+    ],
 )
 def test_losses_agree_on_any_mesh(small, name, overrides):
     config = small(name, estimate=True)
