@@ -245,7 +245,7 @@ def test_batch_that_does_not_divide(small):
 def test_mesh_that_does_not_fit(small):
     config = small()
     config.mesh.update(data=3)
-    with pytest.raises(UserError, match="does not make 8 devices"):
+    with pytest.raises(UserError, match="does not make 8 devices; set one"):
         task.Task(config)
 
 

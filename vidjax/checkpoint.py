@@ -193,12 +193,12 @@ def fingerprints(tree: Any) -> dict[str, jax.Array]:
 
 def fingerprint(x: np.ndarray) -> int:
     """The same of a numpy array."""
-    words, total = np.ascontiguousarray(x).reshape(-1).view(_word(x)), np.uint32(0)
-    for start in range(0, len(words), 2**22):  # not to hold another array like it
-        part = words[start : start + 2**22].astype(np.uint32)
-        place = np.arange(start, start + len(part)).astype(np.uint32)
-        total += (part * (2 * place + 1)).sum(dtype=np.uint32)
-    return int(total)
+    words, total = np.ascontiguousarray(x).reshape(-1).view(_word(x)), 0
+    odd = 2 * np.arange(min(len(words), 2**16), dtype=np.uint32) + 1
+    for start in range(0, len(words), 2**16):  # what a cache holds
+        part = words[start : start + 2**16].astype(np.uint32, copy=False)
+        total += int(np.dot(part, odd[: len(part)])) + 2 * start * int(part.sum(dtype=np.uint32))
+    return total % 2**32
 
 
 def _word(x: Any) -> str:

@@ -51,8 +51,8 @@ def make_mesh(cfg: Any) -> Mesh:
     sizes = [devices // known if n == -1 else n for n in sizes]
     if min(sizes) < 1 or int(np.prod(sizes)) != devices:
         raise UserError(
-            f"config.mesh data x fsdp x tensor = {'x'.join(map(str, sizes))} does not make "
-            f"{devices} devices; set one of them to -1"
+            f"config.mesh data x fsdp x tensor = {cfg.data} x {cfg.fsdp} x {cfg.tensor} does not "
+            f"make {devices} devices; set one of them to -1"
         )
     slices = len({d.slice_index for d in jax.devices()}) if jax.default_backend() == "tpu" else 1
     if sizes[0] % slices:
