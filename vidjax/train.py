@@ -345,6 +345,11 @@ class _Run:
 
     def claim(self) -> None:
         work, config = self.work, self.work.config
+        if config.profile and "://" in str(self.workdir):
+            raise UserError(
+                f"config.profile = {config.profile} needs a --workdir on a disk, as the profiler "
+                f"writes to disks only"
+            )
         checkpoint.claim_workdir(self.workdir, task.plain(config))
         card = pretrained.Card(
             model=models.config_of(work.model),
