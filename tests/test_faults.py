@@ -262,6 +262,7 @@ def test_a_disk_that_is_really_full(small, tmp_path):
         pytest.skip("mounting a file system is not allowed here")
     config = small(train_steps=30, checkpoint__every=1, checkpoint__keep=30)
     workdir = tmp_path / "run"
+    (mounted / "run").mkdir()
     workdir.symlink_to(mounted / "run")
     try:
         assert finish(start(workdir, config, devices=1)) == [2]
