@@ -10,7 +10,7 @@ import tempfile
 # Before jax first looks for devices. Most of the time goes into compiling tiny programs, which is
 # several times as fast unoptimised, in one piece and without MLIR; the parity tier compiles as
 # users do. XLA ends the process at a flag it does not know, so other versions go without the last
-# two.
+# three.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the flags of the process that started it
     _FLAGS = ["--xla_force_host_platform_device_count=8"]
     if "parity" not in sys.argv:
@@ -18,6 +18,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the flags of the proces
         if importlib.metadata.version("jaxlib").startswith("0.10."):
             _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
             _FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
+            # Eight devices on two busy cores may wait for each other for longer than 40 seconds.
+            _FLAGS.append("--xla_cpu_collective_call_terminate_timeout_seconds=300")
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ["JAX_PLATFORMS"] = "cpu"
 
