@@ -353,10 +353,10 @@ def release_workdir(workdir: epath.Path) -> None:
         file.close()
 
 
-def write_whole(path: epath.Path, text: str) -> None:
+def write_whole(path: epath.Path, content: str | bytes) -> None:
     """Writes a file so that a kill leaves the old one or the new one."""
     new = path.with_suffix(".tmp")
-    new.write_text(text)
+    new.write_bytes(content.encode() if isinstance(content, str) else content)
     new.replace(path)
 
 

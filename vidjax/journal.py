@@ -44,7 +44,8 @@ class Journal:
             return
         if not self._ends_whole:  # a line that was cut off stays one by itself
             self._ends_whole = True
-            line = line if self._text().endswith("\n") or not self._text() else f"\n{line}"
+            text = self._text()
+            line = f"\n{line}" if text and not text.endswith("\n") else line
         with open(self.path, "a") as file:
             file.write(line)
 

@@ -376,9 +376,7 @@ def keep_tokenizer(tokenizer: Tokenizer | ClipTokenizer, folder: Folder) -> dict
             f"put the old file back there, or choose a new folder"
         )
     if not target.exists():
-        new = target.with_suffix(".tmp")
-        new.write_bytes(content)
-        new.replace(target)
+        checkpoint.write_whole(target, content)
     return {"file": name, **tokenizer.options}
 
 

@@ -1,6 +1,7 @@
 """The device mesh, and how logical axes map to it. jit over a mesh; pmap is not used anywhere."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -143,6 +144,7 @@ class Share:
         return np.concatenate([np.arange(part * rows, (part + 1) * rows) for part in self.parts])
 
 
+@functools.lru_cache  # asked for each batch, and a pod has thousands of devices
 def host_share(mesh: Mesh) -> Share:
     """This process's share of batches.
 

@@ -30,7 +30,7 @@ def written(family, card, params, folder, format, originals=()):
     plan = family.export(card, format, dict(originals))
     folder.mkdir()
     tensors = dict(from_params(params, plan.rules)) | plan.computed
-    formats.write(folder / plan.weights, tensors, {}, plan.wrapper)
+    formats.write(folder / plan.weights, tensors, plan.beside, plan.wrapper)
     for name, content in plan.files.items():
         (folder / name).write_bytes(content)
     return "\n".join(plan.notes)

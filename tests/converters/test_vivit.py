@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 
+import in_memory
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from in_memory import same_tensors
 
 from converters import Options, formats, vivit
 from converters.convert import convert
-from converters.mapping import from_params, to_params
+from converters.mapping import from_params
 from vidjax import models, pretrained
 from vidjax.errors import UserError
 from vidjax.models import layers
@@ -45,34 +46,9 @@ def to_vidjax(source, target, options=None, **changes):
     return "\n".join(lines)
 
 
-def described(path, **options):
-    """What the command makes of a file, in memory: saving costs half a second a folder.
-
-    Returns:
-        The model's fields and card, its parameters, and what the command would say.
-    """
-    source = formats.open_source(pathlib.Path(path))
-    conversion = vivit.describe(source, Options(**options))
-    model = models.build(**conversion.model)
-    want = pretrained.param_specs(model)
-    params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
-    card = pretrained.Card(
-        models.config_of(model),
-        conversion.preprocessing,
-        conversion.classes,
-        {"format": conversion.format, "naming": json.loads(json.dumps(conversion.naming))},
-    )
-    return card, params, "\n".join(conversion.notes)
-
-
-def written(card, params, folder, format, originals=()):
-    """Exports a model as the command does; returns its notes."""
-    plan = vivit.export(card, format, dict(originals))
-    folder.mkdir()
-    formats.write(folder / plan.weights, from_params(params, plan.rules), plan.beside)
-    for name, content in plan.files.items():
-        (folder / name).write_bytes(content)
-    return "\n".join(plan.notes)
+# Saving costs half a second a folder: what the command does, but in memory.
+described = functools.partial(in_memory.described, vivit)
+written = functools.partial(in_memory.written, vivit)
 
 
 def exported(folder, target, format):
