@@ -1,0 +1,327 @@
+"""What all benchmarks share: variants in processes of their own that take turns, and their records.
+
+A variant is a function that prepares something and returns facts about it and a callable that does
+it once. Every variant lives in a process of its own, so that threads, allocators and compiled code
+of one library do not disturb another's; the processes run one at a time, A B C A B C ..., so that a
+machine that becomes slower does so for all.
+
+    python -m benchmarks.harness MODULE FUNCTION '{"option": 1}'     # what a Child starts
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from vidjax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+_PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "decord", "av"),
+    *("torch", "transformers", "keras-hub", "tokamax", "libtpu"),
+)
+
+# No other run's compiled code, and no memory taken before it is needed: others are on the device.
+_ENVIRONMENT = {
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a suite is run.
+
+    Attributes:
+        device: "cpu" or "gpu".
+        rounds: turns that each variant has after its first one.
+        quick: tiny models and clips; shows that the suite runs, not how fast anything is.
+        peers: folders by name that the user gave, such as checkouts of other projects.
+    """
+
+    device: str = "cpu"
+    rounds: int = 5
+    quick: bool = False
+    peers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def threads(self) -> int:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def environment(device: str = "cpu", **more: str) -> dict[str, str]:
+    """Environment of a child process, which finds this checkout and sees only `device`."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    platforms = {"JAX_PLATFORMS": "cpu" if device == "cpu" else "cuda"}
+    return {**os.environ, **_ENVIRONMENT, **platforms, "PYTHONPATH": path, **more}
+
+
+class Child:
+    """A variant in a process of its own, which waits until it is told to run.
+
+    Args:
+        module, function: called as function(**options); returns facts (JSON values) and a callable
+            that does the work once, waits for its end, and returns None or numbers by name.
+        device: "cpu" or "gpu".
+        **options: JSON values.
+    """
+
+    def __init__(self, module: str, function: str, *, device: str = "cpu", **options: Any):
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.harness", module, function, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment(device),
+        )
+
+    def ask(self, word: str) -> dict[str, Any]:
+        """Sends a word and returns the answer; {"failed": last line of stderr} if there is none."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(word + "\n")
+            self._process.stdin.flush()
+        if line := self._process.stdout.readline():
+            return json.loads(line)
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines() or [f"exit code {code}"]
+        return {"failed": lines[-1][:300]}
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+
+def _serve(module: str, function: str, options: str) -> None:
+    """The other end of a Child."""
+    # What libraries print must not be taken for an answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(value: Mapping[str, Any]) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    once = None
+    for line in sys.stdin:
+        start = time.perf_counter()
+        match line.strip():
+            case "ready":
+                facts, once = getattr(importlib.import_module(module), function)(
+                    **json.loads(options)
+                )
+                answer({"facts": facts, "seconds": time.perf_counter() - start})
+            case "run":
+                figures = once() or {}
+                answer({"seconds": time.perf_counter() - start, "figures": figures})
+            case "peak":
+                answer({"peak_bytes": peak_bytes()})
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had in RAM (Linux: VmHWM)."""
+    with open("/proc/self/status") as status:
+        return 1024 * int(next(line.split()[1] for line in status if line.startswith("VmHWM")))
+
+
+def interleave(
+    children: Mapping[str, Child], rounds: int, say=lambda text: None
+) -> dict[str, dict[str, Any]]:
+    """Runs the children in turn, closes them, and returns what each measured.
+
+    Returns:
+        By name: facts, ready_seconds, first_seconds (compilation and all else that only the first
+        run does), seconds and figures of the other runs as `summary`, peak_bytes; or {"failed": why}
+        for a child that broke.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in children}
+    try:
+        for name, child in children.items():
+            ready = child.ask("ready")
+            first = ready if "failed" in ready else child.ask("run")
+            if "failed" in first:
+                found[name] = first
+            else:
+                found[name] = {
+                    "facts": ready["facts"],
+                    "ready_seconds": ready["seconds"],
+                    "first_seconds": first["seconds"],
+                }
+            say(f"  {name}: first {first.get('seconds', first)}")
+        for _ in range(rounds):
+            for name, child in children.items():
+                if "failed" in found[name]:
+                    continue
+                run = child.ask("run")
+                if "failed" in run:
+                    found[name] = run
+                else:
+                    runs[name].append(run)
+        for name, child in children.items():
+            if "failed" not in found[name]:
+                found[name] |= summaries(runs[name]) | child.ask("peak")
+    finally:
+        for child in children.values():
+            child.close()
+    return found
+
+
+def summaries(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`seconds` and `figures` of several runs as `summary`."""
+    names = runs[0]["figures"] if runs else ()
+    return {
+        "seconds": summary(run["seconds"] for run in runs),
+        "figures": {name: summary(run["figures"][name] for run in runs) for name in names},
+    }
+
+
+def summary(values: Iterable[float]) -> dict[str, float]:
+    values = list(values)
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "runs": len(values),
+    }
+
+
+def whole_process(
+    argv: Sequence[str], *, device: str = "cpu", cwd: str | None = None, **env: str
+) -> dict[str, Any]:
+    """Runs a command from start to end: wall and CPU seconds, peak_bytes, and what it printed.
+
+    Raises:
+        UserError: it failed.
+    """
+    # time -v says it all, but is not everywhere; and RUSAGE_CHILDREN's peak is that of all children.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            list(argv), env=environment(device, **env), cwd=cwd or ROOT, stdout=out, stderr=errors
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0), errors.seek(0)
+        stdout, stderr = out.read(), errors.read()
+    if process.returncode:
+        last = (stderr or stdout).strip().splitlines()[-1:]
+        raise UserError(f"{' '.join(argv)[:200]} ended with {process.returncode}: {last}")
+    return {
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_bytes": usage.ru_maxrss * 1024,
+        "stdout": stdout,
+    }
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[pathlib.Path]:
+    """A temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="vidjax-benchmark-") as folder:
+        yield pathlib.Path(folder)
+
+
+def record(suite: str, device: str, report: Mapping[str, Any]) -> pathlib.Path:
+    """Writes a suite's report with machine, versions and commit to results/; returns the path."""
+    whole = {"suite": suite, "device": device, **origin(device), **report}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{suite}_{device}.json"
+    path.write_text(json.dumps(whole, indent=1) + "\n")
+    return path
+
+
+def origin(device: str) -> dict[str, Any]:
+    """Machine, versions, commit and date."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "machine": {
+            "cpu": _cpu(),
+            "cores": Settings().threads,
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+            "system": platform.system(),
+            "load_before": os.getloadavg()[0],
+        }
+        | ({"gpu": _gpu()} if device == "gpu" else {}),
+        "versions": versions,
+        "commit": _git("rev-parse", "--short=12", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "vidjax", "converters")),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as lines:
+        return next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
+    return platform.machine()
+
+
+def _gpu() -> str:
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+    return run.stdout.strip()
+
+
+def where(report: Mapping[str, Any]) -> str:
+    """A sentence on where and when a report was made."""
+    machine, versions = report["machine"], report["versions"]
+    device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    changed = " with uncommitted changes" if report["uncommitted_changes"] else ""
+    return f"{device}; {report['date']}, commit {report['commit']}{changed}; {named}."
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with `digits` significant digits; a dash for None."""
+    if value is None:
+        return "-"
+    if value == 0 or 1 <= abs(value) < 10**6:
+        before = len(str(int(abs(value))))
+        return f"{value:,.{max(digits - before, 0)}f}"
+    return f"{value:.{digits}g}"
+
+
+def spread(figures: Mapping[str, float], scale: float = 1.0) -> str:
+    """A median with its minimum and maximum."""
+    low, high = (number(figures[key] * scale) for key in ("min", "max"))
+    return f"{number(figures['median'] * scale)} ({low} to {high})"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are figures."""
+    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])
