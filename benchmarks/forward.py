@@ -1,6 +1,5 @@
 """Suite `forward`: class scores or features of clips that are in memory, beside the peers."""
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +9,6 @@ from benchmarks import harness, peers
 
 MODELS = ("VideoMAE-B", "ViViT-B", "X-CLIP-B/16", "VideoPrism-B")
 BATCHES = {"cpu": (1,), "gpu": (1, 8, 32)}
-GOALS = {  # performance.md's: how many times the clips/s of the variant
-    "cpu": {"hf sdpa": 1.0, "hf eager": 1.0},
-    "gpu": {"hf sdpa compiled": 1.5, "deepmind": 2.0},
-}
 
 
 def ceiling(settings: harness.Settings, dtype: str) -> dict[str, Any]:
@@ -49,19 +44,15 @@ def variants(
         )
 
     found = {"vidjax": child("vidjax", "vidjax_forward")}
-    kinds = ["eager"] if "VideoPrism" in case.hf else ["sdpa", "eager"]
-    for kind, compiled in itertools.product(kinds, (False, True)):
+    kind = "eager" if "VideoPrism" in case.hf else "sdpa"  # which transformers does not have there
+    for compiled in (False, True):
         name = f"hf {kind}" + " compiled" * compiled
-        if compiled and kind == "eager" and "sdpa" in kinds:
-            continue
         found[name] = child(
             name, "hf_forward", hf=case.hf, attention=kind, compiled=compiled,
             threads=settings.threads, on=device,
         )  # fmt: skip
     if "VideoPrism" in case.hf and "videoprism" in settings.peers:
-        found["deepmind"] = child(
-            "deepmind", "deepmind_forward", code=settings.peers["videoprism"]
-        )
+        found["deepmind"] = child("deepmind", "deepmind_forward", code=settings.peers["videoprism"])
     return found
 
 
@@ -113,8 +104,8 @@ def render(report: Mapping[str, Any]) -> str:
         "(minimum to maximum). `vidjax / it` above 1: vidjax is faster, and by round, as the "
         "medians' ratio. The difference is the largest one of the outputs, as a share of the "
         "largest value. MFU: counted matrix products over the time, as a share of a measured "
-        f"{report['ceiling']['size']}³ product ({best / 1e9:,.0f} GFLOP/s). First call: compilation "
-        "and the first run. Peak: of the whole process"
+        f"{report['ceiling']['size']}³ product ({best / 1e9:,.0f} GFLOP/s). First call: "
+        "compilation and the first run. Peak: of the whole process"
         + ("." if report["device"] == "cpu" else ", and on the device.")
     ]
     header = ["variant", "ms a clip", "clips/s", "vidjax / it", "MFU", "difference", "first call s",

@@ -82,7 +82,7 @@ class Child:
     """
 
     def __init__(self, module: str, function: str, *, device: str = "cpu", **options: Any):
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (close closes it)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.harness", module, function, json.dumps(options)],
             stdin=subprocess.PIPE,
@@ -153,8 +153,8 @@ def interleave(
 
     Returns:
         By name: facts, ready_seconds, first_seconds (compilation and all else that only the first
-        run does), seconds and figures of the other runs as `summary`, peak_bytes; or {"failed": why}
-        for a child that broke.
+        run does), seconds and figures of the other runs as `summary`, peak_bytes; or
+        {"failed": why} for a child that broke.
     """
     found: dict[str, dict[str, Any]] = {}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in children}
@@ -208,6 +208,18 @@ def summary(values: Iterable[float]) -> dict[str, float]:
     }
 
 
+# A process's peak starts at that of the one that made it, so a small one stands between.
+_MEASURED = """
+import json, os, sys
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+with open(int(sys.argv[1]), "w") as answer:
+    json.dump({"cpu_seconds": usage.ru_utime + usage.ru_stime,
+               "peak_bytes": usage.ru_maxrss * 1024}, answer)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def whole_process(
     argv: Sequence[str], *, device: str = "cpu", cwd: str | None = None, **env: str
 ) -> dict[str, Any]:
@@ -216,26 +228,28 @@ def whole_process(
     Raises:
         UserError: it failed.
     """
-    # time -v says it all, but is not everywhere; and RUSAGE_CHILDREN's peak is that of all children.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        inside, outside = os.pipe()
         start = time.perf_counter()
         process = subprocess.Popen(
-            list(argv), env=environment(device, **env), cwd=cwd or ROOT, stdout=out, stderr=errors
+            [sys.executable, "-S", "-c", _MEASURED, str(outside), *argv],
+            env=environment(device, **env),
+            cwd=cwd or ROOT,
+            stdout=out,
+            stderr=errors,
+            pass_fds=[outside],
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        os.close(outside)
+        with open(inside) as answer:
+            usage = json.loads(answer.read() or "{}")
+        process.wait()
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0), errors.seek(0)
         stdout, stderr = out.read(), errors.read()
-    if process.returncode:
+    if process.returncode or not usage:
         last = (stderr or stdout).strip().splitlines()[-1:]
         raise UserError(f"{' '.join(argv)[:200]} ended with {process.returncode}: {last}")
-    return {
-        "seconds": seconds,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_bytes": usage.ru_maxrss * 1024,
-        "stdout": stdout,
-    }
+    return {"seconds": seconds, **usage, "stdout": stdout}
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@
     python -m benchmarks.run --render                                    # only README.md anew
 
 Writes benchmarks/results/SUITE_DEVICE.json and the tables in benchmarks/README.md. The machine
-should do nothing else meanwhile: the figures are medians of runs in turn, but they are of wall time.
+should do nothing else meanwhile: the figures are medians of runs in turn, but of wall time.
 """
 
 import importlib
@@ -17,7 +17,7 @@ import sys
 
 from absl import flags
 
-from benchmarks import harness
+from benchmarks import goals, harness
 from vidjax.errors import UserError, run_main
 
 # Suites and their modules, in README.md's order.
@@ -38,16 +38,18 @@ def module_of(suite: str):
     return importlib.import_module(f"benchmarks.{SUITES[suite]}")
 
 
-def render() -> None:
-    """Writes the tables of all results into README.md, below its mark."""
+def rendered() -> str:
+    """README.md with the tables of all results below its mark."""
     parts = [README.read_text().partition(_MARK)[0] + _MARK]
     order = list(SUITES)
     reports = [json.loads(path.read_text()) for path in harness.RESULTS.glob("*.json")]
+    by_suite = {(report["suite"], report["device"]): report for report in reports}
+    parts += ["## Goals", goals.render(by_suite)]
     for report in sorted(reports, key=lambda x: (order.index(x["suite"]), x["device"])):
         parts.append(f"## {report['suite'].capitalize()}, {report['device'].upper()}")
         parts.append(harness.where(report))
         parts.append(module_of(report["suite"]).render(report).strip())
-    README.write_text("\n\n".join(parts) + "\n")
+    return "\n\n".join(parts) + "\n"
 
 
 def main(argv: list[str]) -> None:
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; options look like --suite=forward")
     if values.render:
-        render()
+        README.write_text(rendered())
         return
     if values.suite is None:
         raise UserError(f"say what to run: --suite= one of {', '.join(SUITES)}")
@@ -73,7 +75,7 @@ def main(argv: list[str]) -> None:
         print(suite.render(json.loads(json.dumps(report))))
         return
     path = harness.record(values.suite, values.device, report)
-    render()
+    README.write_text(rendered())
     print(suite.render(json.loads(path.read_text())))
     print(f"written: {path} and the tables of {README}", file=sys.stderr)
 

@@ -38,7 +38,6 @@ from flax import linen as nn
 
 from vidjax import models
 from vidjax.errors import UserError, run_main
-from vidjax.models import layers
 from vidjax.objectives.classification import Classification
 from vidjax.train import TrainState, make_train_step
 
@@ -140,16 +139,13 @@ def train_operations(model: nn.Module, clip: tuple[int, int, int]) -> int:
 
 
 def _count(function: Callable, *arguments: Any) -> int:
-    # On a CPU attention loops over its heads, and XLA counts a loop once.
-    large, layers.LARGE = layers.LARGE, math.inf
-    try:
-        return int(function.lower(*arguments).cost_analysis()["flops"])
-    finally:
-        layers.LARGE = large
+    return int(function.lower(*arguments).cost_analysis()["flops"])
 
 
 def _unrolled(model: nn.Module) -> nn.Module:
-    return model.clone(unroll=max(model.depth, model.temporal_depth))
+    # XLA counts a loop once, be it over layers or, on a CPU, over heads.
+    depth = max(model.depth, model.temporal_depth)
+    return model.clone(unroll=depth, attention="einsum")
 
 
 def count(model: nn.Module, clip: tuple[int, int, int], *, train: bool) -> dict[str, Any]:

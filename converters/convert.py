@@ -23,6 +23,7 @@ import pkgutil
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +35,7 @@ from flax import traverse_util
 import converters
 import vidjax
 from converters import Options, formats
-from converters.mapping import Tensors, from_params, ignored_names, to_params
+from converters.mapping import Rule, Spec, Tensors, from_params, ignored_names, to_params
 from vidjax import errors, models, pretrained
 from vidjax.errors import UserError
 
@@ -167,7 +168,9 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     conversion = module.describe(source, options)
     model = models.build(**conversion.model)
     want = pretrained.param_specs(model)
-    params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
+    with futures.ThreadPoolExecutor(1) as beside:
+        digests = beside.submit(lambda: {file.name: formats.sha256(file) for file in source.files})
+        params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
     ignored = ignored_names(source.tensors, conversion.ignore)
     dtypes = _dtypes(source.tensors, ignored)
 
@@ -179,7 +182,7 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
         provenance={
             "source": origin or name,
             "format": conversion.format,
-            "files": {file.name: formats.sha256(file) for file in source.files},
+            "files": digests.result(),
             "naming": conversion.naming,
             "dtypes": dtypes,
             "notes": list(conversion.notes),
@@ -230,12 +233,10 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
     }
     plan = module.export(card, format, originals)
     stored = pretrained.open_params(source)
+    names = [name for name in stored if name not in plan.left_out]
     params = Tensors(
-        {
-            name: functools.partial(stored.__getitem__, name)
-            for name in stored
-            if name not in plan.left_out
-        }
+        {name: functools.partial(stored.__getitem__, name) for name in names},
+        {name: functools.partial(stored.spec, name) for name in names},
     )
     notes = list(plan.notes)
     # The dtypes were noted by the source's names, so they hold for its own format only.
@@ -250,23 +251,25 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
         others |= formats.read(source / _ORIGINALS / _KEPT)
     makers = {name: functools.partial(tensors.__getitem__, name) for name in tensors}
     makers |= {name: lambda name=name: others[name] for name in others}
-    path = folder / plan.weights
-    formats.write(path, Tensors(makers), plan.beside, plan.wrapper)
-    num_tensors = len(makers)
-    del tensors, makers  # they hold the parameters, which the check reads again
+    specs = {name: functools.partial(tensors.spec, name) for name in tensors}
+    path, num_tensors = folder / plan.weights, len(makers)
+    formats.write(path, Tensors(makers, specs), plan.beside, plan.wrapper)
+    del tensors, makers, specs  # they hold parameters, which the check reads again
     for name, content in plan.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     if card.tokenizer and plan.tokenizer:
         (folder / plan.tokenizer).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / card.tokenizer["file"], folder / plan.tokenizer)
-    _verify(formats.read(path), params, plan.rules, others)
+    with futures.ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(formats.sha256, path)
+        _verify(formats.read(path), params, plan.rules, others)
 
     count = sum(math.prod(stored.spec(name).shape) for name in params)
     return [
         f"{source}: {num_tensors} tensors, {count:,} parameters as {_summary(dtypes)}, "
         "all bytes reproduced",
-        f"sha256 {formats.sha256(path)} {path.name}",
+        f"sha256 {digest.result()} {path.name}",
         *(f"note: {note}" for note in notes),
     ]
 
@@ -274,33 +277,50 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
 def _verify(
     tensors: Mapping[str, np.ndarray],
     params: Mapping[str, np.ndarray],
-    rules: Any,
+    rules: Sequence[Rule],
     ignored: Mapping[str, Any],
 ) -> None:
     """Compares the file's tensors with what the written parameters give back, rule by rule."""
     left = set(tensors) - set(ignored)
-    for rule in rules:
-        some = {target: params[target] for target in rule.targets}
+
+    def compare(rule: Rule, some: Mapping[str, np.ndarray]) -> None:
         for name, tensor in from_params(some, [rule]).items():
             left.discard(name)
             original = tensors[name]
-            if _bytes(tensor.astype(original.dtype)) != _bytes(original):
+            if not _same(tensor.astype(original.dtype, copy=False), original):
                 raise UserError(
                     f"{name} does not come back byte for byte (it may hold NaNs, or the disk "
                     "is faulty); nothing was written"
                 )
+
+    # While the parameters of one rule are compared, those of the next are read.
+    with futures.ThreadPoolExecutor(1) as beside:
+        waiting: futures.Future | None = None
+        for rule in rules:
+            some = {target: params[target] for target in rule.targets}
+            if waiting:
+                waiting.result()
+            waiting = beside.submit(compare, rule, some)
+        if waiting:
+            waiting.result()
     if left:
         raise AssertionError(f"never compared: {sorted(left)}")
 
 
-def _bytes(tensor: np.ndarray) -> memoryview:
-    return np.asarray(tensor, order="C").reshape(-1).view(np.uint8).data
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays of one dtype hold the same bytes."""
+    return a.shape == b.shape and np.array_equal(_bytes(a), _bytes(b))
 
 
-def _dtypes(tensors: Mapping[str, np.ndarray], ignored: Mapping[str, Any]) -> str | dict[str, str]:
+def _bytes(tensor: np.ndarray) -> np.ndarray:
+    flat = np.asarray(tensor, order="C").reshape(-1)
+    return flat.view(f"uint{8 * flat.itemsize}")
+
+
+def _dtypes(tensors: Tensors, ignored: Mapping[str, Any]) -> str | dict[str, str]:
     """The tensors' dtype, or that of each where they differ."""
     names = [name for name in tensors if name not in ignored]
-    found = {name: tensors[name].dtype.name for name in names}
+    found = {name: tensors.spec(name).dtype.name for name in names}
     return next(iter(found.values())) if len(set(found.values())) == 1 else found
 
 
@@ -311,16 +331,23 @@ def _summary(dtypes: str | Mapping[str, str]) -> str:
 def _restore_dtypes(tensors: Tensors, dtypes: str | Mapping[str, str]) -> Tensors | None:
     """The tensors in the dtypes of the file they once came from; None if that would round them."""
 
-    def cast(name: str) -> np.ndarray:
-        import ml_dtypes  # noqa: F401 (registers bfloat16 with numpy)
-
-        dtype = np.dtype(dtypes if isinstance(dtypes, str) else dtypes[name])
-        return tensors[name].astype(dtype)
-
     if dtypes == "float32":
         return tensors
-    exact = all(_bytes(cast(n).astype(np.float32)) == _bytes(tensors[n]) for n in tensors)
-    return Tensors({name: lambda name=name: cast(name) for name in tensors}) if exact else None
+    names = {name: dtypes if isinstance(dtypes, str) else dtypes[name] for name in tensors}
+    found = {name: np.dtype(dtype) for name, dtype in names.items()}
+
+    def cast(name: str) -> np.ndarray:
+        return tensors[name].astype(found[name])
+
+    def spec(name: str) -> Spec:
+        return Spec(tensors.spec(name).shape, found[name])
+
+    if not all(_same(cast(name).astype(np.float32), tensors[name]) for name in tensors):
+        return None
+    return Tensors(
+        {name: functools.partial(cast, name) for name in tensors},
+        {name: functools.partial(spec, name) for name in tensors},
+    )
 
 
 def _families() -> list[str]:

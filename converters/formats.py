@@ -26,10 +26,9 @@ import ml_dtypes
 import msgpack
 import numpy as np
 import safetensors
-import safetensors.numpy
 from flax import serialization, traverse_util
 
-from converters.mapping import Tensors
+from converters.mapping import Spec, Tensors, spec_of
 from vidjax.errors import UserError
 
 CONFIG = "config.json"
@@ -118,21 +117,23 @@ def open_source(path: Path) -> Source:
         raise UserError(f"{path} does not exist")
     files = _shards(file) if file.name.endswith(".index.json") else (file,)
     makers: dict[str, Callable[[], np.ndarray]] = {}
+    specs: dict[str, Callable[[], Spec]] = {}
     for shard in files:
         tensors = read(shard)
         if twice := makers.keys() & tensors.keys():
             raise UserError(f"{shard} holds tensors that another shard holds too: {sorted(twice)}")
         makers |= {name: functools.partial(tensors.__getitem__, name) for name in tensors}
+        specs |= {name: functools.partial(tensors.spec, name) for name in tensors}
     if file.name not in WEIGHTS:
         # Other files lie in any folder, where a config.json need not be about them.
-        return Source(path, Tensors(makers), files)
+        return Source(path, Tensors(makers, specs), files)
     found = {name: _read_json(file.parent / name) for name in JSON_FILES}
     # KerasHub's tokenizer.json is a configuration.
     names = (KERAS_TOKENIZER,) if file.name == KERAS_WEIGHTS else TOKENIZERS
     tokenizers = [file.parent / name for name in names if (file.parent / name).is_file()]
     return Source(
         path,
-        Tensors(makers),
+        Tensors(makers, specs),
         files,
         {name: content for name, content in found.items() if content is not None},
         tokenizers[0] if tokenizers else None,
@@ -146,7 +147,7 @@ def shapes(tensors: Mapping[str, np.ndarray], what: str) -> Callable[[str], tupl
     def shape(name: str) -> tuple[int, ...]:
         if name not in tensors:
             raise UserError(f"the file looks like {what}, but has no tensor {name}")
-        return tensors[name].shape
+        return spec_of(tensors, name).shape
 
     return shape
 
@@ -230,10 +231,50 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# The kinds of tensors that numpy has, in the order in which safetensors files have them.
+_SAFETENSORS = {
+    kind: np.dtype(dtype)
+    for kind, dtype in {
+        "U64": np.uint64,
+        "I64": np.int64,
+        "F64": np.float64,
+        "C64": np.complex64,
+        "F32": np.float32,
+        "U32": np.uint32,
+        "I32": np.int32,
+        "BF16": ml_dtypes.bfloat16,
+        "F16": np.float16,
+        "U16": np.uint16,
+        "I16": np.int16,
+        "I8": np.int8,
+        "U8": np.uint8,
+        "BOOL": np.bool_,
+    }.items()
+}
+
+
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes tensors as Hugging Face does; transformers refuses a file without this metadata."""
-    arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
+    """Writes the bytes that Hugging Face's safetensors does, which takes all tensors at once.
+
+    One tensor is in memory at a time; they are made in the order of `tensors`, whatever that of the
+    file is. transformers refuses a file without this metadata.
+    """
+    kinds = {dtype: (place, kind) for place, (kind, dtype) in enumerate(_SAFETENSORS.items())}
+    specs = {name: spec_of(tensors, name) for name in tensors}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    starts, end = {}, 0
+    for name in sorted(specs, key=lambda name: (kinds[specs[name].dtype][0], name)):
+        shape, dtype = specs[name].shape, specs[name].dtype
+        starts[name], end = end, end + math.prod(shape) * dtype.itemsize
+        place = [starts[name], end]
+        header[name] = {"dtype": kinds[dtype][1], "shape": list(shape), "data_offsets": place}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, tensor in tensors.items():
+            file.seek(8 + len(text) + starts[name])
+            file.write(np.asarray(tensor, order="C").reshape(-1).view(np.uint8).data)
 
 
 def write_torch(
@@ -278,7 +319,7 @@ def write_h5(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 def write_msgpack(
     path: Path, tensors: Mapping[str, np.ndarray], beside: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes tensors as the tree that their "/"-joined names spell, one at a time.
+    """Writes tensors as the tree that their "/"-joined names spell.
 
     flax.serialization.msgpack_restore and flax.training.checkpoints.restore_checkpoint read it.
 
@@ -288,6 +329,8 @@ def write_msgpack(
         beside: what else is at the top of the tree, no arrays.
     """
     packer = msgpack.Packer()
+    # All of them, as the tree has layer after layer, and they are made kind after kind.
+    arrays = dict(tensors)
 
     def write_tree(tree: Mapping[str, Any]) -> None:
         file.write(packer.pack_map_header(len(tree)))
@@ -298,7 +341,7 @@ def write_msgpack(
             elif isinstance(value, bytes):
                 file.write(value)
             else:
-                array = np.asarray(tensors[value], order="C")
+                array = np.asarray(arrays[value], order="C")
                 file.write(serialization.msgpack_serialize(array))
 
     others = {key: packer.pack(value) for key, value in (beside or {}).items()}
@@ -313,7 +356,16 @@ def _read_safetensors(path: Path) -> Tensors:
         names = list(handle.keys())
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {error}") from error
-    return Tensors({name: functools.partial(handle.get_tensor, name) for name in names})
+
+    def spec(name: str) -> Spec | np.ndarray:
+        part = handle.get_slice(name)
+        dtype = _SAFETENSORS.get(part.get_dtype())
+        return Spec(tuple(part.get_shape()), dtype) if dtype else handle.get_tensor(name)
+
+    return Tensors(
+        {name: functools.partial(handle.get_tensor, name) for name in names},
+        {name: functools.partial(spec, name) for name in names},
+    )
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
@@ -486,7 +538,10 @@ class _TorchFile:
                 f"{self._path}: {len(others)} entries are no tensors, the first {others[0]!r} "
                 f"({what}); expected a state_dict, bare or under 'model' or 'module'"
             )
-        return Tensors({k: functools.partial(self._read, k, v) for k, v in content.items()})
+        return Tensors(
+            {k: functools.partial(self._read, k, v) for k, v in content.items()},
+            {k: functools.partial(Spec, v.shape, v.storage.dtype) for k, v in content.items()},
+        )
 
     def _read(self, name: str, tensor: _Tensor) -> np.ndarray:
         (key, dtype, size), offset, shape, strides = tensor

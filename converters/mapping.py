@@ -16,8 +16,9 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from vidjax.errors import UserError
@@ -52,11 +53,28 @@ class Ignore:
     keep: bool = False
 
 
-class Tensors(Mapping[str, np.ndarray]):
-    """Arrays by name, made when asked for and not kept: a file is never in memory as a whole."""
+class Spec(NamedTuple):
+    """Shape and dtype of an array."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], np.ndarray]]):
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """Arrays by name, made when asked for and not kept: a file is never in memory as a whole.
+
+    Args:
+        makers: give the arrays.
+        specs: give anything with `shape` and `dtype`, where these are known without the array.
+    """
+
+    def __init__(
+        self,
+        makers: Mapping[str, Callable[[], np.ndarray]],
+        specs: Mapping[str, Callable[[], Any]] | None = None,
+    ):
         self._makers = dict(makers)
+        self._specs = dict(specs or {})
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._makers[name]()
@@ -69,6 +87,16 @@ class Tensors(Mapping[str, np.ndarray]):
 
     def __contains__(self, name: object) -> bool:  # Mapping's would make the array
         return name in self._makers
+
+    def spec(self, name: str) -> Spec:
+        """Shape and dtype of an array; where they are not known, it is made for them."""
+        found = self._specs.get(name, self._makers[name])()
+        return Spec(tuple(found.shape), np.dtype(found.dtype))
+
+
+def spec_of(arrays: Mapping[str, np.ndarray], name: str) -> Any:
+    """Something with the shape and dtype of one of several arrays, lazy ones or not."""
+    return arrays.spec(name) if isinstance(arrays, Tensors) else arrays[name]
 
 
 def to_params(
@@ -108,7 +136,7 @@ def to_params(
             problems.append(f"duplicate: {', '.join(sorted(twice))} also gets {rule.source}")
             continue
         filled.update(rule.targets)
-        for name, slots in _slots(rule, params):
+        for name, layer in _names(rule, params):
             if name not in tensors:
                 missing.append(name)
                 continue
@@ -116,6 +144,7 @@ def to_params(
                 problems.append(f"duplicate: {name} is read by two rules, or read and ignored")
                 continue
             used.add(name)
+            slots = _slots([params[target] for target in rule.targets], layer)
             problem = _fill(slots, rule.layout, tensors[name], name)
             if problem:
                 problems.append(problem)
@@ -142,7 +171,8 @@ def from_params(params: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> Tens
     """Turns parameters back into the file's tensors; the exact inverse of `to_params`.
 
     Args:
-        params: parameters by "/"-joined name; every one must have a rule, and the reverse.
+        params: parameters by "/"-joined name; every one must have a rule, and the reverse. They may
+            be lazy: those of one rule are held at a time, so tensors are best asked for in order.
 
     Raises:
         UserError: naming all parameters and rules that have no counterpart.
@@ -153,13 +183,32 @@ def from_params(params: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> Tens
     problems += [f"no parameter {name} for its rule" for name in targets if name not in params]
     if problems:
         raise UserError("the parameters do not fit this format:\n  " + "\n  ".join(problems))
+    files = _FileSide(params)
+    names = [(name, rule, layer) for rule in rules for name, layer in _names(rule, params)]
     return Tensors(
-        {
-            name: functools.partial(_gather, slots, rule.layout)
-            for rule in rules
-            for name, slots in _slots(rule, params)
-        }
+        {name: functools.partial(files.tensor, *where) for name, *where in names},
+        {name: functools.partial(files.spec, *where) for name, *where in names},
     )
+
+
+class _FileSide:
+    """Parameters as tensors of a file; those of the last rule are kept for its other layers."""
+
+    def __init__(self, params: Mapping[str, np.ndarray]):
+        self._params = params
+        self._last: tuple[Rule | None, list[np.ndarray]] = (None, [])
+
+    def tensor(self, rule: Rule, layer: int | None) -> np.ndarray:
+        if self._last[0] is not rule:
+            self._last = (None, [])  # first, so that those of two rules are never in memory
+            self._last = (rule, [np.asarray(self._params[target]) for target in rule.targets])
+        return _gather(_slots(self._last[1], layer), rule.layout)
+
+    def spec(self, rule: Rule, layer: int | None) -> Spec:
+        one = spec_of(self._params, rule.targets[0])
+        shape = one.shape if layer is None else one.shape[1:]
+        left, _, sizes = _axes(rule.layout, len(rule.targets), shape)
+        return Spec(_shape(left, sizes), one.dtype)
 
 
 def ignored_names(names: Collection[str], ignore: Sequence[Ignore]) -> dict[str, Ignore]:
@@ -181,45 +230,52 @@ def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return buffer[start : start + num_bytes].view(dtype).reshape(shape)
 
 
-def _slots(rule: Rule, params: Mapping[str, np.ndarray]) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """For each tensor of the rule: its name, and the (views of the) parameters it fills."""
-    arrays = [params[target] for target in rule.targets]
+def _names(rule: Rule, params: Mapping[str, np.ndarray]) -> list[tuple[str, int | None]]:
+    """The tensors of the rule, and which layer of the parameters each is; None: all there is."""
     if "{i}" not in rule.source and "{_i}" not in rule.source:
-        yield rule.source, arrays
-        return
-    for i in range(len(arrays[0])):
-        name = rule.source.replace("{i}", str(i)).replace("{_i}", f"_{i}" if i else "")
-        yield name, [array[i, ...] for array in arrays]
+        return [(rule.source, None)]
+    (num_layers, *_) = spec_of(params, rule.targets[0]).shape
+    return [
+        (rule.source.replace("{i}", str(i)).replace("{_i}", f"_{i}" if i else ""), i)
+        for i in range(num_layers)
+    ]
+
+
+def _slots(arrays: list[np.ndarray], layer: int | None) -> list[np.ndarray]:
+    """Views of the (parts of the) parameters that are one tensor of the file."""
+    return arrays if layer is None else [array[layer, ...] for array in arrays]
 
 
 def _fill(slots: list[np.ndarray], layout: str, tensor: np.ndarray, name: str) -> str | None:
     """Copies a tensor into its parameters; returns what does not fit, if anything."""
-    left, right, sizes = _axes(layout, slots)
-    shape = _shape(left, sizes)
+    left, right, sizes = _axes(layout, len(slots), slots[0].shape)
+    shape, dtype = _shape(left, sizes), slots[0].dtype
     if tensor.shape != shape:
         return f"shape: {name} is {tensor.shape}, but this model needs {shape}"
-    if not np.can_cast(tensor.dtype, slots[0].dtype, "safe"):
-        return f"dtype: {name} is {tensor.dtype}, which {slots[0].dtype} cannot hold exactly"
-    moved = _rearrange(tensor, left, right, sizes)
-    for slot, part in zip(slots, moved if len(slots) > 1 else [moved], strict=True):
-        slot[...] = part
+    if not np.can_cast(tensor.dtype, dtype, "safe"):
+        return f"dtype: {name} is {tensor.dtype}, which {dtype} cannot hold exactly"
+    parts = _as_params(np.asarray(tensor, dtype, order="C"), left, right, sizes)
+    for slot, part in zip(slots, parts if len(slots) > 1 else [parts], strict=True):
+        _move(part, slot)
     return None
 
 
 def _gather(slots: list[np.ndarray], layout: str) -> np.ndarray:
     """The tensor that `_fill` would read; C-contiguous."""
-    left, right, sizes = _axes(layout, slots)
-    whole = np.stack(slots) if len(slots) > 1 else slots[0]
-    # Not ascontiguousarray, which would make a scalar 1-D.
-    return np.asarray(_rearrange(whole, right, left, sizes), order="C")
+    left, right, sizes = _axes(layout, len(slots), slots[0].shape)
+    tensor = np.empty(_shape(left, sizes), slots[0].dtype)
+    parts = _as_params(tensor, left, right, sizes)
+    for slot, part in zip(slots, parts if len(slots) > 1 else [parts], strict=True):
+        _move(slot, part)
+    return tensor
 
 
 Groups = tuple[tuple[str, ...], ...]
 
 
-def _axes(layout: str, slots: list[np.ndarray]) -> tuple[Groups, Groups, dict[str, int]]:
-    """Both sides of a layout, and the size of every axis read from the parameters' shape."""
-    shape = (len(slots), *slots[0].shape) if len(slots) > 1 else slots[0].shape
+def _axes(layout: str, count: int, shape: tuple[int, ...]) -> tuple[Groups, Groups, dict[str, int]]:
+    """Both sides of a layout, and the sizes of its axes, for `count` parameters of this shape."""
+    shape = (count, *shape) if count > 1 else shape
     left, right = _parse(layout or " ".join(f"a{k}" for k in range(len(shape))))
     return left, right, dict(zip((name for (name,) in right), shape, strict=True))
 
@@ -244,11 +300,38 @@ def _shape(groups: Groups, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(math.prod(sizes[name] for name in group) for group in groups)
 
 
-def _rearrange(x: np.ndarray, old: Groups, new: Groups, sizes: Mapping[str, int]) -> np.ndarray:
-    names = [name for group in old for name in group]
-    x = x.reshape([sizes[name] for name in names])
-    x = x.transpose([names.index(name) for group in new for name in group])
-    return x.reshape(_shape(new, sizes))
+def _as_params(tensor: np.ndarray, left: Groups, right: Groups, sizes: Mapping[str, int]) -> Any:
+    """A view of a contiguous tensor of the file, with the axes of its parameters."""
+    names = [name for group in left for name in group]
+    order = [names.index(name) for (name,) in right]
+    return tensor.reshape([sizes[name] for name in names]).transpose(order)
+
+
+def _move(source: np.ndarray, target: np.ndarray) -> None:
+    """target[...] = source, of one shape and dtype, where parts of matrices may be transposed."""
+    a, b = _merge_axes(source, target)
+    # numpy goes along the rows of one of them and down the columns of the other, and each of its
+    # elements misses the cache: ten times as slow.
+    if a.dtype == np.float32 and a.ndim == 2 and a.flags.forc and b.flags.forc:
+        if a.flags.c_contiguous and not b.flags.c_contiguous:
+            cv2.transpose(a, b.T)
+            return
+        if b.flags.c_contiguous and not a.flags.c_contiguous:
+            cv2.transpose(a.T, b)
+            return
+    target[...] = source
+
+
+def _merge_axes(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Views of both in which neighbouring axes are one, if memory has them as one."""
+    axis = 0
+    while axis < a.ndim - 1:
+        if all(x.strides[axis] == x.shape[axis + 1] * x.strides[axis + 1] for x in (a, b)):
+            shape = *a.shape[:axis], a.shape[axis] * a.shape[axis + 1], *a.shape[axis + 2 :]
+            a, b = a.reshape(shape), b.reshape(shape)
+        else:
+            axis += 1
+    return a, b
 
 
 def _collapse(names: Iterable[str]) -> list[str]:

@@ -22,17 +22,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the flags of the proces
             _FLAGS.append("--xla_cpu_collective_call_terminate_timeout_seconds=300")
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Compiling is most of the suite's time; the cache lies outside the repository. Commands that tests
+# start have it, too, and leave the user's own alone.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/vidjax_test_cache")
 
 import jax
 import numpy as np
 import pytest
 
 jax.config.update("jax_default_matmul_precision", "highest")
-# Compiling is most of the suite's time; the cache lies outside the repository.
-jax.config.update(
-    "jax_compilation_cache_dir",
-    os.environ.get("JAX_COMPILATION_CACHE_DIR") or f"{tempfile.gettempdir()}/vidjax_test_cache",
-)
 # Everything goes there, as most programs are small.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -101,6 +99,26 @@ def clip_tokenizer_file(tmp_path_factory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("clip_tokenizer") / "tokenizer.json"
     text.train_clip_tokenizer(WORDS, path, vocab_size=560)
     return path
+
+
+@pytest.fixture
+def splash(monkeypatch):
+    """Splash attention as on a TPU, but interpreted, and for short sequences, too.
+
+    Returns a list that gets the shape of every query whose attention it computes.
+    """
+    from vidjax.models import attention
+
+    compiled, shapes = attention.FUSED["splash"], []
+
+    def interpreted(query, key, value, *, softcap):
+        shapes.append(query.shape)
+        return compiled(query, key, value, softcap=softcap, interpret=True)
+
+    monkeypatch.setattr(attention, "machine", lambda: ("tpu", 0.0))
+    monkeypatch.setitem(attention.FUSED, "splash", interpreted)
+    monkeypatch.setitem(attention.LONG, "splash", 1)
+    return shapes
 
 
 @pytest.fixture(scope="session")

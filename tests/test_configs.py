@@ -200,6 +200,10 @@ MISTAKES = [
         ("--config=configs/videomae_k400.py:demo", "--config.model.remat=dot"),
         "none, dots, full",
     ),
+    (
+        ("--config=configs/videomae_k400.py:demo", "--config.model.attention=einsums"),
+        "auto, einsum, heads",
+    ),
     (("--config=configs/videomae_k400.py:demo", "--config.model.dtype=bf16"), "bfloat16"),
     (("--config=configs/videomae_k400.py:demo", "--config.grad_accum=0"), "at least 1"),
     (("--config=configs/videomae_k400.py:demo", "--config.mesh.fsdp=0"), "does not make"),

@@ -14,6 +14,7 @@ FILES += sorted([*ROOT.glob("configs/*.py"), *ROOT.glob("experiments/*.py")])
 # Module (or package) -> what it may import of ours, besides errors and itself.
 ALLOWED = {
     "vidjax.errors": set(),
+    "vidjax.compilation": set(),
     "vidjax.configlib": set(),
     "vidjax.optim": set(),
     "vidjax.sharding": set(),

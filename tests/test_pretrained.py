@@ -69,6 +69,13 @@ def test_round_trip(folder, params, card, model):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(loaded.params))
 
 
+def test_loading_reads_the_card_once(folder, monkeypatch):
+    reads, read = [], pretrained.read_card
+    monkeypatch.setattr(pretrained, "read_card", lambda x: reads.append(x) or read(x))
+    pretrained.load_model(folder)
+    assert reads == [folder]
+
+
 def test_bfloat16_is_the_computation_only(folder, params):
     loaded = pretrained.load_model(folder, jnp.bfloat16)
     assert loaded.model.dtype == "bfloat16"

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from vidjax import optim, sharding, task, train
-from vidjax.models import layers
+from vidjax.models import attention, layers
 
 RNG = np.random.default_rng(0)
 
@@ -94,7 +94,9 @@ def test_activations_lie_where_their_parameters_work(sequence, monkeypatch):
         return x
 
     def attend(query, key, value):
-        out, weights = layers.attend(seen("query", query), seen("key", key), seen("value", value))
+        out, weights = attention.attend(
+            seen("query", query), seen("key", key), seen("value", value)
+        )
         return seen("attended", out), weights
 
     monkeypatch.setitem(layers.ACTIVATIONS, "gelu", lambda x: layers.gelu(seen("hidden", x)))

@@ -34,7 +34,7 @@ from absl import flags
 from flax import linen as nn
 from flax import traverse_util
 
-from vidjax import distributed, pretrained, sharding
+from vidjax import compilation, distributed, pretrained, sharding
 from vidjax.data import BadVideos, augment, datasets, locators
 from vidjax.data.windows import Windows, read_all
 from vidjax.embeddings import Part, is_finished, stamp_of
@@ -241,6 +241,7 @@ def main(argv: list[str]) -> None:
     options = {name: values[name].value for name in names}
     try:
         with distributed.session():
+            compilation.keep_programs()
             print(embed(values.checkpoint, values.videos, values.output, **options))
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)

@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from vidjax import configlib, distributed, pretrained, sharding, task
+from vidjax import compilation, configlib, distributed, pretrained, sharding, task
 from vidjax.errors import UserError, run_main
 
 
@@ -78,6 +78,7 @@ def main(argv: list[str]) -> None:
         raise UserError("say what to evaluate: --config=configs/NAME.py --checkpoint=FOLDER")
     output = flags.FLAGS.output or str(epath.Path(checkpoint) / "eval")
     with distributed.session():
+        compilation.keep_programs()
         results = evaluate(config, checkpoint, output)
         if distributed.is_first():
             for name, value in results.items():

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from vidjax import pretrained
+from vidjax import compilation, pretrained
 from vidjax.errors import UserError, run_main
 
 
@@ -118,6 +118,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected {argv[1:]}; videos are given by --video=FILE")
     if not checkpoint or not videos:
         raise UserError("say what to look at: --checkpoint=FOLDER --video=FILE")
+    compilation.keep_programs()
     prompts, temperature = flags.FLAGS.prompt, flags.FLAGS.temperature
     if prompts:
         found = compare(checkpoint, videos, prompts, temperature)

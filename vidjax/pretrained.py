@@ -138,8 +138,9 @@ def load_model(folder: Folder, dtype: Any = "float32") -> Pretrained:
     """
     card = read_card(folder)
     model = models.build(**card.model | {"dtype": jnp.dtype(dtype).name})
-    params = jax.device_put(load_params(folder))
-    return Pretrained(model, params, card, load_tokenizer(folder))
+    stored = _open_params(folder, card)
+    params = jax.device_put(traverse_util.unflatten_dict(stored.read(stored), sep="/"))
+    return Pretrained(model, params, card, _open_tokenizer(folder, card))
 
 
 def load_tokenizer(folder: Folder, **options: Any) -> Tokenizer | ClipTokenizer | None:
@@ -148,7 +149,10 @@ def load_tokenizer(folder: Folder, **options: Any) -> Tokenizer | ClipTokenizer 
     Raises:
         UserError: its file is gone or damaged, or its kind lacks one of the options.
     """
-    card = read_card(folder)
+    return _open_tokenizer(folder, read_card(folder), **options)
+
+
+def _open_tokenizer(folder: Folder, card: Card, **options: Any) -> Tokenizer | ClipTokenizer | None:
     if card.tokenizer is None:
         return None
     options = {k: v for k, v in card.tokenizer.items() if k != "file"} | options
@@ -172,7 +176,11 @@ def open_params(folder: Folder) -> "StoredParams":
         UserError: the folder is not one of ours, is damaged, or holds other parameters (names,
             shapes, dtypes) than its card's model has.
     """
-    want = param_specs(models.build(**read_card(folder).model))
+    return _open_params(folder, read_card(folder))
+
+
+def _open_params(folder: Folder, card: Card) -> "StoredParams":
+    want = param_specs(models.build(**card.model))
     path, root = _find_params(epath.Path(folder))
     metadata = _metadata(path)
     saved = metadata.tree
@@ -357,7 +365,9 @@ def save_pretrained(folder: Folder, params: Params, card: Card) -> None:
         save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params),
         ocdbt_target_data_file_size=_FILE_BYTES,
     )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    # Weights do not shrink by a tenth, and trying takes longer than writing them.
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+    with ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(_absolute(folder / PARAMS), args=args, force=True)
     write_card(folder, card)
 

@@ -22,6 +22,7 @@ from vidjax.data.transforms import Preprocessing, check_views
 from vidjax.errors import UserError
 from vidjax.evaluators.classification import Classification
 from vidjax.evaluators.zero_shot import ZeroShot
+from vidjax.models import attention
 from vidjax.models.layers import REMAT_POLICIES
 
 # What evaluation takes from the checkpoint rather than from the config.
@@ -77,7 +78,8 @@ class Task:
         self.preprocessing = Preprocessing.from_config(config.data)
         fields = {k: x for k, x in config.model.to_dict().items() if x is not None or k == "head"}
         if card:
-            speed = {key: fields[key] for key in ("dtype", "remat", "unroll") if key in fields}
+            speed = ("dtype", "remat", "unroll", "attention")
+            speed = {key: fields[key] for key in speed if key in fields}
             fields = card.model | speed
         elif config.init:
             start = pretrained.read_card(config.init)
@@ -477,6 +479,7 @@ def _check(config: ConfigDict) -> None:
             f"config.model.remat must be one of {', '.join(REMAT_POLICIES)}, "
             f"not {config.model.remat!r}"
         )
+    attention.check_name(config.model.attention)
     if config.model.dtype not in ("float32", "bfloat16", "float16", "float64"):
         raise UserError(
             f"config.model.dtype must be float32, bfloat16, float16 or float64, "

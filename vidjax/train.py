@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 import vidjax
 from vidjax import (
     checkpoint,
+    compilation,
     configlib,
     distributed,
     metrics,
@@ -572,6 +573,7 @@ def main(argv: list[str]) -> None:
     if config is None:
         raise UserError("say what to train: --config=configs/videomae_k400.py:demo")
     with distributed.session():
+        compilation.keep_programs()
         train(config, flags.FLAGS.workdir)
 
 

@@ -12,6 +12,7 @@ import ml_dtypes
 import msgpack
 import numpy as np
 import pytest
+import safetensors.numpy
 from flax import serialization, traverse_util
 
 from converters import formats
@@ -590,3 +591,33 @@ def test_flipped_bits_of_npz_are_noticed(tmp_path):
     path.write_bytes(data)
     with pytest.raises(UserError, match="a cannot be read safely: Bad CRC-32"):
         formats.read(path)["a"]
+
+
+def test_safetensors_are_the_librarys_bytes_though_written_one_at_a_time(tmp_path):
+    kinds = (np.float32, np.int64, ml_dtypes.bfloat16, np.float16, np.bool_, np.uint8, np.float64)
+    kinds += (np.int8, np.int16, np.uint16, np.int32, np.uint32, np.uint64, np.complex64)
+    made = {f"{k % 3}.{dtype.__name__}": np.ones((k, 2), dtype) for k, dtype in enumerate(kinds)}
+    made |= {"é": np.float32(2) * np.ones(()), "b\"'\n": np.ones((2, 3), np.float32).T}
+    asked = []
+    lazy = formats.Tensors(
+        {name: lambda name=name: asked.append(name) or made[name] for name in made},
+        {name: lambda name=name: made[name] for name in made},
+    )
+    formats.write_safetensors(tmp_path / "ours.safetensors", lazy)
+    assert asked == list(made)
+    safetensors.numpy.save_file(
+        {name: np.asarray(array, order="C") for name, array in made.items()},
+        tmp_path / "theirs.safetensors",
+        metadata={"format": "pt"},
+    )
+    ours, theirs = ((tmp_path / f"{who}.safetensors").read_bytes() for who in ("ours", "theirs"))
+    assert ours == theirs
+    again = formats.read(tmp_path / "ours.safetensors")
+    assert all(again.spec(name) == (made[name].shape, made[name].dtype) for name in made)
+
+
+def test_shapes_of_files_are_known_without_reading_them(tmp_path, monkeypatch):
+    formats.write_torch(tmp_path / "a.pth", {"a": VALUES})
+    tensors = formats.read(tmp_path / "a.pth")
+    monkeypatch.setattr(formats._TorchFile, "_read", lambda *arguments: 1 / 0)
+    assert tensors.spec("a") == (VALUES.shape, VALUES.dtype)

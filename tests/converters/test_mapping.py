@@ -213,3 +213,39 @@ def test_axes_of_one_that_parameters_lack_or_add():
     for name, array in source.items():
         assert again[name].shape == array.shape
         assert again[name].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("transposed", [Rule("a", "a", "o i -> i o"), Rule("a", "a", "i o -> i o")])
+def test_matrices_are_transposed_bit_for_bit(transposed):
+    # All bit patterns count, also those of signalling NaNs.
+    bits = np.random.default_rng(0).integers(0, 2**32, (6, 8), np.uint32)
+    bits[0, :4] = [0x7F800001, 0xFFC00001, 0x80000000, 1]
+    source = bits.view(np.float32)
+    source.flags.writeable = False  # as files give them
+    swap = transposed.layout.startswith("o")
+    params = to_params({"a": source}, [transposed], {"a": spec(*(8, 6) if swap else (6, 8))})
+    np.testing.assert_array_equal(params["a"].view(np.uint32), bits.T if swap else bits)
+    again = from_params(params, [transposed])["a"]
+    np.testing.assert_array_equal(again.view(np.uint32), bits)
+
+
+def test_of_lazy_parameters_those_of_one_rule_are_held_and_shapes_cost_no_reading():
+    params, reads = to_params(tensors(), RULES, WANT), []
+
+    def read(name):
+        reads.append(name)
+        return params[name]
+
+    lazy = Tensors(
+        {name: lambda name=name: read(name) for name in params},
+        {name: lambda name=name: WANT[name] for name in params},
+    )
+    again = from_params(lazy, RULES)
+    assert {name: again.spec(name).shape for name in again} == {
+        name: array.shape for name, array in tensors().items()
+    }
+    assert not reads
+    for name in again:
+        assert again[name].tobytes() == tensors()[name].tobytes()
+    assert sorted(reads) == sorted(params)  # each once, for all its layers
+    assert Tensors({"a": lambda: np.ones(3, np.int8)}).spec("a") == ((3,), np.dtype(np.int8))

@@ -142,6 +142,13 @@ def test_float64_outputs_match_the_original(folders, case):
     assert max(found.values()) < TOL64, found
 
 
+def test_splash_attention_matches_the_original(folders, splash):
+    case = "videomae_pretrain"
+    found = errors(run(folders / case, attention="splash"), golden(case))
+    assert splash  # by encoder and decoder
+    assert max(found.values()) < TOL, found
+
+
 # What a wrong port would have; each must be far outside the tolerances above.
 
 

@@ -19,7 +19,7 @@ from converters.mapping import from_params
 from vidjax import models, pretrained
 from vidjax.data import text as texts
 from vidjax.errors import UserError
-from vidjax.models import layers, positions
+from vidjax.models import attention, layers, positions
 from vidjax.models.videoprism import unit
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
@@ -184,6 +184,13 @@ def test_float64_outputs_match_the_original(case, call, tower):
     assert max(found.values()) < FLOAT64, found
 
 
+def test_splash_attention_matches_the_original(splash):
+    found = errors("videoprism_video", "native", keys=("video",), attention="splash")
+    assert splash
+    assert found
+    assert max(found.values()) < FEATURES, found
+
+
 def test_vectors_that_are_not_normalised_match_the_original():
     card, params = converted("videoprism_lvt")
     inputs = call_inputs("videoprism_lvt", "full")
@@ -247,7 +254,7 @@ def test_soft_cap_after_the_mask_is_caught(monkeypatch, patch):
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
         return jax.nn.softmax(softcap * jnp.tanh(logits / softcap), axis=-1)
 
-    patch(monkeypatch.setattr, layers, "attention_weights", wrong)
+    patch(monkeypatch.setattr, attention, "attention_weights", wrong)
     assert seen_padding() > 1e-2
 
 

@@ -5,10 +5,11 @@ import pathlib
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from made_videos import FRAMES, number_of
+from made_videos import FRAMES, number_of, write_video
 
 import vidjax
 from vidjax.data import video
@@ -68,6 +69,27 @@ def test_seeking_decodes_from_the_keyframe_only(clips, monkeypatch):
     assert len(converted) == 3
 
 
+@pytest.mark.parametrize(
+    ("wanted", "runs"),  # keyframes are 0, 12, 24, 36
+    [([7, 13], [[7, 13]]), ([2, 13], [[2], [13]]), ([7, 10, 20, 25], [[7, 10, 20, 25]])],
+)
+def test_seeking_goes_on_over_a_near_keyframe(tmp_path, wanted, runs, monkeypatch):
+    options = {"g": "12", "bf": "2", "sc_threshold": "0"}
+    path = write_video(tmp_path / "a.mp4", options=options)
+    monkeypatch.setattr(video, "_read_in_order", lambda *a: pytest.fail("fell back"))
+    found, original = [], video._decode_times
+
+    def spy(container, stream, keyframe, targets):
+        frames = original(container, stream, keyframe, targets)
+        found.append([number_of(frames[moment]) for moment in targets])
+        return frames
+
+    monkeypatch.setattr(video, "_decode_times", spy)
+    frames, _ = video._read_pyav_seeking(path, lambda n: np.array(wanted))
+    assert numbers(frames) == wanted
+    assert found == runs
+
+
 @pytest.mark.parametrize("kind", ["good", "mkv", "open gop", "edit list"])
 def test_seeking_is_right_for_every_single_frame(clips, kind):
     reference = in_order(clips[kind])
@@ -75,6 +97,40 @@ def test_seeking_is_right_for_every_single_frame(clips, kind):
         frames, n = video._read_pyav_seeking(clips[kind], lambda n, i=index: np.array([i]))
         assert n == len(reference)
         assert np.array_equal(frames[0], reference[index])
+
+
+@pytest.mark.parametrize(("codec", "skipped"), [("h264", {1, 2, 4}), ("hevc", set())])
+def test_only_h264_skips_frames_that_nobody_needs(codec, skipped):
+    """Whether a frame is needed by others is the decoder's to know; that it is wanted is ours."""
+    decoder, asked = SimpleNamespace(name=codec, skip_frame="DEFAULT"), {}
+
+    class Packet(SimpleNamespace):
+        size = 1
+
+        def decode(self):
+            asked[self.pts] = decoder.skip_frame
+            return [SimpleNamespace(pts=self.pts)] if self.pts in (3, 5) else []
+
+    container = SimpleNamespace(demux=lambda stream: [Packet(pts=i) for i in (1, 3, 2, 4, 5)])
+    stream = SimpleNamespace(codec_context=decoder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(video, "upright_rgb", lambda frame: frame.pts)
+        assert video._decode_times(container, stream, 1, [3, 5]) == {3: 3, 5: 5}
+    assert {pts for pts, skip in asked.items() if skip == "NONREF"} == skipped
+    assert {pts for pts, skip in asked.items() if skip == "DEFAULT"} == set(range(1, 6)) - skipped
+
+
+@pytest.mark.parametrize("reader", [video._read_random, video._read_pyav_seeking])
+def test_frames_in_order_and_once_are_not_copied_again(clips, reader, monkeypatch):
+    made, stack = [], np.stack
+    monkeypatch.setattr(np, "stack", lambda *a: made.append(stack(*a)) or made[-1])
+    frames, _ = reader(clips["good"], lambda n: np.array([3, 5, 9]))
+    assert frames.base is None and all(frames is one for one in made)
+    assert numbers(frames) == [3, 5, 9]
+    repeated, _ = reader(clips["good"], lambda n: np.array([3, 3, 9]))
+    assert numbers(repeated) == [3, 3, 9]
+    turned, _ = reader(clips["good"], lambda n: np.array([9, 5, 3]))
+    assert numbers(turned) == [9, 5, 3]
 
 
 def test_an_unchecked_edit_list_does_not_fool_the_reader(clips):

@@ -205,51 +205,6 @@ def test_stochastic_depth_grows_with_depth_and_keeps_the_mean():
     assert abs(added[2].mean() - 1.0) < 0.2
 
 
-def test_heads_one_by_one_are_heads_at_once(monkeypatch):
-    q, k, v = RNG.normal(size=(3, 2, 3, 5, 4, 6)).astype(np.float32)  # [B, T, N, H, K]
-
-    def loss(q, k, v):
-        return jnp.square(layers.attend(q, k, v)[0]).sum()
-
-    def both(q, k, v):
-        return layers.attend(q, k, v)[0], jax.grad(loss, (0, 1, 2))(q, k, v)
-
-    whole = jax.jit(both)(q, k, v)
-    monkeypatch.setattr(layers, "LARGE", 0)
-    assert "while" in jax.jit(loss).lower(q, k, v).compile().as_text()
-    by_head = jax.jit(lambda *qkv: both(*qkv))(q, k, v)  # traced anew
-    for found, expected in zip(jax.tree.leaves(by_head), jax.tree.leaves(whole), strict=True):
-        assert relative_error(found, np.asarray(expected)) < 1e-6
-
-
-def test_soft_cap_comes_before_the_mask():
-    query, key = (2 * RNG.normal(size=(5, 4)).astype(np.float32) for _ in range(2))
-    mask = np.tril(np.ones((5, 5), bool))
-    mask[2] = False  # sees nothing, so everything alike
-    logits = 5 * np.tanh(query @ key.T / 2 / 5)
-    weights = np.where(mask, np.exp(logits - logits.max()), 0)
-    weights[2] = 1
-    weights /= weights.sum(1, keepdims=True)
-    found = layers.attention_weights(query, key, mask=mask, softcap=5.0)
-    np.testing.assert_allclose(found, weights, atol=1e-5)
-    uncapped = layers.attention_weights(query, key, mask=mask)
-    assert np.abs(uncapped - weights).max() > 1e-2
-
-
-@pytest.mark.parametrize("tokens", [6, 130])  # all heads at once, and one by one
-def test_masked_heads_in_both_ways(tokens):
-    q, k, v = (RNG.normal(size=(2, 3, tokens, 2, 4)).astype(np.float32) for _ in range(3))
-    mask = RNG.random((2, 1, 1, tokens)) < 0.5
-    found = jax.jit(lambda: layers.attend(q, k, v, mask=mask, softcap=2.0)[0])()
-    heads = [np.swapaxes(x, -2, -3) for x in (q, k, v)]
-    weights = jax.jit(functools.partial(layers.attention_weights, softcap=2.0))(
-        *heads[:2], mask=mask[..., None, :, :]
-    )
-    expected = np.swapaxes(np.asarray(weights) @ heads[2], -2, -3)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert not np.asarray(weights)[np.broadcast_to(~mask[..., None, :, :], weights.shape)].any()
-
-
 def test_attention_pool():
     tokens = RNG.normal(size=(2, 3, 7, 8)).astype(np.float32)
     pool = layers.AttentionPool(num_heads=2, pool_dim=12, eps=1e-6, scale_offset=1.0)

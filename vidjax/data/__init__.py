@@ -278,7 +278,7 @@ class Batches(Iterator[Batch]):
         import grain
 
         workers = _auto_workers() if workers < 0 else workers
-        threads = 0 if workers else max(os.cpu_count() or 1, 2)
+        threads = 0 if workers else max(_cores(), 2)
         ds = records.to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=2 * threads))
         if workers:
             options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
@@ -537,8 +537,14 @@ def _padding(clips: int, shape: tuple[int, ...], label_shape: tuple[int, ...]) -
 
 def _auto_workers() -> int:
     """One process per core but the one that feeds the device; none on two cores or fewer."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return cores - 1 if cores > 2 else 0
+    return _cores() - 1 if _cores() > 2 else 0
+
+
+def _cores() -> int:
+    """Those that this process may use, of a machine that it may share."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _start_worker(index: int, count: int) -> None:

@@ -404,9 +404,15 @@ def randaugment_op(name: str, frames: np.ndarray, level: float, sign: int) -> np
             return _each(frames, ImageOps.autocontrast)
         case "Equalize":
             return _each(frames, ImageOps.equalize)
-        case "Color" | "Contrast" | "Brightness" | "Sharpness":
+        case "Color" | "Sharpness":
             enhancer = getattr(ImageEnhance, name)
             return _each(frames, lambda image: enhancer(image).enhance(1 + 0.9 * signed))
+        case "Brightness":
+            return _look_up(frames, _away_from(0, 1 + 0.9 * signed))
+        case "Contrast":  # each frame has a mean of its own
+            means = [int(np.mean(Image.fromarray(frame).convert("L")) + 0.5) for frame in frames]
+            tables = [_away_from(mean, 1 + 0.9 * signed) for mean in means]
+            return np.stack([cv2.LUT(*pair) for pair in zip(frames, tables, strict=True)])
         case "Invert":
             return _look_up(frames, 255 - values)
         case "Posterize":  # keeps 4 bits at level 0, none at level 1
@@ -441,6 +447,12 @@ def _each(frames: np.ndarray, operation: Callable[[Image.Image], Image.Image]) -
 def _look_up(frames: np.ndarray, table: np.ndarray) -> np.ndarray:
     flat = frames.reshape(-1, *frames.shape[2:])  # OpenCV takes one image
     return cv2.LUT(flat, table.astype(np.uint8)).reshape(frames.shape)
+
+
+def _away_from(level: int, factor: float) -> np.ndarray:
+    """What Pillow's enhancers make of the values 0 to 255 before a picture of one level."""
+    values = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    return np.asarray(Image.blend(Image.new("L", values.size, level), values, factor))[0]
 
 
 def _affine(

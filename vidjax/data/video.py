@@ -44,6 +44,10 @@ FETCH = "cannot be fetched"  # of one about an object or a record
 MISSING_AT_END = 2
 
 
+# Frames up to the next keyframe that are decoded rather than left out by a seek, which costs more.
+NEAR = 6
+
+
 class Packet(NamedTuple):
     """Times in units of the stream (presentation, decoding), and whether decoding can start."""
 
@@ -282,9 +286,12 @@ def _read_random(
         return _read_pyav_seeking(path, sample)
     import decord
 
-    unique, inverse = _indices(sample, len(reader))
+    n = len(reader)
+    unique, inverse = _indices(sample, n)
     try:
-        return reader.get_batch(unique).asnumpy()[inverse], len(reader)
+        batch = reader.get_batch(unique)
+        del reader  # while it lives, its own thread decodes what comes after the last frame
+        return _arrange(batch.asnumpy(), inverse), n
     except (decord.DECORDError, RuntimeError, IndexError):
         # The file is damaged, or rotated with a width that decord does not expect. PyAV can tell.
         return _read_pyav_seeking(path, lambda n: np.minimum(unique[inverse], n - 1))
@@ -328,6 +335,11 @@ def _indices(sample: Sample, n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(indices, return_inverse=True)
 
 
+def _arrange(frames: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """frames[inverse], not copied where that is what they are."""
+    return frames if np.array_equal(inverse, np.arange(len(frames))) else frames[inverse]
+
+
 def _read_in_order(
     path: str, sample: Sample, num_frames: int | None = None
 ) -> tuple[np.ndarray, int]:
@@ -344,7 +356,7 @@ def _read_in_order(
     if len(frames) < len(unique) and (decoded == 0 or n - decoded > MISSING_AT_END):
         raise VideoError(f"only {decoded} of {n} frames can be decoded")
     frames += [upright_rgb(last)] * (len(unique) - len(frames))
-    return _stack(frames)[inverse], n
+    return _arrange(_stack(frames), inverse), n
 
 
 def _stack(frames: list[np.ndarray]) -> np.ndarray:
@@ -368,10 +380,14 @@ def _read_pyav_seeking(path: str, sample: Sample) -> tuple[np.ndarray, int]:
         return _read_in_order(path, sample)
     unique, inverse = _indices(sample, len(order))
     by_keyframe: dict[tuple[int, int], list[int]] = {}
+    start, end = 0, -1  # a keyframe to seek to, and the last frame that is read from there
     for index in unique.tolist():
-        place = bisect.bisect_right(keyframes, (order[index], math.inf)) - 1
         # Frames before the first keyframe exist in cut streams; they need the very start.
-        by_keyframe.setdefault(keyframes[max(place, 0)], []).append(order[index])
+        place = max(bisect.bisect_right(keyframes, (order[index], math.inf)) - 1, 0)
+        if end < 0 or bisect.bisect_left(order, keyframes[place][0]) - end > NEAR:
+            start = place
+        end = index
+        by_keyframe.setdefault(keyframes[start], []).append(order[index])
     frames = {}
     with _pyav_errors(), open_stream(path) as (container, stream):
         for (pts, dts), targets in by_keyframe.items():
@@ -382,17 +398,21 @@ def _read_pyav_seeking(path: str, sample: Sample) -> tuple[np.ndarray, int]:
                     break
     if len(frames) < len(unique):
         return _read_in_order(path, lambda n: unique[inverse])
-    return _stack([frames[order[index]] for index in unique])[inverse], len(order)
+    return _arrange(_stack([frames[order[index]] for index in unique]), inverse), len(order)
 
 
 def _decode_times(container, stream, keyframe: int, targets: list[int]) -> dict[int, np.ndarray]:
     """Frames by presentation time; none if the seek went past the keyframe."""
-    frames, landed = {}, False
+    frames, landed, decoder = {}, False, stream.codec_context
     for packet in container.demux(stream):
         if not landed and packet.size:
             if packet.pts is None or packet.pts > keyframe:
                 return {}
             landed = True
+        if decoder.name == "h264":
+            # A third to a half of the frames, from which no other is predicted, need no decoding
+            # where they are not wanted. Of other codecs this is not so sure.
+            decoder.skip_frame = "DEFAULT" if packet.pts in targets else "NONREF"
         for frame in packet.decode():
             if frame.pts in targets:
                 frames[frame.pts] = upright_rgb(frame)

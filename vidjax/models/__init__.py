@@ -19,7 +19,7 @@ from vidjax.models.layers import field_specs, fields_of
 
 def names() -> list[str]:
     """Names that `build` takes: the modules of this package that define HEADS."""
-    shared = {"layers", "positions", "text"}
+    shared = {"attention", "blockwise", "layers", "positions", "text"}
     return [m.name for m in pkgutil.iter_modules(__path__) if m.name not in shared]
 
 
@@ -91,11 +91,15 @@ def _frozen(value: Any) -> Any:
 
 
 def config_of(model: nn.Module) -> dict[str, Any]:
-    """The keywords with which `build` makes `model` again, sizes spelled out; JSON values only."""
+    """The keywords with which `build` makes `model` again, sizes spelled out; JSON values only.
+
+    Without `attention`, which says what a machine can run best, and the next one may lack.
+    """
     name = type(model).__module__.rpartition(".")[-1]
     heads = importlib.import_module(type(model).__module__).HEADS
     head = next(key for key, value in heads.items() if value is type(model))
     fields = fields_of(model, type(model))
+    fields.pop("attention", None)
     return {"name": name, "head": head} | {key: _plain(value) for key, value in fields.items()}
 
 

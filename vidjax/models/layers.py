@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vidjax.errors import UserError
+from vidjax.models.attention import Attend, attend
+from vidjax.models.blockwise import KEPT
 
 Array = jax.Array
 Initializer = Callable[..., Array]
@@ -193,68 +195,6 @@ class Linear(nn.Module):
             init = nn.with_logical_partitioning(self.bias_init, self.axes[num_in:])
             y += self.param("bias", init, self.features, jnp.float32).astype(self.dtype)
         return y
-
-
-Attend = Callable[..., tuple[Array, Callable[[], Any]]]
-
-LARGE = 128 * 128  # logits of a head from which on a CPU takes heads one by one
-
-
-def attention_weights(
-    query: Array, key: Array, *, mask: Array | None = None, softcap: float = 0.0
-) -> Array:
-    """softmax(q·k / sqrt(K)) of query [..., N, K] and key [..., M, K]: [..., N, M].
-
-    In float32, or float64 if the query is.
-
-    Args:
-        mask: bool, broadcastable to [..., N, M]: which keys a query sees. A query that sees none
-            looks at all keys alike.
-        softcap: c > 0 bends the logits l to c·tanh(l / c), before they are masked.
-    """
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    # Not by matmul, which drops batch axes of one clip: then REMAT_POLICIES would keep the logits.
-    logits = jnp.einsum("...nk,...mk->...nm", query, key, preferred_element_type=dtype)
-    if softcap:
-        logits = softcap * jnp.tanh(logits / softcap)
-    if mask is not None:
-        logits = jnp.where(mask, logits, jnp.finfo(dtype).min)
-    return jax.nn.softmax(logits, axis=-1)
-
-
-def attend(
-    query: Array, key: Array, value: Array, *, mask: Array | None = None, softcap: float = 0.0
-) -> tuple[Array, Callable[[], Array]]:
-    """Softmax attention of query [..., N, H, K] over key and value [..., M, H, K].
-
-    `mask` (broadcastable to [..., N, M], the same for all heads) and `softcap` as in
-    `attention_weights`.
-
-    Returns:
-        What the heads give, [..., N, H, K], and a function that computes their weights
-        [..., H, N, M] for whoever wants to see them.
-    """
-    heads = [jnp.swapaxes(x, -2, -3) for x in (query, key, value)]  # [..., H, N, K]
-    for_all_heads = None if mask is None else jnp.expand_dims(mask, -3)
-
-    def at_once(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
-        weights = attention_weights(query, key, mask=mask, softcap=softcap).astype(value.dtype)
-        return jnp.einsum("...nm,...mk->...nk", weights, value)
-
-    def one_by_one(*heads: Array) -> Array:
-        heads = [jnp.moveaxis(x, -3, 0) for x in heads]
-        return jnp.moveaxis(jax.lax.map(lambda one: at_once(*one, mask), heads), 0, -3)
-
-    # A CPU's caches hold the logits of one head: up to 4 times faster. Not by platform_dependent,
-    # for whose gradient what both ways save for the backward pass would be kept.
-    loop = jax.default_backend() == "cpu" and query.shape[-3] * key.shape[-3] >= LARGE
-    out = one_by_one(*heads) if loop else at_once(*heads, for_all_heads)
-
-    def weights() -> Array:
-        return attention_weights(*heads[:2], mask=for_all_heads, softcap=softcap)
-
-    return jnp.swapaxes(out, -2, -3), weights
 
 
 class Attention(nn.Module):
@@ -487,7 +427,11 @@ def finish_block(block: nn.Module, x: Array) -> Array:
 # What the backward pass may keep instead of recomputing it.
 REMAT_POLICIES = {
     "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # Products with weights, and what attention needs that stores no logits: a third of a step else.
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(KEPT),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -511,8 +455,9 @@ def scan_blocks(
         depth: number of layers L.
         drop_path: stochastic depth of the last layer; it grows linearly from 0. 0 outside training.
         head_mask: [L, H] factors for the heads' outputs, or None.
-        remat: "none", "dots" (recompute all but the matrix products) or "full" (all but the
-            blocks' inputs) in the backward pass. Changes memory and speed, never values.
+        remat: "none", "dots" (recompute all but products with weights and attention) or "full"
+            (all but the blocks' inputs) in the backward pass. Changes memory and speed, never
+            values.
         unroll: layers per step of the compiled loop.
         **shared: what every block is called with, such as a mask; None is left out.
     """

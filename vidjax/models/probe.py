@@ -33,7 +33,7 @@ class Probe(nn.Module, kw_only=True):
             normalises what the encoder's `embed` gives, so that only a linear layer is learned.
         num_heads: of "attention", whose widths add up to the encoder's; None: as many as that has.
         head_dropout: dropout before the head in training.
-        dtype, remat, unroll: of the encoder, too.
+        dtype, remat, unroll, attention: of the encoder, too.
     """
 
     encoder: Mapping[str, Any]
@@ -45,6 +45,7 @@ class Probe(nn.Module, kw_only=True):
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = 1
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,7 +55,7 @@ class Probe(nn.Module, kw_only=True):
             )
 
     def setup(self) -> None:
-        speed = {"dtype": self.dtype, "remat": self.remat, "unroll": self.unroll}
+        speed = {key: getattr(self, key) for key in ("dtype", "remat", "unroll", "attention")}
         self.backbone = models.build(**{**self.encoder, **speed})
         eps = 1e-6
         if self.pool == "attention":

@@ -12,12 +12,12 @@ from flax import linen as nn
 
 from vidjax.errors import UserError
 from vidjax.models import positions
+from vidjax.models.attention import attend
 from vidjax.models.layers import (
     Array,
     Block,
     LayerNorm,
     at_least_float32,
-    attend,
     look_up,
     record,
     scan_blocks,
@@ -41,6 +41,7 @@ class ClassTokenTower(nn.Module):
         norm_out: whether the blocks normalise their branches' outputs, too (the giant's).
         inner_norm: whether there are two norms after the last block (KerasHub's).
         remat, unroll: see `scan_blocks`.
+        attention: how it is computed, see `attention.attend`.
     """
 
     vocab_size: int
@@ -56,6 +57,7 @@ class ClassTokenTower(nn.Module):
     inner_norm: bool = False
     remat: str = "none"
     unroll: int = 1
+    attention: str = "auto"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -92,7 +94,7 @@ class ClassTokenTower(nn.Module):
             "relu",
             initializer="lecun_normal",
             dtype=self.dtype,
-            attend=functools.partial(attend, softcap=self.softcap),
+            attend=functools.partial(attend, softcap=self.softcap, implementation=self.attention),
             scale_offset=self.scale_offset,
             norm_out=self.norm_out,
             name="blocks",
@@ -123,6 +125,7 @@ class EndTokenTower(nn.Module):
         context_length: tokens that positions are learned for.
         eps, act: numerics.
         remat, unroll: see `scan_blocks`.
+        attention: how it is computed, see `attention.attend`.
     """
 
     vocab_size: int
@@ -135,6 +138,7 @@ class EndTokenTower(nn.Module):
     act: str
     remat: str = "none"
     unroll: int = 1
+    attention: str = "auto"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -172,6 +176,7 @@ class EndTokenTower(nn.Module):
             self.act,
             initializer="lecun_normal",
             dtype=self.dtype,
+            attend=functools.partial(attend, implementation=self.attention),
             name="blocks",
         )
         x = scan_blocks(block, x, depth=self.depth, remat=self.remat, unroll=self.unroll, mask=sees)

@@ -11,6 +11,7 @@ Recorded on request, by `model.apply(..., mutable=["hidden_states", "attention"]
 final norm), `attention` encoder/blocks/attn/weights [L, B, H, N, N]; also under `decoder`.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vidjax.models import positions
+from vidjax.models.attention import attend
 from vidjax.models.layers import (
     Array,
     Block,
@@ -68,6 +70,7 @@ class EncoderFields(nn.Module):
             grid, as VideoMAE V2 does; None recomputes the table, as VideoMAE does.
         drop_path: stochastic depth of the last block in training.
         remat, unroll: see `scan_blocks`.
+        attention: how it is computed, see `attention.attend`.
         dtype: compute dtype; parameters are float32.
     """
 
@@ -81,6 +84,7 @@ class EncoderFields(nn.Module):
     drop_path: float = 0.0
     remat: str = "none"
     unroll: int = 1
+    attention: str = "auto"
     dtype: str = "float32"
 
     def position_table(self, grid: tuple[int, int, int], width: int) -> Array:
@@ -90,10 +94,21 @@ class EncoderFields(nn.Module):
         return jnp.asarray(positions.resample_grid(table, source, grid), self.dtype)
 
 
-def make_blocks(num_heads: int, mlp_dim: int, eps: float, initializer: str, dtype: str) -> Block:
+def make_blocks(
+    num_heads: int, mlp_dim: int, eps: float, initializer: str, dtype: str, attention: str
+) -> Block:
     """The block of the encoder and of the decoder, to be given to `scan_blocks`."""
-    qkv_bias = (True, False, True)
-    return Block(num_heads, mlp_dim, eps, "gelu", qkv_bias, initializer, dtype, name="blocks")
+    return Block(
+        num_heads,
+        mlp_dim,
+        eps,
+        "gelu",
+        qkv_bias=(True, False, True),
+        initializer=initializer,
+        dtype=dtype,
+        attend=functools.partial(attend, implementation=attention),
+        name="blocks",
+    )
 
 
 class Encoder(EncoderFields, kw_only=True):
@@ -118,7 +133,14 @@ class Encoder(EncoderFields, kw_only=True):
         x = x + (table if keep is None else table[keep])
         record(self, "hidden_states", "embeddings", x)
         x = scan_blocks(
-            make_blocks(self.num_heads, self.mlp_dim, self.eps, self.initializer, self.dtype),
+            make_blocks(
+                self.num_heads,
+                self.mlp_dim,
+                self.eps,
+                self.initializer,
+                self.dtype,
+                self.attention,
+            ),
             x,
             depth=self.depth,
             drop_path=self.drop_path if train else 0.0,
@@ -231,13 +253,19 @@ class Decoder(nn.Module):
     norm_eps: float
     remat: str
     unroll: int
+    attention: str
     dtype: str
 
     @nn.compact
     def __call__(self, x: Array, num_predicted: int) -> Array:
         """Maps tokens [B, K + P, d] to the pixels of the last P: [B, P, num_pixels]."""
         block = make_blocks(
-            self.num_heads, self.mlp_dim, self.eps, "xavier_uniform_fused", self.dtype
+            self.num_heads,
+            self.mlp_dim,
+            self.eps,
+            "xavier_uniform_fused",
+            self.dtype,
+            self.attention,
         )
         x = scan_blocks(block, x, depth=self.depth, remat=self.remat, unroll=self.unroll)
         x = LayerNorm(self.norm_eps, self.dtype, name="norm")(x[:, -num_predicted:])
@@ -286,6 +314,7 @@ class Reconstructor(EncoderFields, kw_only=True):
             norm_eps=self.eps if self.decoder_norm_eps is None else self.decoder_norm_eps,
             remat=self.remat,
             unroll=self.unroll,
+            attention=self.attention,
             dtype=self.dtype,
         )
 

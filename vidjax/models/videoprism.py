@@ -34,6 +34,7 @@ import numpy as np
 from flax import linen as nn
 
 from vidjax.models import positions
+from vidjax.models.attention import attend
 from vidjax.models.layers import (
     Array,
     AttentionPool,
@@ -41,7 +42,6 @@ from vidjax.models.layers import (
     LayerNorm,
     Linear,
     PatchEmbed,
-    attend,
     check_frame_patches,
     fields_of,
     grid_of,
@@ -75,6 +75,7 @@ class EncoderFields(nn.Module, kw_only=True):
         temporal_depth: layers along time.
         softcap: of attention logits; 0 is none.
         remat, unroll: see `scan_blocks`.
+        attention: how it is computed, see `attention.attend`.
         dtype: compute dtype; parameters are float32.
     """
 
@@ -90,6 +91,7 @@ class EncoderFields(nn.Module, kw_only=True):
     softcap: float = 50.0
     remat: str = "none"
     unroll: int = 1
+    attention: str = "auto"
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -130,7 +132,7 @@ def run_blocks(
         "gelu",
         initializer="lecun_normal",
         dtype=module.dtype,
-        attend=functools.partial(attend, softcap=module.softcap),
+        attend=functools.partial(attend, softcap=module.softcap, implementation=module.attention),
         scale_offset=module.scale_offset,
         name="blocks",
     )
@@ -354,6 +356,7 @@ class TextFields(nn.Module, kw_only=True):
     text_inner_norm: bool = False
     remat: str = "none"
     unroll: int = 1
+    attention: str = "auto"
     dtype: str = "float32"
 
     def tower(self) -> ClassTokenTower:
@@ -371,6 +374,7 @@ class TextFields(nn.Module, kw_only=True):
             inner_norm=self.text_inner_norm,
             remat=self.remat,
             unroll=self.unroll,
+            attention=self.attention,
             dtype=self.dtype,
         )
 

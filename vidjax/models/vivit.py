@@ -44,6 +44,7 @@ from flax import linen as nn
 
 from vidjax.errors import UserError
 from vidjax.models import positions
+from vidjax.models.attention import Attend, attend
 from vidjax.models.layers import (
     Array,
     Attention,
@@ -52,7 +53,6 @@ from vidjax.models.layers import (
     Linear,
     Mlp,
     PatchEmbed,
-    attend,
     dropout,
     fields_of,
     finish_block,
@@ -104,6 +104,7 @@ class EncoderFields(nn.Module):
             sampling, with patches (1, h, w)); None: all.
         dropout, drop_path: rates in training; the latter is that of the last block.
         remat, unroll: see `scan_blocks`.
+        attention: how it is computed, see `attention.attend`.
         dtype: compute dtype; parameters are float32.
     """
 
@@ -126,6 +127,7 @@ class EncoderFields(nn.Module):
     drop_path: float = 0.0
     remat: str = "none"
     unroll: int = 1
+    attention: str = "auto"
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -185,13 +187,14 @@ def sample_frames(video: Array, count: int) -> Array:
 
 
 def attend_time_and_space(
-    query: Array, key: Array, value: Array, *, slices: int
+    query: Array, key: Array, value: Array, *, slices: int, implementation: str = "auto"
 ) -> tuple[Array, Callable[[], dict[str, Array]]]:
     """The first half of the heads attend over time, the others over space.
 
     Args:
         query, key, value: [B, N, H, K] with N = slices * S tokens.
         slices: time slices t.
+        implementation: see `attend`.
 
     Returns:
         [B, N, H, K], and a function that computes the weights: time [B, S, H/2, t, t] and space
@@ -203,8 +206,10 @@ def attend_time_and_space(
         return x.reshape(batch, slices, tokens // slices, heads, width)[..., half, :]
 
     first, last = slice(heads // 2), slice(heads // 2, heads)
-    time, over_time = attend(*(part(x, first).swapaxes(1, 2) for x in (query, key, value)))
-    space, over_space = attend(*(part(x, last) for x in (query, key, value)))
+    in_time = (part(x, first).swapaxes(1, 2) for x in (query, key, value))
+    in_space = (part(x, last) for x in (query, key, value))
+    time, over_time = attend(*in_time, implementation=implementation)
+    space, over_space = attend(*in_space, implementation=implementation)
     out = jnp.concatenate([time.swapaxes(1, 2), space], axis=-2)  # [B, t, S, H, K]
     return out.reshape(query.shape), lambda: {"time": over_time(), "space": over_space()}
 
@@ -218,6 +223,7 @@ class SpaceTimeBlock(nn.Module):
         slices: time slices t of the tokens.
         order: "time_space" or "space_time".
         dropout: of the branches' outputs and inside the MLP; 0 outside training.
+        attend: see `Attention`.
     """
 
     num_heads: int
@@ -227,6 +233,7 @@ class SpaceTimeBlock(nn.Module):
     order: str
     dtype: Any = jnp.float32
     dropout: float = 0.0
+    attend: Attend = attend
 
     @nn.compact
     def __call__(self, x: Array, *, drop_rate: None = None) -> Array:
@@ -235,7 +242,8 @@ class SpaceTimeBlock(nn.Module):
         for axis in self.order.split("_"):
             y = LayerNorm(self.eps, self.dtype, name=f"norm_{axis}")(x)
             y = y.reshape(batch, self.slices, tokens // self.slices, width)
-            attn = Attention(self.num_heads, dtype=self.dtype, name=f"attn_{axis}")
+            options = dict(dtype=self.dtype, attend=self.attend)
+            attn = Attention(self.num_heads, name=f"attn_{axis}", **options)
             y = attn(y.swapaxes(1, 2)).swapaxes(1, 2) if axis == "time" else attn(y)
             x = x + dropout(y.reshape(x.shape), self.dropout)
         mlp = Mlp(self.mlp_dim, "gelu_tanh", dtype=self.dtype, dropout=self.dropout, name="mlp")
@@ -308,13 +316,16 @@ def encode(module: EncoderFields, x: Array, grid: tuple[int, int, int], *, train
     x = dropout(x, rate)
 
     sizes = (module.num_heads, module.mlp_dim, module.eps)
+    seen = functools.partial(attend, implementation=module.attention)
     if module.factorisation == "self_attention":
         order = module.attention_order
-        block = SpaceTimeBlock(*sizes, grid[0], order, dtype, rate, name="blocks")
+        block = SpaceTimeBlock(*sizes, grid[0], order, dtype, rate, seen, name="blocks")
     else:
-        options = {"dtype": dtype, "dropout": rate, "rescale_drop_path": False}
         if module.factorisation == "dot_product":
-            options["attend"] = functools.partial(attend_time_and_space, slices=grid[0])
+            seen = functools.partial(
+                attend_time_and_space, slices=grid[0], implementation=module.attention
+            )
+        options = {"dtype": dtype, "dropout": rate, "rescale_drop_path": False, "attend": seen}
         block = Block(*sizes, "gelu_tanh", **options, name="blocks")
     x = scan_blocks(
         block,

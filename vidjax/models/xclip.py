@@ -23,6 +23,7 @@ text/embeddings [K, J, W] and text/blocks/output [L, K, J, W]; `attention` likew
 .../blocks/attn/weights, and encoder/blocks/message_attn/weights [L, B, H, T, T].
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ import numpy as np
 from flax import linen as nn
 
 from vidjax.models import positions
+from vidjax.models.attention import Attend, attend
 from vidjax.models.layers import (
     Array,
     Attention,
@@ -81,6 +83,7 @@ class EncoderFields(nn.Module, kw_only=True):
         drop_path: stochastic depth of the last layer in training, see `scan_blocks`; whole clips
             drop a branch, where the original's frames each decide for themselves.
         remat, unroll: see `scan_blocks`.
+        attention: how it is computed, see `attention.attend`.
         dtype: compute dtype; parameters are float32.
     """
 
@@ -95,6 +98,7 @@ class EncoderFields(nn.Module, kw_only=True):
     drop_path: float = 0.0
     remat: str = "none"
     unroll: int = 1
+    attention: str = "auto"
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -122,6 +126,7 @@ class CrossFrameBlock(nn.Module):
     eps: float
     act: str
     dtype: Any = jnp.float32
+    attend: Attend = attend
 
     @nn.compact
     def __call__(self, x: Array, *, drop_rate: Array | None = None) -> Array:
@@ -131,7 +136,8 @@ class CrossFrameBlock(nn.Module):
             return LayerNorm(self.eps, self.dtype, name=name)(x)
 
         def attention(name: str) -> Attention:
-            return Attention(self.num_heads, initializer="torch", dtype=self.dtype, name=name)
+            options = dict(initializer="torch", dtype=self.dtype, attend=self.attend)
+            return Attention(self.num_heads, name=name, **options)
 
         width = x.shape[-1]
         message = Linear(
@@ -158,7 +164,8 @@ class Encoder(EncoderFields):
 
     def block(self) -> nn.Module:
         fields = self.num_heads, self.mlp_dim, self.eps, self.act
-        return CrossFrameBlock(*fields, dtype=self.dtype, name="blocks")
+        seen = functools.partial(attend, implementation=self.attention)
+        return CrossFrameBlock(*fields, dtype=self.dtype, attend=seen, name="blocks")
 
     @nn.compact
     def __call__(self, video: Array, *, train: bool = False) -> tuple[Array, Array]:
@@ -201,7 +208,9 @@ class ImageEncoder(Encoder):
 
     def block(self) -> nn.Module:
         fields = self.num_heads, self.mlp_dim, self.eps, self.act
-        return Block(*fields, initializer="torch", dtype=self.dtype, name="blocks")
+        seen = functools.partial(attend, implementation=self.attention)
+        options = dict(initializer="torch", dtype=self.dtype, attend=seen)
+        return Block(*fields, name="blocks", **options)
 
 
 class Features(EncoderFields):
@@ -247,6 +256,7 @@ class TextFields(nn.Module, kw_only=True):
     act: str = "quick_gelu"
     remat: str = "none"
     unroll: int = 1
+    attention: str = "auto"
     dtype: str = "float32"
 
     def tower(self) -> EndTokenTower:
@@ -261,6 +271,7 @@ class TextFields(nn.Module, kw_only=True):
             act=self.act,
             remat=self.remat,
             unroll=self.unroll,
+            attention=self.attention,
             dtype=self.dtype,
         )
 
