@@ -202,7 +202,7 @@ MISTAKES = [
     ),
     (
         ("--config=configs/videomae_k400.py:demo", "--config.model.attention=einsums"),
-        "auto, einsum, heads",
+        "auto, einsum, cudnn",
     ),
     (("--config=configs/videomae_k400.py:demo", "--config.model.dtype=bf16"), "bfloat16"),
     (("--config=configs/videomae_k400.py:demo", "--config.grad_accum=0"), "at least 1"),
