@@ -286,7 +286,7 @@ def deepmind_forward(
         patch_size=sizes["patch_size"][1],
         pos_emb_shape=tuple(sizes["pos_grid"]),
         model_dim=sizes["width"],
-        num_spatial_layers=sizes["spatial_depth"],
+        num_spatial_layers=sizes["depth"],
         num_temporal_layers=sizes["temporal_depth"],
         num_heads=sizes["num_heads"],
         mlp_dim=sizes["mlp_dim"],
