@@ -17,7 +17,11 @@ TASKS = {
     "VideoMAE-L": {"batch": {"gpu": 16}},
 }
 # A real run on videos of 340x256 pixels, all else as in the recipe but for the batch.
-LOOP = ("--config=configs/videomae_k400.py:B", "--config.log_every=4")
+LOOP = (
+    "--config=configs/videomae_k400.py:B",
+    "--config.log_every=4",
+    "--config.optim.warmup_epochs=1.0",
+)
 LEARNING = {"lr": 1e-4, "weight_decay": 0.05, "b1": 0.9, "b2": 0.95, "eps": 1e-8}
 
 
@@ -141,6 +145,7 @@ def loop(settings: harness.Settings, steps: int) -> dict[str, Any]:
 
 def run(settings: harness.Settings) -> dict[str, Any]:
     dtype = "float32" if settings.device == "cpu" else "bfloat16"
+    waiting = loop(settings, 8 if settings.quick else 20)
     tasks = {}
     for name, task in TASKS.items():
         if settings.device not in task["batch"]:
@@ -173,7 +178,7 @@ def run(settings: harness.Settings) -> dict[str, Any]:
         "threads": settings.threads,
         "ceiling": forward.ceiling(settings, dtype),
         "tasks": tasks,
-        "loop": loop(settings, 8 if settings.quick else 20),
+        "loop": waiting,
     }
 
 
