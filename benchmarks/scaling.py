@@ -138,6 +138,8 @@ def plot(report: Mapping[str, Any], path: Any) -> None:
         rate = reference["seconds"] / reference["flops"]
         axis.loglog(xs, [p["flops"] * rate for p in points], "k--", label="by operations")
         axis.set_xlabel(name)
+        seconds = [p["seconds"] for p in points]
+        axis.set_ylim(min(seconds) / 2, max(seconds) * 2)  # a few per cent shall look like that
         axis.set_xticks(xs, [f"{x:.3g}" for x in xs], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
