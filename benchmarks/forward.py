@@ -120,10 +120,6 @@ def render(report: Mapping[str, Any]) -> str:
                 continue
             seconds = one["seconds"]
             difference = model["differences"].get(variant)
-            peak = harness.number(one["peak_bytes"] / 2**30)
-            if "device_peak_bytes" in one["figures"]:
-                on_device = one["figures"]["device_peak_bytes"]["max"]
-                peak += f" + {harness.number(on_device / 2**30)}"
             rows.append(
                 [
                     variant,
@@ -133,7 +129,7 @@ def render(report: Mapping[str, Any]) -> str:
                     f"{flops / seconds['median'] / best:.0%}",
                     "-" if difference is None or variant == "vidjax" else f"{difference:.1e}",
                     harness.number(one["first_seconds"]),
-                    peak,
+                    harness.memory(one),
                 ]
             )
         shape = "x".join(map(str, model["shape"][1:4]))

@@ -331,6 +331,14 @@ def spread(figures: Mapping[str, float], scale: float = 1.0) -> str:
     return f"{number(figures['median'] * scale)} ({low} to {high})"
 
 
+def memory(one: Mapping[str, Any]) -> str:
+    """Peak GiB of a process that `interleave` ran, and what it had on its device where counted."""
+    text = number(one["peak_bytes"] / 2**30)
+    if on_device := one["figures"].get("device_peak_bytes"):
+        text += f" + {number(on_device['max'] / 2**30)}"
+    return text
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table whose first column is text and whose others are figures."""
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]

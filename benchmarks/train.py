@@ -203,10 +203,6 @@ def render(report: Mapping[str, Any]) -> str:
                 rows.append([variant, f"failed: {one['failed'][:80]}", *["-"] * 6])
                 continue
             seconds, temporary = one["seconds"], one["facts"].get("planned_temporary_bytes")
-            peak = harness.number(one["peak_bytes"] / 2**30)
-            if "device_peak_bytes" in one["figures"]:
-                on_device = one["figures"]["device_peak_bytes"]["max"]
-                peak += f" + {harness.number(on_device / 2**30)}"
             rows.append(
                 [
                     variant,
@@ -215,7 +211,7 @@ def render(report: Mapping[str, Any]) -> str:
                     harness.number(seconds["median"] / ours["seconds"]["median"]),
                     f"{count / seconds['median'] / best:.0%}",
                     harness.number(one["first_seconds"]),
-                    peak,
+                    harness.memory(one),
                     harness.number(temporary and temporary / 2**30),
                 ]
             )
