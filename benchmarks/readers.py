@@ -309,9 +309,12 @@ def _cpu_seconds() -> float:
 
 
 def _memory_bytes() -> int:
-    """Memory in RAM of this process and its workers, shared pages counted once (Linux: Pss)."""
-    total = 0
+    """Memory in RAM of this process and its workers, shared pages counted once (Linux: Pss).
+
+    Without pages of files: other programs share these, and as they end, what is left counts more.
+    """
+    kinds, total = ("Pss_Anon:", "Pss_Shmem:"), 0
     for process in _processes():
         lines = pathlib.Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        total += 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        total += 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(kinds))
     return total
