@@ -176,9 +176,7 @@ def device_peak() -> dict[str, float]:
     return {"device_peak_bytes": stats["peak_bytes_in_use"]} if stats else {}
 
 
-def vidjax_forward(
-    folder: str, shape: list[int], dtype: str, output: str, attention: str = "auto"
-) -> tuple[dict, Once]:
+def vidjax_forward(folder: str, shape: list[int], dtype: str, output: str) -> tuple[dict, Once]:
     """The jitted forward pass of the model in folder/vidjax, with parameters in its own dtype."""
     import jax
 
@@ -186,7 +184,6 @@ def vidjax_forward(
     from vidjax import load_model
 
     loaded = load_model(folder + "/vidjax", dtype)
-    model = loaded.model.clone(attention=attention)
     video = clip(tuple(shape))
 
     def method(model, video):
@@ -195,7 +192,7 @@ def vidjax_forward(
         )  # fmt: skip
 
     def apply(params, video):
-        return model.apply({"params": params}, video, method=method)
+        return loaded.model.apply({"params": params}, video, method=method)
 
     # A matrix product in bfloat16 reads parameters in bfloat16: cast once, as the peers have them.
     params = jax.tree.map(lambda x: x.astype(dtype), loaded.params)
@@ -207,7 +204,6 @@ def vidjax_forward(
         return device_peak()
 
     _save(step(params, on_device), output)
-    planned = step.lower(params, on_device).compile().memory_analysis()
     einsum = loaded.model.clone(attention="einsum")
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     facts = {
@@ -215,7 +211,6 @@ def vidjax_forward(
             lambda p, v: einsum.apply({"params": p}, v, method=method), shapes, on_device
         ),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
-        "planned_temporary_bytes": planned.temp_size_in_bytes,
     }
     jax.clear_caches()  # so that the first run compiles
     return facts, once

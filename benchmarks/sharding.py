@@ -29,7 +29,8 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from benchmarks.vivit_factorisations import machine, table
+from benchmarks.harness import table
+from benchmarks.vivit_factorisations import machine
 from vidjax import checkpoint, configlib, optim, sharding, task, train
 from vidjax.errors import UserError, run_main
 

@@ -36,6 +36,7 @@ import optax
 from absl import flags
 from flax import linen as nn
 
+from benchmarks.harness import table
 from vidjax import models
 from vidjax.errors import UserError, run_main
 from vidjax.objectives.classification import Classification
@@ -299,11 +300,6 @@ def measure(
                 "seconds": seconds,
             }
     return report
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def paper_table(report: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vidjax.errors import UserError
-from vidjax.models.blockwise import KEPT, attend_blockwise
+from vidjax.models.blockwise import KEPT, attend_blockwise, capped_logits, scaled
 
 Array = jax.Array
 Attend = Callable[..., tuple[Array, Callable[[], Any]]]
@@ -38,7 +38,6 @@ Attend = Callable[..., tuple[Array, Callable[[], Any]]]
 # measured on the devices. Splash attention works on blocks of hundreds of tokens, cuDNN's and
 # tokamax's kernels on 64 or 128.
 LONG = {"blockwise": 128, "cudnn": 128, "tokamax": 128, "splash": 512}
-
 
 BLOCK_MAX = 1024  # tokens of a block of splash attention: its logits must fit into 16 MB
 
@@ -55,14 +54,9 @@ def attention_weights(
             looks at all keys alike.
         softcap: c > 0 bends the logits l to c·tanh(l / c), before they are masked.
     """
-    dtype = jnp.promote_types(query.dtype, jnp.float32)
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    # Not by matmul, which drops batch axes of one clip: then REMAT_POLICIES would keep the logits.
-    logits = jnp.einsum("...nk,...mk->...nm", query, key, preferred_element_type=dtype)
-    if softcap:
-        logits = softcap * jnp.tanh(logits / softcap)
+    logits = capped_logits(scaled(query), key, softcap)
     if mask is not None:
-        logits = jnp.where(mask, logits, jnp.finfo(dtype).min)
+        logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
     return jax.nn.softmax(logits, axis=-1)
 
 
@@ -285,8 +279,7 @@ def _splash(
     """
     from jax.experimental.pallas.ops.tpu import splash_attention
 
-    num_queries, width = query.shape[-3], query.shape[-1]
-    num_keys = key.shape[-3]
+    num_queries, num_keys = query.shape[-3], key.shape[-3]
     q_block, kv_block = block_size(num_queries), block_size(num_keys)
     queries, keys = whole(num_queries, q_block), whole(num_keys, kv_block)
 
@@ -305,8 +298,7 @@ def _splash(
             residual_checkpoint_name=KEPT,
             interpret=interpret,
         )
-        query = query * jnp.asarray(width**-0.5, query.dtype)
-        heads = _pad(query, 1, queries), _pad(key, 1, keys), _pad(value, 1, keys)
+        heads = _pad(scaled(query), 1, queries), _pad(key, 1, keys), _pad(value, 1, keys)
         segments = None
         if keys > num_keys:
             padded = jnp.arange(keys) >= num_keys

@@ -66,8 +66,15 @@ def _product(spec: str, a: Array, b: Array) -> Array:
     return jnp.einsum(spec, a, b, preferred_element_type=exact)
 
 
-def _logits(query: Array, key: Array, softcap: float) -> Array:
-    logits = _product("gnk,gmk->gnm", query, key)
+def scaled(query: Array) -> Array:
+    """Queries [..., K] over sqrt(K), as `capped_logits` takes them."""
+    return query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+
+
+def capped_logits(query: Array, key: Array, softcap: float) -> Array:
+    """q·k of scaled queries [..., N, K] and keys [..., M, K]: [..., N, M]; bent by a soft cap."""
+    # Not by matmul, which drops batch axes of one clip: then REMAT_POLICIES would keep the logits.
+    logits = _product("...nk,...mk->...nm", query, key)
     return softcap * jnp.tanh(logits / softcap) if softcap else logits
 
 
@@ -77,10 +84,6 @@ def _attend(query: Array, key: Array, value: Array, softcap: float, block: int) 
     return _forward(query, key, value, softcap, block)[0]
 
 
-def _scaled(query: Array) -> Array:
-    return query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-
-
 def _forward(query: Array, key: Array, value: Array, softcap: float, block: int):
     cut = sizes(*query.shape[:2], key.shape[1], block)
 
@@ -88,7 +91,7 @@ def _forward(query: Array, key: Array, value: Array, softcap: float, block: int)
         queries, key, value = whole
 
         def rows(query):
-            logits = _logits(query, key, softcap)
+            logits = capped_logits(query, key, softcap)
             largest = logits.max(-1, keepdims=True)
             weights = jnp.exp(logits - largest)
             total = weights.sum(-1, keepdims=True)
@@ -98,7 +101,7 @@ def _forward(query: Array, key: Array, value: Array, softcap: float, block: int)
         return jax.lax.map(rows, queries)
 
     groups = [x.reshape(-1, cut[0], *x.shape[1:]) for x in (key, value)]
-    found = jax.lax.map(heads, (_split(_scaled(query), *cut), *groups))
+    found = jax.lax.map(heads, (_split(scaled(query), *cut), *groups))
     out, log_total = (checkpoint_name(_join(x, query.shape[1]), KEPT) for x in found)
     return out, (query, key, value, log_total)
 
@@ -112,7 +115,7 @@ def _backward(softcap: float, block: int, saved: tuple[Array, ...], grad: Array)
 
         def rows(sums, part):
             query, grad, log_total = part
-            logits = _logits(query, key, softcap)
+            logits = capped_logits(query, key, softcap)
             weights = jnp.exp(logits - log_total)
             slope = _product("gnk,gmk->gnm", grad, value)
             # Not from the output, as a loop over keys must do: it is rounded.
@@ -126,10 +129,10 @@ def _backward(softcap: float, block: int, saved: tuple[Array, ...], grad: Array)
         zeros = tuple(jnp.zeros(x.shape, log_total.dtype) for x in (key, value))
         return jax.lax.scan(rows, zeros, parts)
 
-    parts = [_split(x, *cut) for x in (_scaled(query), grad, log_total)]
+    parts = [_split(x, *cut) for x in (scaled(query), grad, log_total)]
     groups = [x.reshape(-1, cut[0], *x.shape[1:]) for x in (key, value)]
     (to_key, to_value), to_query = jax.lax.map(heads, (parts, *groups))
-    found = _scaled(_join(to_query, query.shape[1])), to_key, to_value
+    found = scaled(_join(to_query, query.shape[1])), to_key, to_value
     like = query, key, value
     return tuple(x.reshape(y.shape).astype(y.dtype) for x, y in zip(found, like, strict=True))
 
