@@ -10,21 +10,32 @@ from vidjax import models
 from vidjax.models import blockwise
 from vidjax.models.attention import attend, attention_weights
 
-# Clips, queries, keys, heads, width, soft cap, logits of a block, heads at once, parts of queries.
+# Clips, queries, keys, heads, width, soft cap, logits of a block: heads, queries, keys of a block.
 SHAPES = [
-    (2, 37, 37, 3, 8, 0.0, 100, 1, 14),  # ends in a block of one query and two of padding
-    (2, 37, 21, 4, 8, 5.0, 2000, 2, 1),  # 8 heads in twos
-    (1, 64, 64, 2, 8, 3.0, 1024, 1, 4),
-    (3, 10, 10, 4, 8, 0.0, 10**6, 12, 1),
-    (1, 5, 9, 2, 4, 0.0, 3, 1, 5),  # a block is a query at least
+    (
+        2,
+        37,
+        37,
+        3,
+        8,
+        0.0,
+        256,
+        (1, 16, 32),
+    ),  # the last block of keys has five, that of queries, too
+    (2, 37, 37, 3, 8, 4.0, 256, (1, 16, 32)),
+    (1, 32, 32, 2, 8, 0.0, 100, (1, 16, 16)),  # thirds of 16 would leave a part of zeros alone
+    (2, 37, 21, 4, 8, 5.0, 2000, (2, 37, 21)),  # 8 heads in twos
+    (1, 64, 64, 2, 8, 3.0, 1024, (1, 32, 32)),
+    (1, 20, 100, 1, 8, 0.0, 1200, (1, 20, 48)),  # three parts of keys, all queries
+    (3, 10, 10, 4, 8, 0.0, 10**6, (12, 10, 10)),
 ]
 
 
 @pytest.mark.parametrize(
-    ("clips", "queries", "keys", "heads", "width", "softcap", "block", "together", "parts"), SHAPES
+    ("clips", "queries", "keys", "heads", "width", "softcap", "block", "expected"), SHAPES
 )
-def test_values_and_gradients(clips, queries, keys, heads, width, softcap, block, together, parts):
-    assert blockwise.sizes(clips * heads, queries, keys, block) == (together, parts)
+def test_values_and_gradients(clips, queries, keys, heads, width, softcap, block, expected):
+    assert blockwise.sizes(clips * heads, queries, keys, block) == expected
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         query = jnp.asarray(3 * rng.standard_normal((clips, queries, heads, width)))
@@ -88,10 +99,10 @@ def test_no_logits_are_kept_for_the_backward_pass():
 
 
 def test_large_logits_do_not_overflow():
-    query = jnp.full((1, 4, 1, 2), 200.0)
-    key = query.at[:, 2:].multiply(-1.0)
-    value = jnp.arange(8.0).reshape(1, 4, 1, 2)
-    found = blockwise.attend_blockwise(query, key, value, block=8)
+    query = jnp.full((1, 32, 1, 2), 200.0)
+    key = query.at[:, 16:].multiply(-1.0)
+    value = jnp.arange(64.0).reshape(query.shape)
+    found = blockwise.attend_blockwise(query, key, value, block=256)
     weights = attention_weights(query[:, :, 0], key[:, :, 0])
     np.testing.assert_allclose(found[:, :, 0], weights @ value[:, :, 0])
 

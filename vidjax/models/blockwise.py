@@ -1,8 +1,9 @@
 """Softmax attention in blocks whose logits fit into caches, by XLA on any device.
 
-Neither pass stores logits: the backward pass computes them again from the queries, the keys, and
-the logarithm of each row's sum (Dao et al. 2022, arXiv:2205.14135, without its loop over keys: a
-block sees all keys, so each row's softmax is that of its largest logit).
+The algorithm of FlashAttention (Dao et al. 2022, arXiv:2205.14135): a block is some queries by some
+keys, and each row's largest logit and sum so far are carried from block to block. Neither pass
+stores logits: the backward pass computes them again from the queries, the keys, and the logarithm
+of each row's sum.
 Shapes: G heads of all clips, N tokens that look at M (keys, values), K head width.
 Numerics: logits, softmax and sums are in float32 (float64 when the queries are). Weights are
 rounded to the values' dtype before they are applied, and divided by their sum after that.
@@ -10,6 +11,7 @@ Gradients of gradients and forward-mode differentiation do not exist; attention=
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,7 @@ def attend_blockwise(
 
     Args:
         softcap: see `attention.attention_weights`.
-        block: logits of a block, at most (but for a single query with more keys).
+        block: logits of a block, to the nearest equal parts of queries and keys.
     """
 
     def by_head(x: Array) -> Array:
@@ -42,23 +44,34 @@ def attend_blockwise(
     return jnp.swapaxes(out.reshape(*clips, heads, tokens, width), -2, -3)
 
 
-def sizes(heads: int, queries: int, keys: int, block: int) -> tuple[int, int]:
-    """How many heads are taken at once, and into how many parts their queries are cut."""
+def sizes(heads: int, queries: int, keys: int, block: int) -> tuple[int, int, int]:
+    """Heads, queries and keys of a block."""
+    by_keys = _part(keys, round(keys / math.sqrt(block)))
+    by_queries = _part(queries, round(queries * by_keys / block))
     most = min(max(block // (queries * keys), 1), heads)
-    together = next(n for n in range(most, 0, -1) if heads % n == 0)
-    return together, min(-(-queries * keys // block), queries)
+    return next(n for n in range(most, 0, -1) if heads % n == 0), by_queries, by_keys
 
 
-def _split(x: Array, together: int, parts: int) -> Array:
-    """[G, N, K] as [G / together, parts, together, N / parts, K], with zeros at the end of N."""
-    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % parts), (0, 0)))
-    return x.reshape(-1, together, parts, x.shape[1] // parts, x.shape[2]).swapaxes(1, 2)
+def _part(tokens: int, parts: int) -> int:
+    """Tokens of a part: all, or what fills vectors, without which a pass takes a tenth longer."""
+    return tokens if parts <= 1 else -(-tokens // (16 * parts)) * 16
 
 
-def _join(x: Array, queries: int) -> Array:
+def _split(x: Array, together: int, size: int) -> Array:
+    """[G, N, K] as [G / together, N / size, together, size, K], with zeros at the end of N."""
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % size), (0, 0)))
+    return x.reshape(-1, together, x.shape[1] // size, size, x.shape[2]).swapaxes(1, 2)
+
+
+def _join(x: Array, tokens: int) -> Array:
     """Undoes `_split`."""
-    groups, parts, together, rows, width = x.shape
-    return x.swapaxes(1, 2).reshape(groups * together, parts * rows, width)[:, :queries]
+    groups, parts, together, size, width = x.shape
+    return x.swapaxes(1, 2).reshape(groups * together, parts * size, width)[:, :tokens]
+
+
+def _exist(keys: int, size: int) -> Array | None:
+    """Which keys are no zeros of `_split`: bool [keys / size, size]; None if all are."""
+    return jnp.arange(keys + -keys % size).reshape(-1, size) < keys if keys % size else None
 
 
 def _product(spec: str, a: Array, b: Array) -> Array:
@@ -85,56 +98,85 @@ def _attend(query: Array, key: Array, value: Array, softcap: float, block: int) 
 
 
 def _forward(query: Array, key: Array, value: Array, softcap: float, block: int):
-    cut = sizes(*query.shape[:2], key.shape[1], block)
+    together, by_queries, by_keys = sizes(*query.shape[:2], key.shape[1], block)
+    exist = _exist(key.shape[1], by_keys)
 
-    def heads(whole):
-        queries, key, value = whole
+    def heads(group):
+        queries, *keys = group
+        parts = *keys, exist
 
         def rows(query):
-            logits = capped_logits(query, key, softcap)
-            largest = logits.max(-1, keepdims=True)
-            weights = jnp.exp(logits - largest)
-            total = weights.sum(-1, keepdims=True)
-            out = _product("gnm,gmk->gnk", weights.astype(value.dtype), value) / total
-            return out.astype(value.dtype), largest + jnp.log(total)
+            def look(part):
+                key, value, exist = part
+                logits = capped_logits(query, key, softcap)
+                if exist is not None:
+                    logits = jnp.where(exist, logits, -jnp.inf)
+                largest = logits.max(-1, keepdims=True)
+                weights = jnp.exp(logits - largest)
+                out = _product("gnm,gmk->gnk", weights.astype(value.dtype), value)
+                return largest, weights.sum(-1, keepdims=True), out
+
+            def more(so_far, part):
+                both = so_far, look(part)
+                now = jnp.maximum(*(largest for largest, *_ in both))
+                a, b = ([jnp.exp(largest - now) * x for x in sums] for largest, *sums in both)
+                return (now, *jax.tree.map(jnp.add, a, b)), None
+
+            first = jax.tree.map(lambda x: x[0], parts)
+            others = jax.tree.map(lambda x: x[1:], parts)
+            (largest, total, out), _ = jax.lax.scan(more, look(first), others)
+            return out / total, largest + jnp.log(total)
 
         return jax.lax.map(rows, queries)
 
-    groups = [x.reshape(-1, cut[0], *x.shape[1:]) for x in (key, value)]
-    found = jax.lax.map(heads, (_split(scaled(query), *cut), *groups))
+    parts = [_split(scaled(query), together, by_queries)]
+    parts += [_split(x, together, by_keys) for x in (key, value)]
+    found = jax.lax.map(heads, parts)
     out, log_total = (checkpoint_name(_join(x, query.shape[1]), KEPT) for x in found)
-    return out, (query, key, value, log_total)
+    return out.astype(value.dtype), (query, key, value, out, log_total)
 
 
 def _backward(softcap: float, block: int, saved: tuple[Array, ...], grad: Array):
-    query, key, value, log_total = saved
-    cut = sizes(*query.shape[:2], key.shape[1], block)
+    query, key, value, out, log_total = saved
+    together, by_queries, by_keys = sizes(*query.shape[:2], key.shape[1], block)
+    exist = _exist(key.shape[1], by_keys)
 
-    def heads(whole):
-        parts, key, value = whole
+    def heads(group):
+        rows_parts, keys, values = group
 
         def rows(sums, part):
-            query, grad, log_total = part
-            logits = capped_logits(query, key, softcap)
-            weights = jnp.exp(logits - log_total)
-            slope = _product("gnk,gmk->gnm", grad, value)
-            # Not from the output, as a loop over keys must do: it is rounded.
-            slope = weights * (slope - (weights * slope).sum(-1, keepdims=True))
-            if softcap:
-                slope *= 1.0 - jnp.square(logits / softcap)
-            slope, weights = slope.astype(query.dtype), weights.astype(query.dtype)
-            more = _product("gnm,gnk->gmk", slope, query), _product("gnm,gnk->gmk", weights, grad)
-            return jax.tree.map(jnp.add, sums, more), _product("gnm,gmk->gnk", slope, key)
+            query, grad, log_total, mean = part
 
-        zeros = tuple(jnp.zeros(x.shape, log_total.dtype) for x in (key, value))
-        return jax.lax.scan(rows, zeros, parts)
+            def more(to_query, part):
+                key, value, exist = part
+                logits = capped_logits(query, key, softcap)
+                weights = jnp.exp(logits - log_total)
+                if exist is not None:
+                    weights = jnp.where(exist, weights, 0.0)
+                slope = weights * (_product("gnk,gmk->gnm", grad, value) - mean)
+                if softcap:
+                    slope *= 1.0 - jnp.square(logits / softcap)
+                slope, weights = slope.astype(query.dtype), weights.astype(query.dtype)
+                to_query += _product("gnm,gmk->gnk", slope, key)
+                to_key = _product("gnm,gnk->gmk", slope, query)
+                return to_query, (to_key, _product("gnm,gnk->gmk", weights, grad))
 
-    parts = [_split(x, *cut) for x in (scaled(query), grad, log_total)]
-    groups = [x.reshape(-1, cut[0], *x.shape[1:]) for x in (key, value)]
+            zeros = jnp.zeros(query.shape, log_total.dtype)
+            to_query, found = jax.lax.scan(more, zeros, (keys, values, exist))
+            return jax.tree.map(jnp.add, sums, found), to_query
+
+        zeros = tuple(jnp.zeros(x.shape, log_total.dtype) for x in (keys, values))
+        return jax.lax.scan(rows, zeros, rows_parts)
+
+    # Each row's mean of its weights' gradients, by its weights; from the output as it was before
+    # it was rounded.
+    mean = (out * grad).sum(-1, keepdims=True)
+    parts = [_split(x, together, by_queries) for x in (scaled(query), grad, log_total, mean)]
+    groups = [_split(x, together, by_keys) for x in (key, value)]
     (to_key, to_value), to_query = jax.lax.map(heads, (parts, *groups))
-    found = scaled(_join(to_query, query.shape[1])), to_key, to_value
-    like = query, key, value
-    return tuple(x.reshape(y.shape).astype(y.dtype) for x, y in zip(found, like, strict=True))
+    found = [_join(x, key.shape[1]) for x in (to_key, to_value)]
+    found.insert(0, scaled(_join(to_query, query.shape[1])))
+    return tuple(x.astype(y.dtype) for x, y in zip(found, (query, key, value), strict=True))
 
 
 _attend.defvjp(_forward, _backward)
