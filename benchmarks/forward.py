@@ -8,6 +8,8 @@ import numpy as np
 from benchmarks import harness, peers
 
 MODELS = ("VideoMAE-B", "ViViT-B", "X-CLIP-B/16", "VideoPrism-B")
+# Checkouts that --peer may name, for VideoPrism: the variant and the format that it reads.
+PEERS = {"videoprism": ("deepmind", "original"), "kerashub": ("kerashub", "keras")}
 BATCHES = {"cpu": (1,), "gpu": (1, 8, 32)}
 
 
@@ -51,8 +53,10 @@ def variants(
             name, "hf_forward", hf=case.hf, attention=kind, compiled=compiled,
             threads=settings.threads, on=device,
         )  # fmt: skip
-    if "VideoPrism" in case.hf and "videoprism" in settings.peers:
-        found["deepmind"] = child("deepmind", "deepmind_forward", code=settings.peers["videoprism"])
+    if "VideoPrism" in case.hf:
+        for peer in sorted(PEERS.keys() & settings.peers.keys()):
+            name, _ = PEERS[peer]
+            found[name] = child(name, f"{name}_forward", code=settings.peers[peer])
     return found
 
 
@@ -76,8 +80,8 @@ def run(settings: harness.Settings) -> dict[str, Any]:
     for name in MODELS:
         case = peers.CASES[name].quick() if settings.quick else peers.CASES[name]
         with harness.scratch() as folder:
-            original = "VideoPrism" in name and "videoprism" in settings.peers
-            peers.prepare(case, folder, original=original)
+            formats = [PEERS[peer][1] for peer in sorted(PEERS.keys() & settings.peers.keys())]
+            peers.prepare(case, folder, formats if "VideoPrism" in name else ())
             for batch in (1,) if settings.quick else BATCHES[settings.device]:
                 shape = (batch, *case.clip, 3)
                 print(f"{name}, {shape}, {dtype}", flush=True)

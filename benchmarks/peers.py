@@ -6,9 +6,10 @@ The weights are drawn by transformers, saved, and converted by the real command.
 
 import dataclasses
 import json
+import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -136,8 +137,8 @@ def make(folder: str, hf: str, config: str, values: Mapping[str, Any]) -> tuple[
     return {}, once
 
 
-def prepare(case: Case, folder: pathlib.Path, *, original: bool = False) -> None:
-    """Makes folder/hf, folder/vidjax converted from it, and folder/original in the paper's format.
+def prepare(case: Case, folder: pathlib.Path, formats: Iterable[str] = ()) -> None:
+    """Makes folder/hf, folder/vidjax converted from it, and folder/FORMAT exported from that.
 
     Raises:
         UserError: one of the commands failed.
@@ -151,9 +152,26 @@ def prepare(case: Case, folder: pathlib.Path, *, original: bool = False) -> None
         raise RuntimeError(f"transformers made no {case.hf}: {made['failed']}")
     convert = [sys.executable, "-m", "converters.convert"]
     harness.whole_process([*convert, f"--from={folder}/hf", f"--to={folder}/vidjax"])
-    if original:
-        to = [f"--to={folder}/original", "--format=original"]
-        harness.whole_process([*convert, f"--from={folder}/vidjax", *to])
+    for name in formats:
+        source = folder / "vidjax"
+        if name == "keras":
+            source = _with_whole_scales(source, folder / "vidjax_keras")
+        to = [f"--to={folder}/{name}", f"--format={name}"]
+        harness.whole_process([*convert, f"--from={source}", *to])
+
+
+def _with_whole_scales(source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+    """A VideoPrism folder anew, with LayerNorm scales as KerasHub stores them; returns `target`."""
+    from flax import traverse_util
+
+    from vidjax import pretrained
+
+    stored, card = pretrained.open_params(source), pretrained.read_card(source)
+    params = {name: stored[name] + np.float32(name.endswith("/scale")) for name in stored}
+    card = dataclasses.replace(card, model=card.model | {"scale_offset": 0.0})
+    target.mkdir()
+    pretrained.save_pretrained(target, traverse_util.unflatten_dict(params, sep="/"), card)
+    return target
 
 
 def clip(shape: tuple[int, ...], uint8: bool = False) -> np.ndarray:
@@ -295,6 +313,30 @@ def deepmind_forward(
     state = jax.device_put(jax.tree.map(lambda x: x.astype(dtype), state))
     video = jax.device_put(clip(tuple(shape)).astype(dtype))
     step = jax.jit(lambda state, video: model.apply(state, video, train=False)[0])
+
+    def once() -> dict[str, float]:
+        jax.block_until_ready(step(state, video))
+        return device_peak()
+
+    _save(step(state, video), output)
+    jax.clear_caches()
+    return {}, once
+
+
+def kerashub_forward(
+    folder: str, shape: list[int], dtype: str, output: str, code: str
+) -> tuple[dict, Once]:
+    """KerasHub's VideoPrism on its JAX backend, from a checkout, with folder/keras's weights."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    sys.path.insert(0, code)
+    import jax
+    import keras_hub
+
+    model = keras_hub.models.VideoPrismBackbone.from_preset(f"{folder}/keras", dtype=dtype)
+    state = [[x.value for x in group] for group in (model.trainable_variables,
+                                                    model.non_trainable_variables)]  # fmt: skip
+    video = jax.device_put(clip(tuple(shape)).astype(dtype))
+    step = jax.jit(lambda state, video: model.stateless_call(*state, video, training=False)[0])
 
     def once() -> dict[str, float]:
         jax.block_until_ready(step(state, video))
