@@ -147,7 +147,7 @@ def prepare(case: Case, folder: pathlib.Path, formats: Iterable[str] = ()) -> No
         "benchmarks.peers", "make", folder=str(folder), hf=case.hf, config=case.config[0],
         values=case.config[1],
     )  # fmt: skip
-    made = harness.interleave({"make": child}, 1)["make"]
+    made = harness.interleave({"make": child}, 1, settle=False)["make"]
     if "failed" in made:
         raise RuntimeError(f"transformers made no {case.hf}: {made['failed']}")
     convert = [sys.executable, "-m", "converters.convert"]

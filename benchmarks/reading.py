@@ -104,7 +104,7 @@ def _one_core(settings: harness.Settings, groups: Mapping, size: int) -> dict[st
         )
         for variant in readers.VARIANTS
     }  # fmt: skip
-    return harness.interleave(children, settings.rounds, print)
+    return harness.interleave(children, settings.rounds, print, settle=False)  # of many seconds
 
 
 def _loaders(settings: harness.Settings, files: list, size: int) -> dict[str, Any]:
@@ -120,7 +120,8 @@ def _loaders(settings: harness.Settings, files: list, size: int) -> dict[str, An
         )
         for kind, count in kinds
     }  # fmt: skip
-    return harness.interleave(children, 1 if settings.quick else min(settings.rounds, 3), print)
+    rounds = 1 if settings.quick else min(settings.rounds, 3)
+    return harness.interleave(children, rounds, print, settle=False)
 
 
 def _memory(settings: harness.Settings, files: list) -> dict[str, Any]:

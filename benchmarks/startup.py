@@ -224,7 +224,7 @@ def depths(settings: harness.Settings) -> dict[str, Any]:
             )
             for kind, unroll in (("scan", 1), ("unrolled", depth))[: 1 + (depth <= UNROLLED)]
         }  # fmt: skip
-        found[str(depth)] = harness.interleave(children, min(settings.rounds, 2))
+        found[str(depth)] = harness.interleave(children, min(settings.rounds, 2), settle=False)
     return {"width": width, "clip": clip, "by_depth": found}
 
 

@@ -27,7 +27,10 @@ def count(name, path, broken=False):
 """
 
 
-def test_variants_take_turns(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("settle", "turns", "lengths"), [(True, "AABB", (4, 8, 12)), (False, "AB", (3, 5, 7))]
+)
+def test_variants_take_turns(tmp_path, monkeypatch, settle, turns, lengths):
     (tmp_path / "variant.py").write_text(VARIANT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     order = tmp_path / "order"
@@ -35,9 +38,10 @@ def test_variants_take_turns(tmp_path, monkeypatch):
         name: harness.Child("variant", "count", name=name, path=str(order), broken=name == "C")
         for name in "ABC"
     }
-    found = harness.interleave(children, 3)
-    assert order.read_text() == "AB" * 4  # the first turn is not counted
-    assert found["A"]["figures"]["length"] == {"median": 5, "min": 3, "max": 7, "runs": 3}
+    found = harness.interleave(children, 3, settle=settle)
+    assert order.read_text() == "AB" + turns * 3  # neither the first runs nor those to settle count
+    low, median, high = lengths
+    assert found["A"]["figures"]["length"] == {"median": median, "min": low, "max": high, "runs": 3}
     assert found["B"]["facts"] == {"name": "B"}
     assert found["B"]["seconds"]["runs"] == 3
     assert 10**6 < found["B"]["peak_bytes"] < 10**9
