@@ -158,14 +158,16 @@ def _backward(softcap: float, block: int, saved: tuple[Array, ...], grad: Array)
                     slope *= 1.0 - jnp.square(logits / softcap)
                 slope, weights = slope.astype(query.dtype), weights.astype(query.dtype)
                 to_query += _product("gnm,gmk->gnk", slope, key)
-                to_key = _product("gnm,gnk->gmk", slope, query)
-                return to_query, (to_key, _product("gnm,gnk->gmk", weights, grad))
+                # As [g, K, m], which spares a transposition of the large operand.
+                to_key = _product("gnk,gnm->gkm", query, slope)
+                return to_query, (to_key, _product("gnk,gnm->gkm", grad, weights))
 
             zeros = jnp.zeros(query.shape, log_total.dtype)
             to_query, found = jax.lax.scan(more, zeros, (keys, values, exist))
             return jax.tree.map(jnp.add, sums, found), to_query
 
-        zeros = tuple(jnp.zeros(x.shape, log_total.dtype) for x in (keys, values))
+        like = (jnp.swapaxes(x, -1, -2) for x in (keys, values))
+        zeros = tuple(jnp.zeros(x.shape, log_total.dtype) for x in like)
         return jax.lax.scan(rows, zeros, rows_parts)
 
     # Each row's mean of its weights' gradients, by its weights; from the output as it was before
@@ -174,7 +176,7 @@ def _backward(softcap: float, block: int, saved: tuple[Array, ...], grad: Array)
     parts = [_split(x, together, by_queries) for x in (scaled(query), grad, log_total, mean)]
     groups = [_split(x, together, by_keys) for x in (key, value)]
     (to_key, to_value), to_query = jax.lax.map(heads, (parts, *groups))
-    found = [_join(x, key.shape[1]) for x in (to_key, to_value)]
+    found = [_join(jnp.swapaxes(x, -1, -2), key.shape[1]) for x in (to_key, to_value)]
     found.insert(0, scaled(_join(to_query, query.shape[1])))
     return tuple(x.astype(y.dtype) for x, y in zip(found, (query, key, value), strict=True))
 
