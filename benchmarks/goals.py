@@ -64,16 +64,21 @@ def _compilation(report: Mapping[str, Any]) -> str:
 
 
 def _reading(report: Mapping[str, Any]) -> str:
-    found = []
-    for group in report["groups"]:
-        ratios = []
-        for key, wall in report["one_core"]["vidjax"]["figures"].items():
-            bare = report["one_core"]["decord"].get("figures", {}).get(key)
-            plain = key.startswith(group + "/") and key.endswith("/ms") and "RandAugment" not in key
-            if plain and bare:
-                ratios.append(bare["median"] / wall["median"])
-        found.append(f"{group}: {min(ratios):.2f} to {max(ratios):.2f} x")
-    return "; ".join(found)
+    bare = report["one_core"]["decord"].get("figures", {})
+
+    def ratios(variant: str, group: str) -> str:
+        figures = report["one_core"][variant].get("figures", {})
+        found = [
+            bare[key]["median"] / wall["median"]
+            for key, wall in figures.items()
+            if key.startswith(group + "/") and key.endswith("/ms") and key in bare
+        ]
+        return f"{min(found):.2f} to {max(found):.2f} x" if found else NOT_MEASURED
+
+    return "; ".join(
+        f"{group}: {ratios('vidjax', group)}, through PyAV {ratios('vidjax, PyAV', group)}"
+        for group in report["groups"]
+    )
 
 
 def _waiting(report: Mapping[str, Any]) -> str:
