@@ -194,6 +194,20 @@ def device_peak() -> dict[str, float]:
     return {"device_peak_bytes": stats["peak_bytes_in_use"]} if stats else {}
 
 
+def _jitted(step: Callable[..., Any], *arguments: Any, output: str) -> Once:
+    """A variant's work from a jitted function, whose result is saved once."""
+    import jax
+
+    _save(step(*arguments), output)
+    jax.clear_caches()  # so that the first run compiles
+
+    def once() -> dict[str, float]:
+        jax.block_until_ready(step(*arguments))
+        return device_peak()
+
+    return once
+
+
 def vidjax_forward(folder: str, shape: list[int], dtype: str, output: str) -> tuple[dict, Once]:
     """The jitted forward pass of the model in folder/vidjax, with parameters in its own dtype."""
     import jax
@@ -217,11 +231,7 @@ def vidjax_forward(folder: str, shape: list[int], dtype: str, output: str) -> tu
     on_device = jax.device_put(video.astype(dtype))
     step = jax.jit(apply)
 
-    def once() -> dict[str, float]:
-        jax.block_until_ready(step(params, on_device))
-        return device_peak()
-
-    _save(step(params, on_device), output)
+    once = _jitted(step, params, on_device, output=output)
     einsum = loaded.model.clone(attention="einsum")
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     facts = {
@@ -230,7 +240,6 @@ def vidjax_forward(folder: str, shape: list[int], dtype: str, output: str) -> tu
         ),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
     }
-    jax.clear_caches()  # so that the first run compiles
     return facts, once
 
 
@@ -313,14 +322,7 @@ def deepmind_forward(
     state = jax.device_put(jax.tree.map(lambda x: x.astype(dtype), state))
     video = jax.device_put(clip(tuple(shape)).astype(dtype))
     step = jax.jit(lambda state, video: model.apply(state, video, train=False)[0])
-
-    def once() -> dict[str, float]:
-        jax.block_until_ready(step(state, video))
-        return device_peak()
-
-    _save(step(state, video), output)
-    jax.clear_caches()
-    return {}, once
+    return {}, _jitted(step, state, video, output=output)
 
 
 def kerashub_forward(
@@ -337,14 +339,7 @@ def kerashub_forward(
                                                     model.non_trainable_variables)]  # fmt: skip
     video = jax.device_put(clip(tuple(shape)).astype(dtype))
     step = jax.jit(lambda state, video: model.stateless_call(*state, video, training=False)[0])
-
-    def once() -> dict[str, float]:
-        jax.block_until_ready(step(state, video))
-        return device_peak()
-
-    _save(step(state, video), output)
-    jax.clear_caches()
-    return {}, once
+    return {}, _jitted(step, state, video, output=output)
 
 
 def matmul(library: str, size: int, dtype: str, threads: int, on: str) -> tuple[dict, Once]:

@@ -57,7 +57,8 @@ def test_values_and_gradients(clips, queries, keys, heads, width, softcap, block
             np.testing.assert_allclose(found, expected, atol=2e-14)
 
 
-def test_bfloat16_is_as_exact_as_at_once():
+@pytest.mark.parametrize("block", [blockwise.BLOCK, 4096])
+def test_bfloat16_is_as_exact_as_at_once(block):
     """Logits and sums in float32: the error is that of rounding weights and results once."""
     rng = np.random.default_rng(0)
     qkv = rng.standard_normal((3, 1, 300, 2, 16)) * np.reshape([4.0, 1, 1], (3, 1, 1, 1, 1))
@@ -65,7 +66,10 @@ def test_bfloat16_is_as_exact_as_at_once():
     exact = [np.asarray(x, np.float64) for x in rounded]
 
     def loss(query, key, value, way):
-        out = attend(query, key, value, implementation=way)[0]
+        if way == "einsum":
+            out = attend(query, key, value, implementation=way)[0]
+        else:
+            out = blockwise.attend_blockwise(query, key, value, block=block)
         return jnp.sum(out.astype(jnp.float32) ** 2)
 
     def gradients(qkv, way):
