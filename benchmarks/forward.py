@@ -53,11 +53,15 @@ def variants(
             name, "hf_forward", hf=case.hf, attention=kind, compiled=compiled,
             threads=settings.threads, on=device,
         )  # fmt: skip
-    if "VideoPrism" in case.hf:
-        for peer in sorted(PEERS.keys() & settings.peers.keys()):
-            name, _ = PEERS[peer]
-            found[name] = child(name, f"{name}_forward", code=settings.peers[peer])
+    for peer in _checkouts(case, settings):
+        name, _ = PEERS[peer]
+        found[name] = child(name, f"{name}_forward", code=settings.peers[peer])
     return found
+
+
+def _checkouts(case: peers.Case, settings: harness.Settings) -> list[str]:
+    """Those of PEERS that the user gave and that have this model."""
+    return sorted(PEERS.keys() & settings.peers.keys()) if "VideoPrism" in case.hf else []
 
 
 def differences(folder: str, names: Mapping[str, Any]) -> dict[str, float]:
@@ -80,8 +84,8 @@ def run(settings: harness.Settings) -> dict[str, Any]:
     for name in MODELS:
         case = peers.CASES[name].quick() if settings.quick else peers.CASES[name]
         with harness.scratch() as folder:
-            formats = [PEERS[peer][1] for peer in sorted(PEERS.keys() & settings.peers.keys())]
-            peers.prepare(case, folder, formats if "VideoPrism" in name else ())
+            formats = [PEERS[peer][1] for peer in _checkouts(case, settings)]
+            peers.prepare(case, folder, formats)
             for batch in (1,) if settings.quick else BATCHES[settings.device]:
                 shape = (batch, *case.clip, 3)
                 print(f"{name}, {shape}, {dtype}", flush=True)

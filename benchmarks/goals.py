@@ -9,19 +9,18 @@ Reports = Mapping[tuple[str, str], Mapping[str, Any]]  # by suite and device
 NOT_MEASURED = "not measured"
 
 
-def ratio(variants: Mapping[str, Any], peer: str) -> float | None:
-    """How many times the peer's clips/s vidjax has; None if it is not there."""
+def ratio(variants: Mapping[str, Any], peer: str, ours: str = "vidjax") -> float | None:
+    """How many times the peer's clips/s `ours` has; None if the peer is not there."""
     theirs = variants.get(peer, {"failed": ""})
     if "failed" in theirs:
         return None
-    return theirs["seconds"]["median"] / variants["vidjax"]["seconds"]["median"]
+    return theirs["seconds"]["median"] / variants[ours]["seconds"]["median"]
 
 
 def _remats(variants: Mapping[str, Any], peer: str) -> str:
     found = {"none": "vidjax", "dots": "vidjax remat dots", "full": "vidjax remat full"}
     return "; ".join(
-        f"remat {remat} {_times(ratio({**variants, 'vidjax': variants[name]}, peer))}"
-        for remat, name in found.items()
+        f"remat {remat} {_times(ratio(variants, peer, name))}" for remat, name in found.items()
     )
 
 

@@ -117,24 +117,21 @@ CASES = {
 }  # fmt: skip
 
 
-def make(folder: str, hf: str, config: str, values: Mapping[str, Any]) -> tuple[dict, Once]:
-    """Writes folder/hf with random weights; not a variant, but a process as theirs."""
+def make(folder: str, hf: str, config: str, values: Mapping[str, Any]) -> None:
+    """Writes folder/hf with random weights."""
     import torch
     import transformers
 
-    def once() -> None:
-        torch.manual_seed(0)
-        made = getattr(transformers, config)(**values)
-        model = getattr(transformers, hf)._from_config(made, attn_implementation="eager")
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                scale = 0.5 if "attention_query" in name else 0.03
-                parameter.normal_(0, scale)
-                if parameter.ndim == 1 and "norm" in name and name.endswith("weight"):
-                    parameter.add_(0 if "VideoPrism" in hf else 1)  # which adds 1 itself
-        model.save_pretrained(folder + "/hf")
-
-    return {}, once
+    torch.manual_seed(0)
+    made = getattr(transformers, config)(**values)
+    model = getattr(transformers, hf)._from_config(made, attn_implementation="eager")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            scale = 0.5 if "attention_query" in name else 0.03
+            parameter.normal_(0, scale)
+            if parameter.ndim == 1 and "norm" in name and name.endswith("weight"):
+                parameter.add_(0 if "VideoPrism" in hf else 1)  # which adds 1 itself
+    model.save_pretrained(folder + "/hf")
 
 
 def prepare(case: Case, folder: pathlib.Path, formats: Iterable[str] = ()) -> None:
@@ -143,13 +140,10 @@ def prepare(case: Case, folder: pathlib.Path, formats: Iterable[str] = ()) -> No
     Raises:
         UserError: one of the commands failed.
     """
-    child = harness.Child(
-        "benchmarks.peers", "make", folder=str(folder), hf=case.hf, config=case.config[0],
-        values=case.config[1],
-    )  # fmt: skip
-    made = harness.interleave({"make": child}, 1, settle=False)["make"]
-    if "failed" in made:
-        raise RuntimeError(f"transformers made no {case.hf}: {made['failed']}")
+    options = {"folder": str(folder), "hf": case.hf}
+    options |= dict(zip(("config", "values"), case.config, strict=True))
+    code = "import json, sys; from benchmarks import peers; peers.make(**json.loads(sys.argv[1]))"
+    harness.whole_process([sys.executable, "-c", code, json.dumps(options)])
     convert = [sys.executable, "-m", "converters.convert"]
     harness.whole_process([*convert, f"--from={folder}/hf", f"--to={folder}/vidjax"])
     for name in formats:

@@ -186,9 +186,8 @@ def render(report: Mapping[str, Any]) -> str:
         _loader_table(report["loaders"]),
         "### Memory",
         "Memory in RAM of the process and its workers (not of files), shared pages counted once, "
-        "while the "
-        "training loader reads small clips; growth by a line through all but the first tenth, with "
-        "its standard error.",
+        "while the training loader reads small clips; growth by a line through all but the first "
+        "tenth, with its standard error.",
         _memory_table(report["memory"]),
     ])  # fmt: skip
 

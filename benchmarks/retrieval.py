@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks.vivit_factorisations import machine, table
+from benchmarks.harness import table
+from benchmarks.vivit_factorisations import machine
 from vidjax.errors import UserError, run_main
 from vidjax.evaluators.retrieval import ranks
 

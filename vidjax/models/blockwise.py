@@ -176,8 +176,9 @@ def _backward(softcap: float, block: int, saved: tuple[Array, ...], grad: Array)
     parts = [_split(x, together, by_queries) for x in (scaled(query), grad, log_total, mean)]
     groups = [_split(x, together, by_keys) for x in (key, value)]
     (to_key, to_value), to_query = jax.lax.map(heads, (parts, *groups))
-    found = [_join(jnp.swapaxes(x, -1, -2), key.shape[1]) for x in (to_key, to_value)]
-    found.insert(0, scaled(_join(to_query, query.shape[1])))
+    to_query = scaled(_join(to_query, query.shape[1]))
+    of_keys = (_join(jnp.swapaxes(x, -1, -2), key.shape[1]) for x in (to_key, to_value))
+    found = to_query, *of_keys
     return tuple(x.astype(y.dtype) for x, y in zip(found, (query, key, value), strict=True))
 
 
