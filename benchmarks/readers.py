@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vidjax import configlib, data
-from vidjax.data import sampling, transforms, video
+from vidjax.data import pyav, sampling, transforms, video
 from vidjax.data.datasets import Video
 
 Once = Callable[[], dict[str, float]]
@@ -111,21 +111,19 @@ def _pyav() -> tuple[Callable, tuple[str, ...]]:
 
     def prepared(path: str, *rest: Any) -> np.ndarray:
         if path not in times:
-            times[path] = sorted(packet.pts for packet in video.packets_of(path))
+            times[path] = pyav.index_of(path).times
         return read(path, *rest)
 
     return prepared, ("pre-training", "fine-tuning", "evaluation")
 
 
-def _vidjax(decord: bool = True) -> tuple[Callable, tuple[str, ...]]:
-    if not decord:
-        video.decord_reader = lambda path: None
-
+def _vidjax(reader: str = "pyav") -> tuple[Callable, tuple[str, ...]]:
     def read(path: str, frames: int, recipe: str, cfg: Any, rng: np.random.Generator) -> np.ndarray:
         def sample(n: int) -> np.ndarray:
             return _indices(recipe, n, cfg, rng)
 
-        pictures, _ = video.read_frames(path, sample, verdict="ok", num_frames=frames)
+        known = {"verdict": "ok", "num_frames": frames, "reader": reader}
+        pictures, _ = video.read_frames(path, sample, **known)
         if recipe == "evaluation":
             return transforms.eval_views(pictures, transforms.Preprocessing.from_config(cfg))
         return transforms.train_clip(pictures, rng, cfg)
@@ -133,8 +131,8 @@ def _vidjax(decord: bool = True) -> tuple[Callable, tuple[str, ...]]:
     return read, tuple(RECIPES)
 
 
-def _vidjax_pyav() -> tuple[Callable, tuple[str, ...]]:
-    return _vidjax(decord=False)
+def _vidjax_decord() -> tuple[Callable, tuple[str, ...]]:
+    return _vidjax("decord")
 
 
 def _hugging_face() -> tuple[Callable, tuple[str, ...]]:
@@ -183,7 +181,7 @@ def _original() -> tuple[Callable, tuple[str, ...]]:
 
 _READERS = {
     "vidjax": _vidjax,
-    "vidjax, PyAV": _vidjax_pyav,
+    "vidjax, decord": _vidjax_decord,
     "decord": _decord,
     "decord, resized by it": _decord_resized,
     "PyAV": _pyav,

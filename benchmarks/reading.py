@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from benchmarks import harness, readers
-from vidjax.data import check, video
-from vidjax.errors import UserError
+from vidjax.data import check, pyav
+from vidjax.errors import UserError, VideoError
 
 GOAL = 0.9  # clips/s of vidjax, decode + sample + crop, over those of decord alone
 WAITING_GOAL = 0.02
@@ -49,12 +49,12 @@ def make_videos(
 
 
 def find_videos(folder: str) -> list[tuple[str, int]]:
-    """Files of a folder that decord reads right and that are long enough for a clip."""
+    """Files of a folder that pass the check and are long enough for a clip."""
     paths = sorted(str(path) for path in pathlib.Path(folder).iterdir() if path.is_file())
     answers = check.killable_map(check.inspect, paths, 2, 60.0)
     found = {}
     for index, facts in answers:
-        if isinstance(facts, video.VideoError) or facts["verdict"] != "ok":
+        if isinstance(facts, VideoError) or facts["verdict"] != "ok":
             continue
         if facts["frames"] > _SPAN:
             found[paths[index]] = facts["frames"]
@@ -91,7 +91,7 @@ def run(settings: harness.Settings) -> dict[str, Any]:
 def _facts(files: list[tuple[str, int]]) -> dict[str, Any]:
     sizes = set()
     for path, _ in files:
-        with video.open_stream(path) as (_, stream):
+        with pyav.open_stream(path) as (_, stream):
             sizes.add(f"{stream.width}x{stream.height}")
     return {"videos": len(files), "frames": sum(n for _, n in files), "sizes": sorted(sizes)}
 

@@ -379,7 +379,7 @@ def check_same_run(path: epath.Path, config: dict[str, Any]) -> None:
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
     free = {"log_every", "checkpoint", "evals", "mesh", "estimate", "profile", "nonfinite"}
     config = {key: value for key, value in config.items() if key not in free}
-    free = {"workers", "patience"}
+    free = {"workers", "patience", "reader"}
     config["data"] = {key: value for key, value in config["data"].items() if key not in free}
     return config
 

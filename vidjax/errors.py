@@ -31,6 +31,10 @@ class Fault(UserError):
     """
 
 
+class VideoError(Exception):
+    """A file cannot be read as video; the message is one line, the reason, without the path."""
+
+
 def first_line(error: Exception) -> str:
     """Of an exception's text, which may be pages."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,7 +4,7 @@ import os
 import pathlib
 
 import pytest
-from made_videos import cut_by_stream_copy, rotate_header, write_audio, write_video
+from made_videos import cut_by_stream_copy, rotate_header, set_matrix, write_audio, write_video
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +36,7 @@ def clips(tmp_path_factory) -> dict[str, str]:
     made["rotated"] = rotate_header(wide, folder / "rotated.mp4")
     # decord fails on rotated pictures whose rows are not a multiple of its alignment.
     made["rotated, narrow"] = rotate_header(made["good"], folder / "narrow.mp4")
+    made["mirrored"] = set_matrix(made["good"], folder / "mirrored.mp4", -1, 0, 0, 1)
     made["ts as mp4"] = str(folder / "stream.mp4")
     pathlib.Path(made["ts as mp4"]).write_bytes(pathlib.Path(made["ts"]).read_bytes())
     front = write_video(folder / "front.mp4", muxer_options={"movflags": "faststart"})
@@ -52,6 +53,10 @@ def clips(tmp_path_factory) -> dict[str, str]:
     made["size changes"] = str(folder / "changes.ts")
     parts = pathlib.Path(made["ts"]).read_bytes() + large.read_bytes()
     pathlib.Path(made["size changes"]).write_bytes(parts)
+    # A broadcast from the middle on: the first 12 pictures of it have no keyframe before them.
+    made["mid-gop"] = str(folder / "middle.ts")
+    stream = pathlib.Path(made["ts"]).read_bytes()
+    pathlib.Path(made["mid-gop"]).write_bytes(stream[len(stream) * 35 // 100 // 188 * 188 :])
     made["text"] = str(folder / "text.mp4")
     pathlib.Path(made["text"]).write_text("not a video\n" * 50)
     made["empty"] = str(folder / "empty.mp4")

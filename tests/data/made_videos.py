@@ -2,6 +2,7 @@
 
 import pathlib
 import struct
+from collections.abc import Iterable
 from fractions import Fraction
 
 import av
@@ -23,9 +24,14 @@ def number_of(frame: np.ndarray) -> int:
     return round((float(frame.mean()) - 20) / 5)
 
 
-def write_video(
+def write_video(path, frames: int = FRAMES, **how) -> str:
+    """Encodes `frames` pictures; see write_pictures."""
+    return write_pictures(path, range(frames), **how)
+
+
+def write_pictures(
     path,
-    frames: int = FRAMES,
+    numbers: Iterable[int],
     *,
     codec: str = "libx264",
     height: int = 48,
@@ -33,13 +39,14 @@ def write_video(
     pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,
     muxer_options: dict[str, str] | None = None,
+    muxer: str | None = None,
 ) -> str:
-    """Encodes `frames` pictures at 10 fps; the container is by the file's name."""
-    with av.open(str(path), "w", options=muxer_options or {}) as container:
+    """Encodes the pictures of these numbers at 10 fps; the container is by the file's name."""
+    with av.open(str(path), "w", options=muxer_options or {}, format=muxer) as container:
         stream = container.add_stream(codec, rate=10, options=options or {})
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
         container.start_encoding()
-        for number in range(frames):
+        for number in numbers:
             image = av.VideoFrame.from_ndarray(picture(number, height, width), format="rgb24")
             container.mux(stream.encode(image))
         container.mux(stream.encode())
@@ -59,14 +66,19 @@ def cut_by_stream_copy(source: str, path, start: float) -> str:
     return str(path)
 
 
-def rotate_header(source: str, path) -> str:
-    """Writes a 90 degree turn into the MP4's track header."""
+def set_matrix(source: str, path, *numbers: float) -> str:
+    """Writes the display matrix (a, b, c, d) into an MP4: x' = ax + cy, y' = bx + dy."""
     data = bytearray(pathlib.Path(source).read_bytes())
-    matrix = data.index(b"tkhd") + 4 + 40
-    turn = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
-    data[matrix : matrix + 36] = turn
+    start = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (round(number * (1 << 16)) for number in numbers)
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     pathlib.Path(path).write_bytes(data)
     return str(path)
+
+
+def rotate_header(source: str, path) -> str:
+    """Writes a 90 degree turn into the MP4's track header."""
+    return set_matrix(source, path, 0, 1, -1, 0)
 
 
 def write_audio(path) -> str:

@@ -10,10 +10,10 @@ import time
 
 import numpy as np
 import pytest
-from made_videos import FRAMES, number_of, write_video
+from made_videos import FRAMES, number_of, write_pictures
 
 import vidjax
-from vidjax.data import check, datasets, video
+from vidjax.data import check, datasets, pyav, video, watchdog
 from vidjax.errors import UserError
 
 VERDICTS = {
@@ -25,23 +25,22 @@ VERDICTS = {
     "av1": "ok",
     "rotated": "ok",
     "rotated, narrow": "ok",
-    "avi": "sequential",
-    "ts": "sequential",
-    "ts as mp4": "sequential",
-    "open gop": "sequential",
-    "edit list": f"trim:{FRAMES - 8}",
-    "size changes": "reject",
+    "open gop": "ok",
+    "edit list": "ok",
+    "ts": "ok",
+    "ts as mp4": "ok",
+    "avi": "ok",
+    "size changes": "sequential",
+    "mid-gop": f"trim:{FRAMES - 14}",
+    "truncated, index first": "trim:",
+    "damaged": "sequential",
     "audio": "reject",
     "truncated": "reject",
-    "truncated, index first": "reject",
-    "damaged": "reject",
     "text": "reject",
     "empty": "reject",
     "no frames": "reject",
     "missing": "reject",
 }
-if not video.decord_installed():  # PyAV seeks right in these
-    VERDICTS |= {"open gop": "ok", "edit list": "ok"}
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +60,24 @@ def rows_of(manifest: str) -> list[dict]:
 def test_verdict(checked, kind):
     index = list(VERDICTS).index(kind)
     row = rows_of(checked)[index]
-    assert (row["verdict"], row["label"]) == (VERDICTS[kind], index), row["reason"]
+    assert row["verdict"].startswith(VERDICTS[kind]), row["reason"]
+    assert row["label"] == index
     assert bool(row["reason"]) == (row["verdict"] != "ok")
 
 
 def test_every_accepted_video_is_then_read_right(checked, clips):
     """The manifest is worth something only if its verdicts lead to the right frames."""
-    first = {clips["edit list"]: 8}
+    first = {clips["edit list"]: 8, clips["mid-gop"]: 14}
+    broken = {clips["size changes"], clips["damaged"]}
     for item in datasets.read_list(checked):
         frames, n = video.read_frames(item.path, lambda n: np.arange(n)[::-3], verdict=item.verdict)
+        unchecked, n_unchecked = video.read_frames(item.path, lambda n: np.arange(n)[::-3])
+        assert n == n_unchecked == item.num_frames
+        assert np.array_equal(frames, unchecked)
         start = first.get(item.path, 0)
         expected = list(range(start + n - 1, start - 1, -3))
-        assert n == item.num_frames
-        assert [number_of(frame) for frame in frames] == expected, item
+        if item.path not in broken:
+            assert [number_of(frame) for frame in frames] == expected, item
 
 
 def test_facts_of_a_video(checked, clips):
@@ -84,29 +88,34 @@ def test_facts_of_a_video(checked, clips):
     assert len(row["sha256"]) == 64
 
 
-def test_a_frozen_end_is_trimmed(tmp_path):
-    import av
-
-    source = write_video(tmp_path / "source.mp4")
-    images = [video.upright_rgb(frame) for frame in video.decode_in_order(source)]
-    with av.open(str(tmp_path / "frozen.mp4"), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=10, options={"qp": "0"})
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "rgb24"
-        for image in images[:30] + [images[29]] * 9:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    facts = check.inspect(str(tmp_path / "frozen.mp4"))
-    assert (facts["verdict"], facts["frames"]) == ("trim:30", 30)
-    assert check.inspect(str(tmp_path / "frozen.mp4"), still_end=True)["frames"] == 39
+def test_an_end_that_stands_still_is_kept(tmp_path):
+    """Screen recordings end so; who reads a video without a check could not know of it."""
+    path = write_pictures(tmp_path / "still.mp4", [*range(30), *[29] * 9])
+    facts = check.inspect(path)
+    assert (facts["verdict"], facts["frames"]) == ("ok", 39)
 
 
-def test_read_in_order_the_loader_finds_the_frames_of_the_manifest(clips):
-    """It counts packets; where they promise more than there is, the check says where to stop."""
-    checksums = list(range(FRAMES))
-    verdict, _ = check._verdict(clips["good"], checksums, monotonic=False)
-    assert verdict == "sequential"
-    verdict, reason = check._verdict(clips["good"], checksums[:-1], monotonic=False)
-    assert (verdict, reason) == ("trim:39", "40 packets hold 39 frames")
+def test_seeking_that_gives_other_pictures_is_noticed(clips, monkeypatch):
+    read_at = pyav.read_at
+
+    def wrong_at_keyframes(path, index, indices, each):
+        return read_at(path, index, [i - (indices == [12]) for i in indices], each)
+
+    monkeypatch.setattr(pyav, "read_at", wrong_at_keyframes)
+    facts = check.inspect(clips["good"])
+    reason = "seeking gives other pictures of frames 12"
+    assert (facts["verdict"], facts["reason"]) == ("sequential", reason)
+
+
+def slowly(seconds):
+    for _ in range(8):
+        time.sleep(seconds / 8)
+        watchdog.progress()
+    return "done"
+
+
+def test_a_child_that_gets_on_is_no_stuck_one():
+    assert dict(check.killable_map(slowly, [2.4], 1, timeout=0.8)) == {0: "done"}
 
 
 def test_a_stuck_child_is_killed_and_replaced():

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from vidjax.data import datasets, demo, text, video
+from vidjax.data import datasets, demo, pyav, text, video
 from vidjax.errors import UserError
 
 SMALL = dict(num_train=16, num_val=8, size=32, frames=6)
@@ -51,7 +51,7 @@ def test_files_are_h264_and_the_lists_lead_to_them(tmp_path):
         pairs = datasets.read_list(f"{folder}/pairs/{split}.csv", dataset="demo_pairs")
         assert [2 * v.label[0] + v.label[1] for v in pairs] == [v.label for v in videos]
         assert all(pathlib.Path(v.path).is_file() for v in pairs) and len(pairs.classes) == 6
-    with video.open_stream(videos[0].path) as (_, stream):
+    with pyav.open_stream(videos[0].path) as (_, stream):
         assert stream.codec_context.name == "h264"
 
 

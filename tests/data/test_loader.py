@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from vidjax import data
+from vidjax.data import containers, pyav, watchdog
 from vidjax.data.datasets import Video, read_list
 from vidjax.data.text import Tokenizer, train_tokenizer
 from vidjax.errors import UserError
@@ -109,6 +110,7 @@ def config(**changes):
         max_bad_share=0.1,
         min_frames=0,
         patience=600.0,
+        reader="pyav",
     )
     return SimpleNamespace(**(fields | changes))
 
@@ -345,17 +347,17 @@ def hang_on(path):
     """What `data._start_worker` does, and a reader that hangs on one video."""
 
     def start(*_):
-        from vidjax import data
+        from vidjax.data import pyav, watchdog
 
-        read = data.read_frames
-        data._PATIENCE = 2.0
+        index_of = pyav.index_of
+        watchdog.PATIENCE = 2.0
 
-        def slow(video, *args, **kwargs):
-            if video == path:
+        def slow(file):
+            if file == path:
                 time.sleep(3600)
-            return read(video, *args, **kwargs)
+            return index_of(file)
 
-        data.read_frames = data.transforms.read_frames = slow
+        pyav.index_of = slow
 
     return start
 
@@ -366,9 +368,8 @@ def test_a_hanging_video_ends_the_run_but_not_the_next(
     videos, tmp_path, monkeypatch, workers, train
 ):
     stuck = videos[3].path
-    for module in (data, data.transforms):  # for the end of the test
-        monkeypatch.setattr(module, "read_frames", data.read_frames)
-    monkeypatch.setattr(data, "_PATIENCE", data._PATIENCE)
+    monkeypatch.setattr(pyav, "index_of", pyav.index_of)  # for the end of the test
+    monkeypatch.setattr(watchdog, "PATIENCE", watchdog.PATIENCE)
     if workers:
         monkeypatch.setattr(data, "_start_worker", hang_on(stuck))
     else:
@@ -405,12 +406,13 @@ def test_a_process_ends_although_a_decoder_hangs_in_it(videos, tmp_path):
     code = f"""
 import sys, time
 from vidjax import data
+from vidjax.data import pyav, watchdog
 from vidjax.data.datasets import Video
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 
-data._PATIENCE = 0.5
-data.transforms.read_frames = lambda *args, **kwargs: time.sleep(3600)
+watchdog.PATIENCE = 0.5
+pyav.index_of = lambda file: time.sleep(3600)
 try:
     next(data.eval_loader([Video({videos[0].path!r})], Preprocessing(), batch_size=1, workers=0))
 except UserError as error:
@@ -522,16 +524,13 @@ def test_a_dropped_loader_ends_its_workers(videos):
 
 FAULTS = {
     "truncated": "cannot be decoded",
-    "truncated, index first": "",  # where the end is missing, the middle may be there
-    "damaged": "",
     "empty": "empty file",
     "no frames": "it holds no frames",
-    "text": "unknown container",
+    "text": "it is text, not a video",
     "audio": "no video stream",
     "missing": "no such file",
-    "folder": "not a file",
+    "folder": "a folder without numbered pictures such as img_00001.jpg",
     "locked": "cannot be opened: Permission denied",
-    "size changes": "MPEG-TS container is not read unchecked",
 }
 
 
@@ -544,7 +543,7 @@ def test_each_fault_is_replaced_in_training_and_weighs_nothing_in_evaluation(
         return open(path, *args, **kwargs)
 
     locked = str(shutil.copy(videos[0].path, tmp_path / "locked.mp4"))
-    monkeypatch.setattr(data.video, "open", guarded, raising=False)
+    monkeypatch.setattr(containers, "open", guarded, raising=False)
     paths = clips | {"folder": str(tmp_path), "locked": locked}
     listed = [*videos, *(Video(paths[kind], label=0) for kind in FAULTS)]
     bad = data.BadVideos(tmp_path / "val.jsonl", len(listed), 1.0)

@@ -2,34 +2,35 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
-from made_videos import FRAMES, number_of, write_video
+from made_videos import FRAMES, number_of, picture, set_matrix, write_video
 
 import vidjax
-from vidjax.data import video
-from vidjax.data.video import VideoError, read_frames, read_video
-from vidjax.errors import UserError
+from vidjax.data import decord_reader, frame_folders, pyav
+from vidjax.data.video import read_frames, read_video
+from vidjax.errors import UserError, VideoError
 
 ANY_ORDER = [7, 33, 2, 33, 39, 0, 20]
 
-needs_decord = pytest.mark.skipif(not video.decord_installed(), reason="decord is not installed")
+needs_decord = pytest.mark.skipif(not decord_reader.is_installed(), reason="needs decord")
 
 
 def numbers(frames: np.ndarray) -> list[int]:
     return [number_of(frame) for frame in frames]
 
 
-def in_order(path: str) -> np.ndarray:
-    return np.stack([video.upright_rgb(frame) for frame in video.decode_in_order(path)])
+def seek(path: str, indices: list[int]) -> list[np.ndarray] | None:
+    return pyav.read_at(path, pyav.index_of(path), indices, lambda picture: picture)
 
 
-@pytest.mark.parametrize("kind", ["good", "mkv", "vp8", "odd size", "avi", "rotated"])
+@pytest.mark.parametrize("kind", ["good", "mkv", "vp8", "odd size", "avi", "ts", "rotated"])
 @pytest.mark.parametrize("verdict", [None, "sequential"])
 def test_frames_are_the_asked_ones_in_any_order(clips, kind, verdict):
     frames, n = read_frames(clips[kind], lambda n: np.array(ANY_ORDER), verdict=verdict)
@@ -38,35 +39,20 @@ def test_frames_are_the_asked_ones_in_any_order(clips, kind, verdict):
     assert numbers(frames) == ANY_ORDER
 
 
-@needs_decord
-@pytest.mark.parametrize("kind", ["good", "mkv", "vp8", "rotated", "rotated, narrow"])
-def test_decord_and_pyav_return_the_same_pixels(clips, kind, monkeypatch):
-    def sample(n):
-        return np.array(ANY_ORDER)
-
-    with_decord, n = read_frames(clips[kind], sample, verdict="ok")
-    monkeypatch.setattr(video, "decord_installed", lambda: False)
-    seeking, n_seeking = read_frames(clips[kind], sample, verdict="ok")
-    in_sequence, n_sequence = read_frames(clips[kind], sample, verdict="sequential")
-    assert n == n_seeking == n_sequence == FRAMES
-    assert np.array_equal(with_decord, seeking)
-    assert np.array_equal(with_decord, in_sequence)
-
-
-@needs_decord
-def test_checked_files_are_read_by_decord(clips, monkeypatch):
-    monkeypatch.setattr(video, "open_stream", lambda path: pytest.fail("PyAV was used"))
-    frames, _ = read_frames(clips["good"], lambda n: np.arange(n), verdict="ok")
-    assert numbers(frames) == list(range(FRAMES))
+@pytest.mark.parametrize("kind", ["good", "mkv", "open gop", "edit list", "avi", "vp8"])
+def test_seeking_is_right_for_every_single_frame(clips, kind):
+    reference, count = read_frames(clips[kind], np.arange, verdict="sequential")
+    assert count == len(reference) == pyav.index_of(clips[kind]).count
+    for index in range(count):
+        (frame,) = seek(clips[kind], [index])
+        assert np.array_equal(frame, reference[index])
 
 
 def test_seeking_decodes_from_the_keyframe_only(clips, monkeypatch):
-    monkeypatch.setattr(video, "_read_in_order", lambda *a: pytest.fail("fell back"))
-    converted, original = [], video.upright_rgb
-    monkeypatch.setattr(video, "upright_rgb", lambda f: converted.append(f.pts) or original(f))
-    frames, _ = video._read_pyav_seeking(clips["good"], lambda n: np.array([5, 30, 31]))
-    assert numbers(frames) == [5, 30, 31]
-    assert len(converted) == 3
+    monkeypatch.setattr(pyav, "in_order", lambda *a: pytest.fail("decoded in order"))
+    kept = []
+    read_frames(clips["good"], lambda n: np.array([5, 30, 31]), each=lambda p: kept.append(1) or p)
+    assert len(kept) == 3
 
 
 @pytest.mark.parametrize(
@@ -76,27 +62,16 @@ def test_seeking_decodes_from_the_keyframe_only(clips, monkeypatch):
 def test_seeking_goes_on_over_a_near_keyframe(tmp_path, wanted, runs, monkeypatch):
     options = {"g": "12", "bf": "2", "sc_threshold": "0"}
     path = write_video(tmp_path / "a.mp4", options=options)
-    monkeypatch.setattr(video, "_read_in_order", lambda *a: pytest.fail("fell back"))
-    found, original = [], video._decode_times
+    found, frames_at = [], pyav._frames_at
+    times = pyav.index_of(path).times
 
     def spy(container, stream, keyframe, targets):
-        frames = original(container, stream, keyframe, targets)
-        found.append([number_of(frames[moment]) for moment in targets])
-        return frames
+        found.append([times.index(time) for time in targets])
+        return frames_at(container, stream, keyframe, targets)
 
-    monkeypatch.setattr(video, "_decode_times", spy)
-    frames, _ = video._read_pyav_seeking(path, lambda n: np.array(wanted))
-    assert numbers(frames) == wanted
+    monkeypatch.setattr(pyav, "_frames_at", spy)
+    assert numbers(seek(path, wanted)) == wanted
     assert found == runs
-
-
-@pytest.mark.parametrize("kind", ["good", "mkv", "open gop", "edit list"])
-def test_seeking_is_right_for_every_single_frame(clips, kind):
-    reference = in_order(clips[kind])
-    for index in range(len(reference)):
-        frames, n = video._read_pyav_seeking(clips[kind], lambda n, i=index: np.array([i]))
-        assert n == len(reference)
-        assert np.array_equal(frames[0], reference[index])
 
 
 @pytest.mark.parametrize(("codec", "skipped"), [("h264", {1, 2, 4}), ("hevc", set())])
@@ -113,62 +88,147 @@ def test_only_h264_skips_frames_that_nobody_needs(codec, skipped):
 
     container = SimpleNamespace(demux=lambda stream: [Packet(pts=i) for i in (1, 3, 2, 4, 5)])
     stream = SimpleNamespace(codec_context=decoder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video, "upright_rgb", lambda frame: frame.pts)
-        assert video._decode_times(container, stream, 1, [3, 5]) == {3: 3, 5: 5}
+    assert [time for time, _ in pyav._frames_at(container, stream, 1, [3, 5])] == [3, 5]
     assert {pts for pts, skip in asked.items() if skip == "NONREF"} == skipped
     assert {pts for pts, skip in asked.items() if skip == "DEFAULT"} == set(range(1, 6)) - skipped
 
 
-@pytest.mark.parametrize("reader", [video._read_random, video._read_pyav_seeking])
-def test_frames_in_order_and_once_are_not_copied_again(clips, reader, monkeypatch):
+def test_frames_in_order_and_once_are_not_copied_again(clips, monkeypatch):
     made, stack = [], np.stack
     monkeypatch.setattr(np, "stack", lambda *a: made.append(stack(*a)) or made[-1])
-    frames, _ = reader(clips["good"], lambda n: np.array([3, 5, 9]))
+    frames, _ = read_frames(clips["good"], lambda n: np.array([3, 5, 9]))
     assert frames.base is None and all(frames is one for one in made)
     assert numbers(frames) == [3, 5, 9]
-    repeated, _ = reader(clips["good"], lambda n: np.array([3, 3, 9]))
+    repeated, _ = read_frames(clips["good"], lambda n: np.array([3, 3, 9]))
     assert numbers(repeated) == [3, 3, 9]
-    turned, _ = reader(clips["good"], lambda n: np.array([9, 5, 3]))
+    turned, _ = read_frames(clips["good"], lambda n: np.array([9, 5, 3]))
     assert numbers(turned) == [9, 5, 3]
 
 
-def test_an_unchecked_edit_list_does_not_fool_the_reader(clips):
-    """decord counts the hidden frames and returns others than asked."""
-    frames, n = read_frames(clips["edit list"], lambda n: np.arange(n))
+def test_what_is_kept_of_a_picture_may_be_small(clips):
+    frames, n = read_frames(clips["good"], lambda n: np.array([9, 3, 9]), each=number_of)
+    assert (frames.tolist(), n) == ([9, 3, 9], FRAMES)
+
+
+def test_an_edit_list_hides_frames(clips):
+    frames, n = read_frames(clips["edit list"], np.arange)
     assert n == FRAMES - 8
     assert numbers(frames) == list(range(8, FRAMES))
 
 
-def test_an_unchecked_open_gop_does_not_fool_the_reader(clips):
-    """decord returns frames that are two away."""
-    indices = [9, 18, 19, 29, 39]
-    frames, _ = read_frames(clips["open gop"], lambda n: np.array(indices))
-    assert numbers(frames) == indices
-    if video.decord_installed():  # else this test proves nothing
-        frames, _ = read_frames(clips["open gop"], lambda n: np.array(indices), verdict="ok")
-        assert numbers(frames) != indices
-
-
-def test_rotation_turns_the_picture(clips):
-    frames, _ = read_frames(clips["rotated"], lambda n: np.array([0]))
-    stored, _ = read_frames(clips["good"], lambda n: np.array([0]))
-    assert stored.shape[1:3] == (48, 64)
-    assert frames.shape[1:3] == (96, 64)
+# --- decord -------------------------------------------------------------------------------------
 
 
 @needs_decord
-def test_what_decord_cannot_open_is_read_by_pyav(clips):
-    assert video.decord_reader(clips["av1"]) is None
-    frames, n = read_frames(clips["av1"], lambda n: np.array([11, 3]), verdict="ok")
-    assert n == 12
-    assert numbers(frames) == [11, 3]
+@pytest.mark.parametrize("kind", ["good", "mkv", "vp8", "rotated"])
+def test_decord_returns_the_same_pixels(clips, kind, monkeypatch):
+    expected, n = read_frames(clips[kind], lambda n: np.array(ANY_ORDER))
+    monkeypatch.setattr(pyav, "read_at", lambda *a: pytest.fail("PyAV was used"))
+    found, n_found = read_frames(clips[kind], lambda n: np.array(ANY_ORDER), reader="decord")
+    assert n == n_found == FRAMES
+    assert np.array_equal(found, expected)
 
 
-def test_trim_hides_the_end(clips):
-    frames, n = read_frames(clips["good"], lambda n: np.array([n - 1]), verdict="trim:25")
-    assert n == 25
-    assert numbers(frames) == [24]
+@needs_decord
+@pytest.mark.parametrize(
+    "kind", ["open gop", "edit list", "av1", "ts", "avi", "mirrored", "10 bit", "rotated, narrow"]
+)
+@pytest.mark.parametrize("verdict", [None, "ok"])
+def test_decord_is_not_trusted_with_what_it_gets_wrong(clips, kind, verdict):
+    expected, n = read_frames(clips[kind], lambda n: np.arange(n)[::-3])
+    found, n_found = read_frames(
+        clips[kind], lambda n: np.arange(n)[::-3], verdict=verdict, reader="decord"
+    )
+    assert n == n_found
+    assert np.array_equal(found, expected)
+
+
+# --- the picture --------------------------------------------------------------------------------
+
+C = 0.5**0.5  # of 45 degrees
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),  # x' = ax + cy, y' = bx + dy, of a picture of rows top to bottom
+    [
+        ((1, 0, 0, 1), lambda p: p),
+        ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
+        ((1, 0, 0, -1), lambda p: p[::-1]),
+        ((-1, 0, 0, -1), lambda p: p[::-1, ::-1]),
+        ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
+        ((0, -1, 1, 0), lambda p: np.rot90(p, 1)),
+        ((0, 1, 1, 0), lambda p: p.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda p: p[::-1, ::-1].swapaxes(0, 1)),
+        ((0.1, 0.99, -0.99, 0.1), lambda p: np.rot90(p, -1)),  # 84 degrees
+        ((0.97, -0.26, 0.26, 0.97), lambda p: p),  # 15 degrees
+        ((-0.94, 0.34, 0.34, 0.94), lambda p: p[:, ::-1]),  # mirrored, and turned by 20 degrees
+        ((C, C, -C, C), lambda p: p),
+        ((0, 0, 0, 0), lambda p: p),
+        ((2, 0, 0, 2), lambda p: p),
+    ],
+)
+def test_pictures_are_turned_and_mirrored_as_the_file_says(clips, tmp_path, matrix, shown):
+    stored, _ = read_frames(clips["good"], lambda n: np.array([4, 20]))
+    path = set_matrix(clips["good"], tmp_path / "turned.mp4", *matrix)
+    for verdict in (None, "sequential"):
+        frames, _ = read_frames(path, lambda n: np.array([4, 20]), verdict=verdict)
+        assert np.array_equal(frames, np.stack([shown(picture) for picture in stored]))
+
+
+def test_a_picture_is_cropped_where_the_stream_says(clips, tmp_path):
+    import av
+    from av.bitstream import BitStreamFilterContext
+
+    path = str(tmp_path / "cropped.mp4")
+    with av.open(clips["good"]) as reader, av.open(path, "w") as writer:
+        old = reader.streams.video[0]
+        new = writer.add_stream_from_template(old)
+        box = "h264_metadata=crop_left=6:crop_right=8:crop_top=4"
+        crop = BitStreamFilterContext(box, old, new)
+        for packet in reader.demux(old):
+            for cropped in crop.filter(packet if packet.size else None):
+                cropped.stream = new
+                writer.mux(cropped)
+    whole, _ = read_frames(clips["good"], np.arange)
+    for verdict in (None, "sequential"):
+        frames, _ = read_frames(path, np.arange, verdict=verdict)
+        assert frames.shape == (FRAMES, 44, 50, 3)
+        # Where chroma begins elsewhere, colours at its edge are interpolated from others.
+        assert np.abs(frames.astype(int) - whole[:, 4:, 6:-8]).mean() < 1
+
+
+@pytest.mark.parametrize("wanted", [[0, 50], [50, 70], [79]])
+def test_a_picture_that_changes_its_size_is_scaled_to_the_first(clips, wanted):
+    frames, n = read_frames(clips["size changes"], lambda n: np.array(wanted))
+    assert (n, frames.shape[1:]) == (2 * FRAMES, (48, 64, 3))
+    assert numbers(frames) == [number % FRAMES for number in wanted]
+
+
+def test_the_default_track_is_read_else_the_largest(clips, tmp_path):
+    import av
+    from av.stream import Disposition
+
+    def write(name, *tracks):
+        with av.open(str(tmp_path / name), "w") as container:
+            streams = []
+            for side, disposition in tracks:
+                stream = container.add_stream("libx264", rate=10)
+                stream.height, stream.width, stream.pix_fmt = side, side, "yuv420p"
+                stream.disposition = disposition
+                streams.append(stream)
+            for stream, (side, _) in zip(streams, tracks, strict=True):
+                for number in range(3):
+                    frame = av.VideoFrame.from_ndarray(picture(number, side, side), format="rgb24")
+                    container.mux(stream.encode(frame))
+                container.mux(stream.encode())
+        return read_video(str(tmp_path / name)).shape[1]
+
+    none = Disposition(0)
+    assert write("a.mkv", (32, none), (64, none)) == 64
+    assert write("b.mkv", (32, Disposition.default), (64, none)) == 32
+
+
+# --- what is no video ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,20 +236,114 @@ def test_trim_hides_the_end(clips):
     [
         ("missing", "no such file"),
         ("empty", "empty file"),
-        ("text", "unknown container"),
+        ("text", "it is text, not a video"),
         ("audio", "no video stream"),
         ("truncated", "cannot be decoded"),
-        ("truncated, index first", "cannot be decoded"),
-        ("damaged", "cannot be decoded"),
-        ("ts", "MPEG-TS container is not read unchecked"),
-        ("ts as mp4", "MPEG-TS container is not read unchecked"),
+        ("no frames", "it holds no frames"),
     ],
 )
 def test_bad_files_give_a_one_line_reason(clips, kind, reason):
-    with pytest.raises(VideoError, match=reason) as caught:
-        read_frames(clips[kind], lambda n: np.arange(n))
-    assert "\n" not in str(caught.value)
-    assert clips[kind] not in str(caught.value)
+    for reader in ("pyav", "decord"):
+        with pytest.raises(VideoError, match=reason) as caught:
+            read_frames(clips[kind], lambda n: np.arange(n), reader=reader)
+        assert "\n" not in str(caught.value)
+        assert clips[kind] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.mp4", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        ("a.mp4", b"<!DOCTYPE html>\n<html><body>Not found</body></html>", "it is HTML"),
+        ("a.mp4", b"  <html>", "it is HTML"),
+        ("a.webm", b"<?xml version='1.0'?><Error>AccessDenied</Error>", "it is XML"),
+        ("a.mp4", b'{"error": "quota"}', "it is JSON"),
+        ("a.txt", b"one\ntwo\n", "it is text"),
+        ("a.nfo", "a film \u2592".encode("cp437"), "it is text"),
+        ("a.txt", "one two".encode("utf-16"), "it is text"),
+        ("a.m3u8", b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", "it is a playlist"),
+        ("a.mp4", b"ffconcat version 1.0\nfile b.mp4\n", "it is text"),
+        ("a.jpg", cv2.imencode(".jpg", picture(3))[1].tobytes(), "it is a still picture"),
+        ("a.mp4", cv2.imencode(".jpg", picture(3))[1].tobytes(), "it is a still picture"),
+        ("a.mp4", cv2.imencode(".png", picture(3))[1].tobytes(), "it is a still picture"),
+        ("a.webp", cv2.imencode(".webp", picture(3))[1].tobytes(), "it is a still picture"),
+        ("a.mp4", b"\x00\x01\x02" * 99, "cannot be decoded"),
+    ],
+)
+def test_what_is_no_video_is_said_to_be_that(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VideoError, match=reason):
+        read_frames(tmp_path / name, np.arange)
+
+
+def test_a_song_with_a_cover_picture_is_no_video(tmp_path):
+    import av
+    from av.stream import Disposition
+
+    path = str(tmp_path / "song.mp4")
+    with av.open(path, "w") as container:
+        song = container.add_stream("aac", rate=16000)
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 48, 64, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        image = av.VideoFrame.from_ndarray(picture(1), format="rgb24")
+        container.mux(cover.encode(image))
+        container.mux(cover.encode())
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        sound.sample_rate = 16000
+        container.mux(song.encode(sound))
+        container.mux(song.encode())
+    with pytest.raises(VideoError, match="no video stream, only a cover picture"):
+        read_frames(path, np.arange)
+
+
+@pytest.mark.parametrize("name", ["12:30:05.mp4", "file:a.mp4", "-a.mp4", "a%03d.mp4", "ü ?.mp4"])
+def test_names_are_no_protocols_and_no_patterns(clips, tmp_path, monkeypatch, name):
+    shutil.copy(clips["good"], tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for reader in ("pyav", "decord"):
+        assert numbers(read_frames(name, lambda n: np.array([5]), reader=reader)[0]) == [5]
+
+
+def test_a_name_of_numpy_is_one(clips):
+    assert numbers(read_frames(np.str_(clips["good"]), lambda n: np.array([5]))[0]) == [5]
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_cut_off_gives_the_frames_that_decode(clips):
+    frames, n = read_frames(clips["truncated, index first"], np.arange)
+    assert 10 < n < FRAMES - 5
+    assert numbers(frames)[: n - 3] == list(range(n - 3))  # the last is cut
+    again, _ = read_frames(clips["truncated, index first"], lambda n: np.array([n - 4]))
+    assert np.array_equal(again[0], frames[-4])
+
+
+def test_a_frame_that_cannot_be_decoded_is_the_one_before(clips, monkeypatch):
+    decode = pyav.decode
+
+    def damaged(path):  # packets 7 to 9 of 40
+        return (frame for i, frame in enumerate(decode(path)) if i not in (7, 8, 9))
+
+    monkeypatch.setattr(pyav, "decode", damaged)
+    monkeypatch.setattr(pyav, "read_at", lambda *a: None)  # as it does when a frame is not there
+    frames, n = read_frames(clips["good"], np.arange)
+    assert n == FRAMES
+    assert numbers(frames) == [*range(7), 6, 6, 6, *range(10, FRAMES)]
+    monkeypatch.setattr(pyav, "decode", lambda path: list(decode(path))[20:])
+    assert numbers(read_frames(clips["good"], lambda n: np.array([0, 30]))[0]) == [20, 30]
+    monkeypatch.setattr(pyav, "decode", lambda path: list(decode(path))[21:])
+    with pytest.raises(VideoError, match="21 of 40 frames cannot be decoded"):
+        read_frames(clips["good"], np.arange)
+
+
+def test_trim_hides_the_end(clips):
+    frames, n = read_frames(clips["good"], lambda n: np.array([n - 1]), verdict="trim:25")
+    assert n == 25
+    assert numbers(frames) == [24]
+    with pytest.raises(VideoError, match="1 of 41 frames cannot be decoded"):
+        read_frames(clips["good"], lambda n: np.array([n - 1]), verdict="trim:41")
 
 
 def test_checked_verdicts_are_obeyed(clips):
@@ -201,21 +355,74 @@ def test_checked_verdicts_are_obeyed(clips):
         read_frames(clips["good"], lambda n: np.arange(n), verdict="trim:x")
 
 
-def test_a_change_of_size_is_a_bad_video(clips):
-    with pytest.raises(VideoError, match="size changes"):
-        read_frames(clips["size changes"], lambda n: np.arange(n), verdict="sequential")
-
-
-def test_too_many_missing_frames_are_an_error_and_few_are_filled(clips):
-    frames, _ = read_frames(clips["good"], lambda n: np.array([n - 1]), verdict="trim:41")
-    assert numbers(frames) == [FRAMES - 1]
-    with pytest.raises(VideoError, match="only 40 of 60 frames"):
-        read_frames(clips["good"], lambda n: np.array([n - 1]), verdict="trim:60")
-
-
 def test_samples_out_of_range_are_bugs_not_bad_videos(clips):
     with pytest.raises(ValueError, match=r"indices \[T\] in \[0, 40\)"):
         read_frames(clips["good"], lambda n: np.array([n]))
+
+
+@pytest.mark.parametrize("verdict", [None, "ok", "sequential"])
+def test_another_number_of_frames_than_checked_is_refused(clips, verdict):
+    def sample(n):
+        return np.array([0])
+
+    read_frames(clips["good"], sample, verdict=verdict, num_frames=FRAMES)
+    with pytest.raises(VideoError, match="changed since the check, from 300 to 40 frames"):
+        read_frames(clips["good"], sample, verdict=verdict, num_frames=300)
+
+
+# --- folders of pictures ------------------------------------------------------------------------
+
+
+def write_folder(folder, names, size=(48, 64)):
+    folder.mkdir()
+    for number, name in enumerate(names):
+        cv2.imwrite(str(folder / name), picture(number, *size)[:, :, ::-1])
+    return folder
+
+
+def test_a_folder_of_pictures_is_a_video(tmp_path):
+    names = [f"img_{i:05d}.png" for i in range(1, 13)]
+    folder = write_folder(tmp_path / "v", names)
+    cv2.imwrite(str(folder / "flow_x_00001.png"), picture(30))
+    (folder / "._img_00001.png").write_bytes(b"\0")
+    frames, n = read_frames(folder, lambda n: np.array([11, 0, 3]))
+    assert (numbers(frames), n) == ([11, 0, 3], 12)
+    assert np.array_equal(frames[1], picture(0))  # red stays red
+    assert numbers(read_video(folder, None, 4)) == [0, 4, 8]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1.jpg", "2.jpg", "10.jpg"],
+        ["frame-1.JPG", "frame-2.JPG", "frame-10.JPG"],
+        ["000001.jpeg", "000002.jpeg", "000010.jpeg"],
+        ["my clip 3 1.bmp", "my clip 3 2.bmp", "my clip 3 10.bmp"],
+    ],
+)
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path, names):
+    folder = write_folder(tmp_path / "v", names)
+    assert [os.path.basename(path) for path in frame_folders.frames_of(folder)] == names
+    assert numbers(read_frames(folder, np.arange)[0]) == [0, 1, 2]
+
+
+def test_pictures_of_another_size_are_scaled_to_the_first(tmp_path):
+    folder = write_folder(tmp_path / "v", ["1.png", "2.png"])
+    cv2.imwrite(str(folder / "3.png"), picture(2, 96, 128)[:, :, ::-1])
+    frames, _ = read_frames(folder, lambda n: np.array([2]))
+    assert frames.shape[1:] == (48, 64, 3) and numbers(frames) == [2]
+
+
+def test_folders_that_are_no_videos_say_so(tmp_path):
+    with pytest.raises(VideoError, match=r"a folder without numbered pictures such as img_0"):
+        read_frames(tmp_path, np.arange)
+    folder = write_folder(tmp_path / "v", ["1.png", "2.png"])
+    (folder / "2.png").write_bytes(b"no picture")
+    with pytest.raises(VideoError, match=r"2\.png cannot be read as a picture"):
+        read_frames(folder, np.arange)
+
+
+# --- read_video ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -232,7 +439,7 @@ def test_read_video_samples_as_documented(clips, arguments, expected):
 
 
 @pytest.mark.parametrize("kind", ["open gop", "ts", "avi"])
-def test_read_video_is_exact_where_random_access_is_not(clips, kind):
+def test_read_video_is_exact_in_any_container(clips, kind):
     frames = vidjax.read_video(clips[kind], num_frames=None, stride=3)
     assert numbers(frames) == list(range(0, FRAMES, 3))
 
@@ -251,43 +458,13 @@ import multiprocessing, sys
 from vidjax.data import video
 
 def work(path):
-    video.read_frames(path, lambda n: [0], verdict="ok")
+    video.read_frames(path, lambda n: [0], reader="decord")
 
 if __name__ == "__main__":
     child = multiprocessing.get_context("spawn").Process(target=work, args=(sys.argv[1],))
     child.start()
     child.join()
 """
-
-
-def test_a_reader_is_left_behind_when_it_hangs():
-    start = time.monotonic()
-    with pytest.raises(VideoError, match=r"^no answer in 0\.2 s$"):
-        video.in_time(lambda: time.sleep(3600), 0.2)
-    assert time.monotonic() - start < 5
-
-
-def test_a_reader_in_time_answers_or_raises_as_itself(clips):
-    frames, n = video.in_time(lambda: read_frames(clips["good"], lambda n: np.arange(3)), 30)
-    assert (numbers(frames), n) == ([0, 1, 2], FRAMES)
-    with pytest.raises(VideoError, match="no such file"):
-        video.in_time(lambda: read_frames(clips["missing"], lambda n: np.arange(3)), 30)
-
-    def timeout():  # of a network file system, say
-        raise TimeoutError("network")
-
-    with pytest.raises(TimeoutError, match="network"):
-        video.in_time(timeout, 30)
-
-
-@pytest.mark.parametrize("verdict", [None, "ok", "sequential"])
-def test_another_number_of_frames_than_checked_is_refused(clips, verdict):
-    def sample(n):
-        return np.array([0])
-
-    read_frames(clips["good"], sample, verdict=verdict, num_frames=FRAMES)
-    with pytest.raises(VideoError, match="changed since the check, from 300 to 40 frames"):
-        read_frames(clips["good"], sample, verdict=verdict, num_frames=300)
 
 
 @needs_decord

@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from vidjax.data import locators, sampling, transforms
+from vidjax.data import decord_reader, locators, sampling, transforms
 from vidjax.data.datasets import DATASETS, Video
 from vidjax.data.transforms import Preprocessing
-from vidjax.data.video import FETCH, HANG, VideoError, in_time, local_file, read_frames
-from vidjax.errors import Fault, UserError
+from vidjax.data.video import FETCH, READERS, read_frames
+from vidjax.data.watchdog import HANG, watched
+from vidjax.errors import Fault, UserError, VideoError
 from vidjax.journal import Journal
 
 Batch = dict[str, np.ndarray]
@@ -40,9 +41,6 @@ Tokenize = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 # With at most a share s of bad videos, a record fails with probability s ** _TRIES.
 _TRIES = 20
-
-# Seconds after which a decoder hangs for good; the slowest real videos take a few.
-_PATIENCE = 60.0
 
 # Seconds that a loader may take to end after its workers hung.
 _CLOSING = 15.0
@@ -149,6 +147,7 @@ def train_loader(
     """
     Preprocessing.from_config(cfg)  # complains about wrong values here, not in a worker
     transforms.check_training(cfg)
+    _check_reader(cfg.reader)
     if not len(videos):
         raise UserError("the training list holds no videos; set data.train")
     if cfg.batch_size < 1 or cfg.repeats < 1:
@@ -228,7 +227,9 @@ def eval_loader(
     facts = Preprocessing.from_config(cfg)
     transforms.check_views(facts, views[1])  # here, not in a worker
     hanging = bad_videos.hanging if bad_videos is not None else {}
-    record = _EvalRecord(videos, facts, views, hanging)
+    reader = getattr(cfg, "reader", "pyav")  # which no Preprocessing has
+    _check_reader(reader)
+    record = _EvalRecord(videos, facts, views, hanging, reader)
     # In turns as many as fill a batch's rows of this host, so that batches are the same for any
     # number of hosts; some past the end: padding.
     turn = max(1, batch_size // count // (views[0] * views[1]))
@@ -309,7 +310,7 @@ class Batches(Iterator[Batch]):
         except queue.Empty:
             _kill_workers()
             with contextlib.suppress(VideoError):  # grain may wait for what they never wrote
-                in_time(self.close, _CLOSING)
+                watched(self.close, _CLOSING)
             since = f" since {self._videos[self._last].path}" if self._last >= 0 else ""
             raise Fault(
                 f"{self._readers} gave no batch for {self._patience:g} s{since}; look whether the "
@@ -445,7 +446,7 @@ class _TrainRecord:
         for _ in range(_TRIES):
             video = self._videos[video_id]
             try:
-                frames, _ = _decode(video, self._hanging, read_frames, sample)
+                frames, _ = _decode(video, self._hanging, cfg.reader, read_frames, sample)
             except VideoError as error:
                 errors.append((video_id, str(error)))
                 video_id = int(rng.integers(len(self._videos)))
@@ -468,9 +469,10 @@ class _EvalRecord:
         preprocessing: Preprocessing,
         views: tuple[int, int],
         hanging: Mapping[str, str],
+        reader: str,
     ):
         self._videos, self._preprocessing, self._views = videos, preprocessing, views
-        self._hanging = hanging
+        self._hanging, self._reader = hanging, reader
 
     def __call__(self, video_id: int) -> dict[str, Any]:
         facts, errors = self._preprocessing, []
@@ -480,7 +482,9 @@ class _EvalRecord:
             return _record(zeros, -1, -1, 0.0, errors)
         video = self._videos[video_id]
         try:
-            clips = _decode(video, self._hanging, transforms.prepare, facts, self._views)
+            clips = _decode(
+                video, self._hanging, self._reader, transforms.prepare, facts, self._views
+            )
         except VideoError as error:
             errors.append((video_id, str(error)))
             return _record(zeros, video.label, video_id, 0.0, errors)
@@ -505,13 +509,14 @@ class _HostShare:
         return self._records[(self._start_step + step) * self._batch_size + self._rows[row]]
 
 
-def _decode(video: Video, hanging: Mapping[str, str], read: Callable, *args: Any) -> Any:
-    """read(path, *args), unless the video hangs, or has hung in an earlier run."""
+def _decode(
+    video: Video, hanging: Mapping[str, str], reader: str, read: Callable, *args: Any
+) -> Any:
+    """read(path, *args), unless the video has hung its decoder in an earlier run."""
     if video.path in hanging:
         raise VideoError(f"in an earlier run, {hanging[video.path]}")
-    known = {"verdict": video.verdict, "num_frames": video.num_frames}
-    with local_file(video.path) as file:  # a slow network is no decoder that hangs
-        return in_time(lambda: read(file, *args, **known), _PATIENCE)
+    known = {"verdict": video.verdict, "num_frames": video.num_frames, "reader": reader}
+    return read(video.path, *args, **known)
 
 
 def _record(
@@ -533,6 +538,13 @@ def _padding(clips: int, shape: tuple[int, ...], label_shape: tuple[int, ...]) -
         "video_id": np.full(clips, -1, np.int32),
         "weight": np.zeros(clips, np.float32),
     }
+
+
+def _check_reader(reader: str) -> None:
+    if reader not in READERS:
+        raise UserError(f"data.reader is {reader!r}; choose one of {', '.join(READERS)}")
+    if reader == "decord" and not decord_reader.is_installed():
+        raise UserError("data.reader is 'decord', which is not installed; pip install decord")
 
 
 def _auto_workers() -> int:

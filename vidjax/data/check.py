@@ -2,19 +2,20 @@
 
     python -m vidjax.data.check train.csv [--root=...] [--workers=8] [--out=...]
 
-Each file is decoded once in order by PyAV, then opened afresh for random access as the loader would
-do it; the two must return the same frames. This happens in child processes that are killed and
-replaced when they hang. Verdicts:
+Each file is decoded once from the first frame to the last. Then single frames and clips are sought
+as the loader would do it, which must give the same pictures. This happens in child processes that
+are killed and replaced when they hang. A verdict says how vidjax's own reader must read the file:
 
-    ok           random access returns the right frames
-    sequential   it does not, or cannot be trusted; decode in order from the first frame
-    trim:N       likewise, and only the first N frames are real
-    reject       not decodable
+    ok           seeking gives the right frames
+    sequential   it does not; decode from the first frame on
+    trim:N       the same, and N frames can be decoded, another number than the file promises
+    reject       it cannot be decoded
 
 The manifest holds one JSON line per video, in the order of the list. An interrupted check goes on
 where it was; a file is checked again only if its size or modification time changed.
 """
 
+import bisect
 import collections
 import contextlib
 import hashlib
@@ -33,8 +34,11 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vidjax.data import datasets, locators, video
-from vidjax.errors import UserError, run_main
+from vidjax.data import datasets, frame_folders, locators, pyav, video, watchdog
+from vidjax.errors import UserError, VideoError, run_main
+
+_READER = "pyav"  # whose verdicts these are; those of another are not taken over
+_PROGRESS, _ANSWER = "progress", "answer"  # what a child process sends
 
 
 def check(
@@ -55,7 +59,7 @@ def check(
             manifest.jsonl, for HMDB51's split1_train.manifest.jsonl or split1_test.manifest.jsonl,
             for a json of MSR-VTT with several splits <list>.train.manifest.jsonl or .test.
         workers: child processes; 0 is one per core.
-        timeout: seconds after which a file counts as hanging its decoder.
+        timeout: seconds without progress after which a decoder counts as hanging.
 
     Returns:
         The manifest's path.
@@ -100,98 +104,66 @@ def check(
     return out
 
 
-def inspect(path: str, still_end: bool = False) -> dict[str, Any]:
-    """The facts of one file, with its verdict; raises VideoError if it cannot be decoded.
+def inspect(path: str) -> dict[str, Any]:
+    """Returns what a manifest says of one video, its verdict included.
 
-    Meant for a child process: decord may hang or crash on a damaged file.
+    Meant for a child process, as a decoder may hang or crash on a damaged file.
 
     Args:
         path: any locator of vidjax.data.locators.
-        still_end: whether a long exact repeat at the end is known to be real.
+
+    Raises:
+        VideoError: it cannot be decoded.
     """
     with video.local_file(path) as file:
-        return _inspect(file, still_end)
+        index = video.index_of(file, "ok", timed=False)
+        if index.problem:  # its count is one of packets
+            shows = map(pyav.Pictures(file), pyav.decode(file))
+        else:
+            shows = (show() for show in video.in_order(file, index))
+        checksums, shape = [], ()
+        for picture in shows:
+            shape = shape or picture.shape
+            checksums.append(zlib.crc32(picture))
+        verdict, reason = _verdict(file, index, checksums)
+        return {
+            "frames": len(checksums),
+            "fps": None if math.isnan(index.rate) else round(index.rate, 3),
+            "height": shape[0],
+            "width": shape[1],
+            "codec": index.codec,
+            "verdict": verdict,
+            "reason": reason,
+            "reader": _READER,
+            "sha256": _sha256(file),
+        }
 
 
-def _inspect(path: str, still_end: bool) -> dict[str, Any]:
-    checksums, times, shape = [], [], None
-    for frame in video.decode_in_order(path):
-        picture = video.upright_rgb(frame)
-        shape = shape or picture.shape
-        if picture.shape != shape:
-            raise video.VideoError("the picture size changes within it")
-        checksums.append(zlib.crc32(picture))
-        times.append(frame.time)
+def _verdict(file: str, index: video.Index, checksums: list[int]) -> tuple[str, str]:
+    """The verdict on a local file whose pictures have these checksums, and the reason."""
     count = len(checksums)
-    if not count:
-        raise video.VideoError("it holds no frames")
-    with video.open_stream(path) as (_, stream):
-        codec, rate = stream.codec_context.name, stream.average_rate
-    monotonic = None not in times and all(np.diff(times) > 0)
-    if monotonic and count > 1:
-        rate = (count - 1) / (times[-1] - times[0])
-    real = count if still_end else real_frames(checksums)
-    if real < count:
-        verdict, reason = f"trim:{real}", f"the last {count - real + 1} frames are the same"
-    else:
-        verdict, reason = _verdict(path, checksums, monotonic)
-    return dict(
-        frames=int(verdict[5:]) if verdict.startswith("trim:") else count,
-        fps=round(float(rate), 3) if rate else None,
-        height=shape[0],
-        width=shape[1],
-        codec=codec,
-        verdict=verdict,
-        reason=reason,
-        sha256=_sha256(path),
-    )
-
-
-def real_frames(checksums: list[int]) -> int:
-    """The number of frames before the end only repeats the last of them exactly.
-
-    A short repeat is a clip that stands still at its end; a long one is a broken download.
-    """
-    count = len(checksums)
-    tail = next((i for i, c in enumerate(reversed(checksums)) if c != checksums[-1]), count)
-    return count - tail + 1 if max(4, count // 20) < tail <= count // 2 else count
-
-
-def _verdict(path: str, checksums: list[int], monotonic: bool) -> tuple[str, str]:
-    count = len(checksums)
-    if video.container_of(path) not in video.SEEKABLE:
-        return _in_order(path, count, "only MP4, MOV, MKV and WebM are accessed at random")
-    if not monotonic:
-        return _in_order(path, count, "timestamps are missing or not increasing")
-    rng = np.random.default_rng(0)
-    indices = np.unique([*np.linspace(0, count - 1, 16, dtype=int), *rng.integers(0, count, 8)])
-    try:
-        reader = video.decord_reader(path)
-        if reader and len(reader) != count:
-            return f"trim:{count}", f"decord counts {len(reader)} frames, of which {count} are real"
-        frames, found = video.read_frames(path, lambda n: indices[indices < n], verdict="ok")
-    except video.VideoError as error:
-        return _in_order(path, count, f"random access fails: {error}")
-    if found != count:
-        return f"trim:{count}", f"{found} packets hold {count} frames"
-    right = [zlib.crc32(f) == checksums[i] for f, i in zip(frames, indices, strict=True)]
-    if not all(right):
-        # Decoders of MPEG-4 may round differently, by less than a level on average.
-        reference, _ = video.read_frames(path, lambda n: indices, verdict=f"trim:{count}")
-        right = [
-            np.abs(f.astype(np.int16) - r).mean() < 1
-            for f, r in zip(frames, reference, strict=True)
-        ]
-    if wrong := right.count(False):  # other frames, or other colours (10-bit video)
-        return "sequential", f"random access gets {wrong} of {len(indices)} frames wrong"
+    if index.count != count or index.problem == pyav.CUT_OFF:
+        reason = f"; {index.problem}" if index.problem else ""
+        return f"trim:{count}", f"{index.count} packets hold {count} frames{reason}"
+    if os.path.isdir(file):
+        return "ok", ""
+    if not index.by_time:
+        return "sequential", index.problem
+    for indices in _trials(index):
+        if pyav.read_at(file, index, indices, zlib.crc32) != [checksums[i] for i in indices]:
+            numbers = ", ".join(map(str, indices))
+            return "sequential", f"seeking gives other pictures of frames {numbers}"
     return "ok", ""
 
 
-def _in_order(path: str, count: int, reason: str) -> tuple[str, str]:
-    promised = len(video.packets_of(path))
-    if promised != count:
-        return f"trim:{count}", f"{promised} packets hold {count} frames"
-    return "sequential", reason
+def _trials(index: video.Index) -> Iterator[list[int]]:
+    """Frames to seek: some together as a clip's are, others each alone, most of them keyframes."""
+    random = np.random.default_rng(0).integers(0, index.count, 8).tolist()
+    spread = np.linspace(0, index.count - 1, 16, dtype=int).tolist()
+    yield sorted({*spread, *random})
+    chosen = np.linspace(0, len(index.keyframes) - 1, 16, dtype=int)
+    keyframes = [bisect.bisect_left(index.times, index.keyframes[i][0]) for i in chosen]
+    yield from ([frame] for frame in sorted({*keyframes, *random[:4]}))
 
 
 def killable_map(
@@ -199,8 +171,9 @@ def killable_map(
 ) -> Iterator[tuple[int, Any]]:
     """Yields (index, task(item) or the VideoError) as they finish, in persistent child processes.
 
-    A child that takes longer than `timeout` seconds, or dies, is replaced, and its item yields a
-    VideoError. (concurrent.futures and multiprocessing.Pool can do neither.)
+    A child that makes no progress (see vidjax.data.watchdog) for `timeout` seconds, or dies, is
+    replaced, and its item yields a VideoError. (concurrent.futures and multiprocessing.Pool can do
+    neither.)
     """
     context = multiprocessing.get_context("spawn")
     todo = collections.deque(enumerate(items))
@@ -209,7 +182,7 @@ def killable_map(
 
     def start() -> None:
         here, there = context.Pipe()
-        child = context.Process(target=_serve, args=(task, there), daemon=True)
+        child = context.Process(target=_serve, args=(task, there, timeout / 4), daemon=True)
         child.start()
         there.close()
         children[here] = child
@@ -228,12 +201,15 @@ def killable_map(
             for connection in wait(list(children), patience):
                 index = busy.pop(connection, (None,))[0]
                 try:
-                    answer = connection.recv()
+                    kind, answer = connection.recv()
                 except (EOFError, ConnectionResetError):
-                    answer = video.VideoError("the decoder crashed")
+                    kind, answer = _ANSWER, VideoError("the decoder crashed")
                     stop(connection)
                     if index is None:
                         raise RuntimeError("a child process of the check cannot start") from None
+                if kind == _PROGRESS:
+                    busy[connection] = index, time.monotonic() + timeout
+                    continue
                 if index is not None:
                     yield index, answer
                 if connection in children and todo:
@@ -245,7 +221,7 @@ def killable_map(
                 if time.monotonic() > deadline:
                     del busy[connection]
                     stop(connection)
-                    yield index, video.VideoError(f"{video.HANG} {timeout:g} s, the decoder hangs")
+                    yield index, VideoError(f"{watchdog.HANG} {timeout:g} s, the decoder hangs")
                     if todo:
                         start()
     finally:
@@ -253,22 +229,34 @@ def killable_map(
             stop(connection)
 
 
-def _serve(task: Callable[[Any], Any], connection) -> None:
+def _serve(task: Callable[[Any], Any], connection, interval: float) -> None:
+    """Runs in a child process, which says at most every `interval` seconds that it gets on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    video.quiet_worker()
+    said = 0.0
+
+    def report() -> None:
+        nonlocal said
+        if time.monotonic() - said > interval:
+            said = time.monotonic()
+            connection.send((_PROGRESS, None))
+
     with contextlib.suppress(EOFError, OSError):  # the parent ended, or was killed
-        connection.send("ready")  # so that starting up does not count as hanging
+        connection.send((_ANSWER, None))  # so that starting up does not count as hanging
         while True:
-            connection.send(_answer(task, connection.recv()))
+            item = connection.recv()
+            said = time.monotonic()
+            with watchdog.reports_to(report):
+                answer = _answer(task, item)
+            connection.send((_ANSWER, answer))
 
 
 def _answer(task: Callable[[Any], Any], item: Any) -> Any:
     try:
         return task(item)
-    except video.VideoError as error:
+    except VideoError as error:
         return error
     except Exception as error:  # one strange file must not stop the check of 240,000
-        return video.VideoError(f"{type(error).__name__}: {error}".splitlines()[0])
+        return VideoError(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def _default_out(path: str, split: str) -> str:
@@ -315,17 +303,19 @@ def _earlier(manifest: str) -> dict[str, dict[str, Any]]:
                 try:
                     row = json.loads(line)
                     # A hang may have been the machine's fault: such files are checked again.
-                    if "path" in row and not row["reason"].startswith(video.HANG):
+                    is_known = row.get("reader") == _READER
+                    if is_known and not row["reason"].startswith(watchdog.HANG):
                         rows[row["path"]] = row
                 except ValueError:  # the line that was being written when the check was killed
                     continue
     return rows
 
 
-def _row(name: str, path: str, facts: dict[str, Any] | video.VideoError) -> dict[str, Any]:
-    if isinstance(facts, video.VideoError):
+def _row(name: str, path: str, facts: dict[str, Any] | VideoError) -> dict[str, Any]:
+    if isinstance(facts, VideoError):
         empty = dict.fromkeys(("frames", "fps", "height", "width", "codec"))
-        facts = {**empty, "verdict": "reject", "reason": str(facts), "sha256": None}
+        facts = {**empty, "verdict": "reject", "reason": str(facts)}
+        facts |= {"reader": _READER, "sha256": None}
     size, mtime = _stamp(path)
     return {"path": name, "label": -1, **facts, "size": size, "mtime": mtime}
 
@@ -342,8 +332,14 @@ def _write(out: str, videos: datasets.VideoList, names: list[str], rows: dict[st
 
 
 def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Of a file, or of the pictures of a folder one after the other."""
+    digest = hashlib.sha256()
+    for name in frame_folders.frames_of(path) if os.path.isdir(path) else [path]:
+        with open(name, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                watchdog.progress()
+    return digest.hexdigest()
 
 
 def with_progress(answers: Iterator, total: int, done: str) -> Iterator:
@@ -372,9 +368,9 @@ def _summary(rows: list[dict[str, Any]], out: str, root: str) -> None:
     from rich.table import Table
 
     meaning = {
-        "ok": "random access",
-        "sequential": "decoded in order, slower",
-        "trim": "the real frames only, in order",
+        "ok": "by seeking",
+        "sequential": "from the first frame on, slower",
+        "trim": "the same, as many frames as there are",
         "reject": "left out",
     }
     kinds = collections.Counter(row["verdict"].partition(":")[0] for row in rows)
@@ -409,5 +405,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("classes", "", "text file with one class name a line")
     flags.DEFINE_enum("split", "train", ["train", "test"], "of HMDB51 and MSR-VTT")
     flags.DEFINE_integer("workers", 0, "processes (default: one per core)", lower_bound=0)
-    flags.DEFINE_float("timeout", 60.0, "seconds after which a decoder counts as hung", 0.1)
+    flags.DEFINE_float("timeout", 60.0, "seconds without progress: a decoder hangs", 0.1)
     run_main(main)

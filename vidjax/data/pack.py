@@ -21,28 +21,25 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import numpy as np
 from absl import flags
 
-from vidjax.data import datasets, locators, video
-from vidjax.data.check import inspect, killable_map, real_frames, with_progress
-from vidjax.errors import UserError, run_main
+from vidjax.data import datasets, locators, pyav, video
+from vidjax.data.check import inspect, killable_map, with_progress
+from vidjax.errors import UserError, VideoError, run_main
 
 # Nothing to see at this rate; smaller files decode faster, slower presets gain little.
-_ENCODER = {"crf": "20", "preset": "fast"}
+# Without cpu-independent, x264's bytes differ by machine, and by chance where it has AVX-512.
+_ENCODER = {"crf": "20", "preset": "fast", "x264-params": "cpu-independent=1"}
 _DEFAULT_GOP = 16
-# Of FFmpeg's scaler: bicubic, which smooths when it reduces, and exact rounding, without which each
-# change between RGB and YUV darkens the picture by a level.
-_SCALER = 0x4 | 0x40000 | 0x2000
 
 
 class _Task(NamedTuple):
@@ -83,7 +80,7 @@ def pack(
         workers: child processes; 0 is one per core.
         check: decode every video to judge it (and twice, encoded anew). Without, files that are
             packed as they are keep what the list knows of them.
-        timeout: seconds after which a video counts as hanging its decoder.
+        timeout: seconds without progress after which a decoder counts as hanging.
 
     Returns:
         The manifest's path.
@@ -224,7 +221,7 @@ def _make(task: _Task) -> dict[str, Any] | str:
                 verdict = None
             else:
                 content = _content(file)
-    except video.VideoError as error:
+    except VideoError as error:
         if locators.is_url(item.path) and str(error).startswith(video.FETCH):
             return f"{item.path} {error}"
         raise
@@ -235,69 +232,53 @@ def _make(task: _Task) -> dict[str, Any] | str:
         return f"cannot write {task.place}: {error.strerror}"
     facts = {"frames": frames, "verdict": verdict, "sha256": hashlib.sha256(content).hexdigest()}
     if task.check:
-        facts = inspect(task.place, still_end=encode)
+        facts = inspect(task.place)
         if encode and (facts["verdict"], facts["frames"]) != ("ok", frames):
-            raise video.VideoError(
-                f"cannot be encoded anew: {facts['reason'] or 'frames are lost'}"
-            )
+            raise VideoError(f"cannot be encoded anew: {facts['reason'] or 'frames are lost'}")
     return facts | {"size": len(content)}
 
 
 def _content(path: str) -> bytes:
+    if os.path.isdir(path):
+        raise VideoError("a folder of pictures is packed with --gop or --short_side only")
     try:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise video.VideoError(f"cannot be opened: {error.strerror}") from None
+        raise VideoError(f"cannot be opened: {error.strerror}") from None
 
 
 def _encoded(path: str, verdict: str | None, short_side: int, gop: int) -> tuple[bytes, int]:
-    """The video as H.264 in MP4, and its number of frames; VideoError if it cannot be decoded."""
-    trimmed = (verdict or "").startswith("trim:")
-    limit = int(verdict[5:]) if trimmed else None
-    content, checksums = _encode(path, limit, short_side, gop)
-    if limit is None and (limit := real_frames(checksums)) < len(checksums):
-        content, checksums = _encode(path, limit, short_side, gop)
-    return content, len(checksums)
+    """The video as H.264 in MP4, and its number of frames.
 
-
-def _encode(path: str, limit: int | None, short_side: int, gop: int) -> tuple[bytes, list[int]]:
-    """Encodes the first `limit` frames (None: all); also a checksum of each as it was."""
+    Raises:
+        VideoError: it cannot be decoded.
+    """
     import av
 
-    times = [packet.pts for packet in video.packets_of(path)]
-    with video.open_stream(path) as (_, stream):
-        rate, unit = stream.average_rate or Fraction(25), stream.time_base
-    if None in times or len(set(times)) < len(times):  # old AVIs have none
-        times, unit = range(len(times)), 1 / rate
-    times = sorted(times)
-    buffer, checksums, size = io.BytesIO(), [], None
+    index = video.index_of(path, verdict)
+    times, unit = index.times, index.unit
+    # PyAV takes fractions; a file that promises no rate gets 25 frames a second.
+    rate = Fraction(25 if math.isnan(index.rate) else index.rate).limit_denominator(1001)
+    if not len(times):
+        times, unit = range(index.count), 1 / rate
+    buffer, out = io.BytesIO(), None
     with av.open(buffer, "w", format="mp4") as container:
-        out = container.add_stream("libx264", rate=rate, options={**_ENCODER, "g": str(gop)})
-        out.codec_context.thread_count = 1  # the bytes depend on it
-        out.codec_context.time_base = unit
-        for frame, time in zip(video.decode_in_order(path), times[:limit], strict=False):
-            if size is None:
-                size = _size(frame.height, frame.width, short_side)
-                turned = frame.rotation % 180 != 0
-                out.height, out.width = size[::-1] if turned else size
+        for show, time in zip(video.in_order(path, index, pyav.EXACT), times, strict=True):
+            picture = show()
+            if out is None:
+                options = _ENCODER | {"g": str(gop)}
+                out = container.add_stream("libx264", rate=rate, options=options)
+                out.codec_context.thread_count = 1  # the bytes depend on it
+                out.codec_context.time_base = unit
+                out.height, out.width = _size(*picture.shape[:2], short_side)
                 out.pix_fmt = "yuv420p"
-                before = frame.height, frame.width
-            if (frame.height, frame.width) != before:
-                raise video.VideoError("the picture size changes within it")
-            checksums.append(zlib.crc32(frame.to_ndarray()))
-            small = frame.reformat(*size[::-1], format="rgb24", interpolation=_SCALER)
-            upright = np.ascontiguousarray(np.rot90(small.to_ndarray(), frame.rotation // 90))
-            picture = av.VideoFrame.from_ndarray(upright, format="rgb24")
-            picture = picture.reformat(format=out.pix_fmt, interpolation=_SCALER)
-            picture.pts, picture.time_base = time - times[0], unit
-            container.mux(out.encode(picture))
-        if not checksums:
-            raise video.VideoError("it holds no frames")
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = frame.reformat(out.width, out.height, out.pix_fmt, interpolation=pyav.EXACT)
+            frame.pts, frame.time_base = time - times[0], unit
+            container.mux(out.encode(frame))
         container.mux(out.encode())
-    if len(times[:limit]) - len(checksums) > video.MISSING_AT_END:
-        raise video.VideoError(f"only {len(checksums)} of {len(times)} frames can be decoded")
-    return buffer.getvalue(), checksums
+    return buffer.getvalue(), index.count
 
 
 def _size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -315,7 +296,7 @@ def _write_shard(output: str, number: int, made: Sequence[tuple[_Task, Any]]) ->
     try:
         writer = ArrayRecordWriter(part, "group_size:1,uncompressed")
         for task, facts in made:
-            if isinstance(facts, video.VideoError):
+            if isinstance(facts, VideoError):
                 rows.append({"path": task.item.path, "reason": str(facts)})
                 continue
             label, captions = task.item.label, task.item.captions
@@ -422,5 +403,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("videos_per_shard", 256, "how many videos a shard holds")
     flags.DEFINE_integer("workers", 0, "processes (default: one per core)", lower_bound=0)
     flags.DEFINE_boolean("check", True, "decode every video to judge it")
-    flags.DEFINE_float("timeout", 600.0, "seconds after which a decoder counts as hung", 0.1)
+    flags.DEFINE_float("timeout", 600.0, "seconds without progress: a decoder hangs", 0.1)
     run_main(main)

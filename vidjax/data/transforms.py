@@ -186,6 +186,7 @@ def prepare(
     *,
     verdict: str | None = None,
     num_frames: int | None = None,
+    reader: str = "pyav",
 ) -> np.ndarray:
     """Clips uint8 [temporal * spatial, T, size, size, 3] of one video; temporal views vary slowest.
 
@@ -193,7 +194,7 @@ def prepare(
         source: path of a video, or the whole video uint8 [N, H, W, 3] in RGB.
         preprocessing: of the checkpoint.
         views: (temporal, spatial); (1, 1) is the middle clip and the centre crop.
-        verdict, num_frames: of vidjax.data.check about the file, if known.
+        verdict, num_frames, reader: as of vidjax.data.video.read_frames.
 
     Raises:
         VideoError: if the video cannot be read.
@@ -203,7 +204,7 @@ def prepare(
     position = np.zeros((temporal, 0), np.int64)
 
     def sample(n: int) -> np.ndarray:
-        # Views overlap: decode and resize each frame once, then gather.
+        # Views overlap: decode each frame once, then gather.
         nonlocal position
         facts = preprocessing
         indices = view_indices(facts.sampling, n, facts.frames, facts.stride, temporal)
@@ -217,11 +218,18 @@ def prepare(
                 f"a video array must be uint8 [frames, height, width, 3] in RGB, got "
                 f"{source.dtype} {list(source.shape)}"
             )
-        frames = source[sample(len(source))]
+        crops = eval_views(source[sample(len(source))], preprocessing, spatial).swapaxes(0, 1)
     else:
-        frames, _ = read_frames(source, sample, verdict=verdict, num_frames=num_frames)
-    crops = eval_views(frames, preprocessing, spatial)  # [spatial, unique frames, ...]
-    clips = crops[:, position].swapaxes(0, 1)  # [temporal, spatial, T, ...]
+        crops, _ = read_frames(
+            source,
+            sample,
+            verdict=verdict,
+            num_frames=num_frames,
+            reader=reader,
+            # As they arrive: the frames of all views of a 4K video are gigabytes.
+            each=lambda picture: eval_views(picture[None], preprocessing, spatial)[:, 0],
+        )
+    clips = crops[position].swapaxes(1, 2)  # [temporal, spatial, T, size, size, 3]
     return clips.reshape(-1, *clips.shape[2:])
 
 

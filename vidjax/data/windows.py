@@ -19,13 +19,8 @@ from vidjax.data import video
 from vidjax.data.datasets import Video
 from vidjax.data.sampling import view_indices
 from vidjax.data.transforms import Preprocessing, eval_views
-from vidjax.errors import UserError
-
-# Seconds without a sign of life after which a decoder hangs, and one more for every so many bytes
-# of the file: to count the frames of a long film is to read all of it.
-_PATIENCE = 60.0
-_BYTES_A_SECOND = 10**7
-_SIGN = 32  # frames from one sign of life to the next
+from vidjax.data.watchdog import watched
+from vidjax.errors import UserError, VideoError
 
 Span = tuple[int, int, float, float]  # first frame, end, and their times in seconds
 
@@ -92,7 +87,7 @@ def read_all(
         (path, clip uint8 [T, size, size, 3]) for each window, in order of time but mixed with
         those of other videos; after the last (path, list of the windows); or (path, reason) for a
         video that cannot be read, clips of which may have come. At most `ahead` wait. The reason
-        of a video that hangs its decoder begins with vidjax.data.video.HANG.
+        of a video that hangs its decoder begins with vidjax.data.watchdog.HANG.
     """
     todo, ready, closed = collections.deque(videos), queue.Queue(ahead), threading.Event()
 
@@ -123,103 +118,68 @@ def read_all(
 def _answers(item: Video, windows: Windows) -> Iterator[np.ndarray | list[Span] | str]:
     try:
         yield from read(item, windows)
-    except video.VideoError as error:
+    except VideoError as error:
         yield str(error)
     except Exception as error:  # one strange file must not end a job of thousands
         yield f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def read(item: Video, windows: Windows) -> Iterator[np.ndarray | list[Span]]:
-    """Clips uint8 [T, size, size, 3] of a video's windows, and last the list of these.
+    """Yields clips uint8 [T, size, size, 3] of a video's windows, and last the list of these.
 
     Raises:
-        VideoError: the file cannot be read, hangs its decoder (which takes a minute, or more with
-            gigabytes, to show), or has another number of frames than the check found.
+        VideoError: the file cannot be read, hangs its decoder, or has another number of frames than
+            the check found.
     """
     with video.local_file(item.path) as path:
-        item = dataclasses.replace(item, path=path)
-        patience = _PATIENCE + os.path.getsize(item.path) // _BYTES_A_SECOND
-        times, rate = video.in_time(lambda: _times(item), patience)
-        count, facts = len(times) - 1, windows.facts
-        spans = windows.spans(count, rate)
+        index = watched(lambda: video.index_of(path, item.verdict, item.num_frames))
+        times = _seconds(index)
+        spans = windows.spans(index.count, index.rate)
         clips = [windows.indices(*span) for span in spans]
-        seekable = item.verdict == "ok" or (
-            item.verdict is None and video.container_of(item.path) in video.SEEKABLE
-        )
-        if len(clips) == 1 and seekable:  # often a few frames of many
-
-            def few() -> tuple[np.ndarray, int]:
-                return video.read_frames(item.path, lambda _: clips[0], verdict=item.verdict)
-
-            yield eval_views(video.in_time(few, patience)[0], facts)[0]
+        if len(clips) == 1 and index.by_time:  # often a few frames of many
+            known = {"verdict": item.verdict, "num_frames": item.num_frames}
+            yield video.read_frames(
+                path,
+                lambda _: clips[0],
+                each=lambda picture: eval_views(picture[None], windows.facts)[0, 0],
+                **known,
+            )[0]
         else:
-            yield from _watched(_in_order(item.path, count, clips, facts), patience)
+            pieces = _in_order(path, index, clips, windows.facts)
+            while (clip := watched(lambda: next(pieces, None))) is not None:
+                yield clip
         yield [(start, end, float(times[start]), float(times[end])) for start, end in spans]
 
 
-def _watched(pieces: Iterator[np.ndarray | None], patience: float) -> Iterator[np.ndarray]:
-    """The clips among the pieces, the wait for each piece no longer than `patience`."""
-    end = object()
-    while (piece := video.in_time(lambda: next(pieces, end), patience)) is not end:
-        if piece is not None:
-            yield piece
-
-
 def _in_order(
-    path: str, count: int, clips: list[np.ndarray], facts: Preprocessing
-) -> Iterator[np.ndarray | None]:
+    path: str, index: video.Index, clips: list[np.ndarray], facts: Preprocessing
+) -> Iterator[np.ndarray]:
     """Clips of given frames from one pass over the video, as seeking for each would read it anew.
 
-    Frames are kept as their crops, and no longer than a clip needs them. None in between is a sign
-    of life, as one window can be hours.
+    Frames are kept as their crops, and no longer than a clip needs them.
     """
-    wanted, held, decoded, place, last = set(np.concatenate(clips).tolist()), {}, 0, 0, None
-
-    def crop(frame) -> np.ndarray:
-        return eval_views(video.upright_rgb(frame)[None], facts)[0, 0]
-
-    for last in video.decode_in_order(path):
-        if decoded in wanted:
-            held[decoded] = crop(last)
-        while place < len(clips) and clips[place].max() <= decoded:
+    wanted, held, place = set(np.concatenate(clips).tolist()), {}, 0
+    for number, show in enumerate(video.in_order(path, index)):
+        if number in wanted:
+            held[number] = eval_views(show()[None], facts)[0, 0]
+        while clips[place].max() <= number:
             yield np.stack([held[i] for i in clips[place].tolist()])
             place += 1
-            first = clips[place].min() if place < len(clips) else count
+            if place == len(clips):
+                return
+            first = clips[place].min()
             held = {i: frame for i, frame in held.items() if i >= first}
-        if place == len(clips):
-            return
-        decoded += 1
-        if decoded % _SIGN == 0:
-            yield None
-    if not decoded or count - decoded > video.MISSING_AT_END:
-        raise video.VideoError(f"only {decoded} of {count} frames can be decoded")
-    end = crop(last)
-    for clip in clips[place:]:
-        yield np.stack([held.get(i, end) for i in clip.tolist()])
 
 
-def _times(item: Video) -> tuple[np.ndarray, float]:
-    """When each frame begins and the last ends, in seconds from the first [N + 1]; the rate."""
-    packets = video.packets_of(item.path)
-    trimmed = (item.verdict or "").startswith("trim:")
-    count = int(item.verdict[5:]) if trimmed else len(packets)
-    if not count:
-        raise video.VideoError("it holds no frames")
-    if item.num_frames not in (None, count):
-        raise video.VideoError(
-            f"the file changed since the check, from {item.num_frames} to {count} frames"
-        )
-    with video.open_stream(item.path) as (_, stream):
-        unit, rate = float(stream.time_base), float(stream.average_rate or np.nan)
-    stamps = [packet.pts for packet in packets]
-    if None in stamps or len(set(stamps)) < len(stamps):
-        return np.arange(count + 1) / rate, rate
-    times = (np.sort(stamps)[:count] - min(stamps)) * unit
-    rate = (count - 1) / times[-1] if count > 1 else rate
-    return np.append(times, times[-1] + 1 / rate), rate
+def _seconds(index: video.Index) -> np.ndarray:
+    """When each frame begins and the last ends, in seconds from the first [N + 1]."""
+    if not len(index.times):
+        return np.arange(index.count + 1) / index.rate
+    times = (np.asarray(index.times) - index.times[0]) * float(index.unit)
+    return np.append(times, times[-1] + 1 / index.rate)
 
 
 def _frames(seconds: float, rate: float) -> int:
     if not rate > 0:
-        raise video.VideoError("it has no times, so no windows of seconds can be cut")
+        raise VideoError("it has no times, so no windows of seconds can be cut")
     return max(1, round(seconds * rate))
