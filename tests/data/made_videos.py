@@ -40,10 +40,11 @@ def write_pictures(
     options: dict[str, str] | None = None,
     muxer_options: dict[str, str] | None = None,
     muxer: str | None = None,
+    rate: int = 10,
 ) -> str:
-    """Encodes the pictures of these numbers at 10 fps; the container is by the file's name."""
+    """Encodes the pictures of these numbers; without `muxer` the container is by the name."""
     with av.open(str(path), "w", options=muxer_options or {}, format=muxer) as container:
-        stream = container.add_stream(codec, rate=10, options=options or {})
+        stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
         container.start_encoding()
         for number in numbers:

@@ -2,15 +2,18 @@
 
 `read_list` tells the format by itself:
 
-    text lines       path label, by space, comma or tab; header and quotes allowed; no label: -1;
-                     also VideoMAE's pre-training lists (path 0 -1)
+    text lines       path label, by space, comma, semicolon or tab; header and quotes allowed;
+                     no label: -1 or nothing; a class's name may stand beside its number; also
+                     VideoMAE's and mmaction2's lists (path 0 -1, dir num_frames label) and Moments
+                     in Time's; see vidjax.data.tables
+    .json, .jsonl    [{"path": ..., "label": ...}], or a line for each
     Kinetics csv     label,youtube_id,time_start,time_end,split
     SSv2 json        [{"id": ..., "template": ...}] with labels.json beside it
     UCF101           trainlist01.txt, testlist01.txt with classInd.txt beside it
     HMDB51           a folder with {class}_test_split1.txt files, or a glob such as s/*_split2.txt
     Epic-Kitchens    EPIC_100_train.csv, EPIC_100_validation.csv, with one video for each row, cut
                      out beforehand and named by its narration_id, flat or in participants' folders
-    folders          a folder with one folder of videos per class
+    folders          a folder with one folder of videos per class, however deep
     manifest .jsonl  what `python -m vidjax.data.check` writes
 
 and with captions, which some videos may have many of:
@@ -25,20 +28,25 @@ and with captions, which some videos may have many of:
     ActivityNet json {"v_...": {"duration", "timestamps", "sentences"}} (ActivityNet Captions); the
                      sentences make one paragraph, as paragraph retrieval wants it
 
-The videos of the last four are named by their ids, with any known extension, flat in one folder.
+Files may have another extension than the list says, and ids none; a video may also be a folder of
+numbered pictures. Clips of Kinetics may lie flat, in folders of their classes, of the split or of
+both, and be named by the YouTube id alone. Paths may have backslashes or the folders of another
+machine in front. A notice says what was done; see vidjax.data.video_files.
 
 Lists, but for folders and globs, may be URLs (gs://…) like the videos in them, which may also be
 records of shards: see vidjax.data.locators.
 
 Labels may be numbers or names. Names are numbered by a classes file, or else by their sorted order.
-A classes file has one name a line, or is a csv with the header `id,name`, as X-CLIP's labels are.
-Where a video has several labels, as Epic-Kitchens' noun and verb, text lists need a header that
-names their columns, such as `path,noun,verb` or `path,noun_class,verb_class`, and numbers in them.
+A classes file has one name a line, or is a csv with the header `id,name`, as X-CLIP's labels are,
+or has lines `name,number` or `number name`. Where a video has several labels,
+as Epic-Kitchens' noun and verb, text lists need a header that names their columns, such as
+`path,noun,verb` or `path,noun_class,verb_class`, and numbers in them.
 """
 
 import collections
 import csv
 import difflib
+import functools
 import glob
 import json
 import os
@@ -49,15 +57,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidjax.data import locators
+from vidjax.data import locators, tables, video_files
+from vidjax.data.tables import bad_line, read_lines, whole
+from vidjax.data.video_files import EXTENSIONS, Files
 from vidjax.errors import UserError
-
-EXTENSIONS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts")
-EXTENSIONS += (".wmv", ".flv", ".3gp", ".ogv")
-_PATH_COLUMNS = ("path", "video_path", "video", "file", "filename", "filepath", "video_name")
-_LABEL_COLUMNS = ("label", "class", "class_id", "label_id", "target", "labels", "class_name")
-_CHECKED_PATHS = 1000  # how many paths of a list are looked up on disk
-_CHECKED_URLS = 20  # or in an object store, which takes its time for each
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,9 @@ _GROUP_COLUMNS = {
 }
 
 
+_HMDB51 = re.compile(r".+_test_split\d\.txt")
+
+
 class _Row(NamedTuple):
     where: str  # for messages: "line 3"
     path: str
@@ -148,6 +154,11 @@ class _Row(NamedTuple):
     num_frames: int | None = None
     verdict: str | None = None
     captions: tuple[str, ...] = ()
+    name: str = ""  # the class's, beside a number
+    others: Callable[[], Sequence[str]] = tuple  # names that the format allows beside `path`
+
+
+_Listed = tuple[list[_Row], tuple[str, ...] | None, list[str]]  # class names, and notices
 
 
 def read_list(
@@ -168,8 +179,9 @@ def read_list(
         root: folder, or URL of one, that relative paths start from; "" is the list's own folder.
         dataset: a key of DATASETS, for the number of classes; "custom" is any other data.
         classes: class names in label order, or a text file with one a line, or a csv of id,name
-            (in any order). "" takes classes.txt beside the list if there is one, or for
-            Epic-Kitchens its EPIC_100_noun_classes.csv and EPIC_100_verb_classes.csv.
+            (in any order). "" takes classes.txt beside the list if there is one, or
+            moments_categories.txt, or Jester's labels, or for Epic-Kitchens its
+            EPIC_100_noun_classes.csv and EPIC_100_verb_classes.csv.
         split: "train" or "test"; only the split files of HMDB51 and the json of MSR-VTT hold both
             (of its train_val_videodatainfo.json, "test" is the validation split).
         num_classes: labels must be below it; None takes the dataset's.
@@ -182,21 +194,25 @@ def read_list(
         Where a list has captions, rows of one path are one video.
 
     Raises:
-        UserError: the list is missing, its format or a line of it is wrong, a label is out of
-            range, the number of labels is not the dataset's, one path has two different labels, a
-            label or caption that is needed is missing, most of the paths do not exist, a path is
-            not UTF-8, or no driver for a URL is installed.
+        UserError: the list is missing, its format or a line of it is wrong, a line has several
+            labels without a header, a label is out of range, the number of labels is not the
+            dataset's, one path has two different labels, a label or caption that is needed is
+            missing, most of the paths do not exist, a path is not UTF-8, or no driver for a URL is
+            installed.
     """
     path, root = os.path.expanduser(path), os.path.expanduser(root)
     facts = _facts(dataset)
     num_classes = num_classes or (facts.num_classes if facts else None)
     if root and not locators.is_url(root) and not os.path.isdir(root):
         raise UserError(f"root {root} of {path} is not a folder")
-    rows, found_classes, notices = _read_rows(path, root, split)
+    base = root or (path if os.path.isdir(path) else os.path.dirname(path))
+    files = Files(base)
+    rows, found_classes, notices = _read_rows(path, files, split)
     if not rows:
         raise UserError(f"{path} lists no videos")
     _check_names(path, rows)
-    base = root or (path if os.path.isdir(path) else os.path.dirname(path))
+    rows, changes = _resolve(path, rows, files)
+    notices += [f"{path}: {changes}"] if changes else []
     groups = facts.groups if facts else ()
     names = _class_names(path, classes, groups) or found_classes
     if groups or any(isinstance(row.label, tuple) for row in rows):
@@ -219,7 +235,7 @@ def read_list(
         videos = tuple(video for video in videos if video.verdict != "reject")
         if not videos:
             raise UserError(f"{path} rejects every video; its `reason` fields say why")
-    _check_exist(path, videos, base)
+    _check_exist(path, videos, base, root)
     return VideoList(videos, names, (*notices, *more))
 
 
@@ -276,9 +292,7 @@ def _facts(dataset: str) -> Dataset | None:
     return DATASETS[dataset]
 
 
-def _read_rows(
-    path: str, root: str, split: str
-) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+def _read_rows(path: str, files: Files, split: str) -> _Listed:
     """Rows, class names if the format itself has them, and notices."""
     name, folder = os.path.basename(path), os.path.dirname(path)
     if is_glob(path) or is_hmdb51(path):
@@ -288,27 +302,49 @@ def _read_rows(
     if not locators.is_file(path):
         raise UserError(f"list file {path} does not exist")
     if name.endswith(".jsonl"):
-        return _jsonl(path)
+        return _jsonl(path, files)
     if name.endswith(".json"):
-        return _json_list(path, root or folder, split)
+        return _json_list(path, files, split)
     if name.lower().endswith(EXTENSIONS):
         raise UserError(f"{path} is a video; give a list file with lines of `path label`")
-    lines = _lines(path)
+    lines = read_lines(path)
     class_index = os.path.join(folder, "classInd.txt")
     if re.fullmatch(r"(train|test)list\d+\.txt", name):
         if not locators.is_file(class_index):
             raise UserError(f"{path} is a split of UCF101; put its classInd.txt beside it")
         return _ucf101(path, lines, class_index)
-    columns = _column_names(lines[0][1]) if lines else []
+    if _HMDB51.fullmatch(name):
+        raise UserError(f"{path} is one class of HMDB51; give its folder, or a glob of one split")
+    columns = tables.column_names(lines[0][1]) if lines else []
     if "youtube_id" in columns:
-        return _kinetics(path, lines, root or folder)
+        return _kinetics(path, lines)
     if "narration_id" in columns:
-        return _epic_kitchens(path, lines, root or folder)
-    if "caption" in columns and any(column in columns for column in _PATH_COLUMNS):
+        return _epic_kitchens(path, lines, files)
+    if "caption" in columns and any(column in columns for column in tables.PATH_COLUMNS):
         return _captioned_text(path, lines, columns), None, []
-    if "video_id" in columns and not any(column in columns for column in _PATH_COLUMNS):
-        return _msrvtt_csv(path, lines, columns, root or folder), None, []
-    return _text(path, lines), None, []
+    if columns == ["video_id"] or {"video_id", "sentence"} <= {*columns}:
+        return _msrvtt_csv(path, lines, columns), None, []
+    return _text(path, lines, files)
+
+
+def _resolve(path: str, rows: list[_Row], files: Files) -> tuple[list[_Row], str]:
+    """Rows with the names of files, and what differs from the list in words."""
+    if any(row.verdict for row in rows):  # which was found out of the file that is named
+        return rows, ""
+    splits = _split_folders(path)
+    names = []
+    for row in rows:
+        name = re.sub(r"^(\./+)+", "", row.path)
+        in_splits = functools.partial(_in_folders, name, *splits) if splits else tuple
+        names.append(video_files.Name(name, in_splits if row.others is tuple else row.others))
+    resolved, changes = video_files.resolve(files, names)
+    return [row._replace(path=n) for row, n in zip(rows, resolved, strict=True)], changes
+
+
+def _split_folders(path: str) -> tuple[str, ...]:
+    """The folders that may hold the videos of the split that a list's name tells."""
+    name = os.path.basename(path).lower()
+    return next((names for names in video_files.SPLITS if names[0] in name), ())
 
 
 def is_glob(path: str) -> bool:
@@ -326,7 +362,7 @@ def is_manifest(path: str) -> bool:
     """Whether a list was written by vidjax.data.check."""
     if not path.endswith(".jsonl") or not locators.is_file(path):
         return False
-    lines = _lines(path)
+    lines = read_lines(path)
     return bool(lines) and lines[0][1].startswith('{"manifest"')
 
 
@@ -336,85 +372,32 @@ def holds_splits(path: str) -> bool:
     return is_json and len(_msrvtt_splits(_json(path))) > 1
 
 
-def _lines(path: str) -> list[tuple[int, str]]:
-    """Numbered lines that are not blank."""
-    raw = _content(path).removeprefix(b"\xef\xbb\xbf").splitlines()
-    lines = []
-    for number, line in enumerate(raw, 1):
-        try:
-            text = line.decode().strip()
-        except UnicodeDecodeError:
-            raise UserError(
-                f"{path} line {number} is not UTF-8: {line[:80]!r}; save the list as UTF-8"
-            ) from None
-        if text:
-            lines.append((number, text))
-    return lines
-
-
-def _content(path: str) -> bytes:
-    try:
-        return locators.read(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _column_names(line: str) -> list[str]:
-    """A header's words, by comma or tab."""
-    return [word.strip('" ').lower() for word in re.split(r"[,\t]", line)]
-
-
-def _bad_line(path: str, where: str, line: object, expected: str) -> UserError:
-    return UserError(f"{path} {where}: expected {expected}, got {str(line)[:120]!r}")
-
-
 # --- text ---------------------------------------------------------------------------------------
 
 
-def _text(path: str, lines: list[tuple[int, str]]) -> list[_Row]:
-    """path label, by tab, comma or space; the separator is the same in the whole file."""
-    if not lines:
-        return []
-    first, header = lines[0][1], _header(lines[0][1])
-    if header:
-        lines = lines[1:]
-    if len(header) > 1:
-        separator = next(character for character in "\t, " if character in first)
-    else:
-        separator = _separator(path, [line for _, line in lines[:100]])
-    groups = _group_columns(header)
-    rows = []
-    for number, line in lines:
-        where = f"line {number}"
-        if separator is None:
-            rows.append(_Row(where, line.strip('"')))
-            continue
-        fields = _fields(line, separator)
-        if groups and len(fields) != len(header):
-            raise _bad_line(path, where, line, f"`{first}`")
-        if header and len(header) == len(fields):
-            columns = dict(zip(header, fields, strict=True))
-            video = next((columns[c] for c in _PATH_COLUMNS if c in columns), fields[0])
-            if groups:
-                rows.append(_Row(where, video, _label_tuple(path, where, columns, groups)))
-                continue
-            other = fields[-1] if len(fields) == 2 else "-1"
-            label = next((columns[c] for c in _LABEL_COLUMNS if c in columns), other)
-        else:
-            # A number between the two is VideoMAE's start frame, or mmaction's frame count.
-            video, *between, label = fields if len(fields) > 1 else ("", "")
-            if not video or not label or len(between) > 1 or not all(map(_is_int, between)):
-                expected = f"`path{separator}label`".replace("\t", "<tab>")
-                raise _bad_line(path, where, line, expected)
-        rows.append(_Row(where, video, int(label) if _is_int(label) else label))
-    return rows
+def _text(path: str, lines: list[tuple[int, str]], files: Files) -> _Listed:
+    """path label, by tab, semicolon, comma or space; see vidjax.data.tables."""
+    table = tables.read_table(path, lines, files, _GROUP_COLUMNS)
+    groups = _group_columns(table.header)
+    if not groups:
+        return _labelled(path, table, files)
+    video, rows = tables.path_column(table.header, [fields for _, fields in table.rows]), []
+    for where, fields in table.rows:
+        if len(fields) != len(table.header):
+            raise table.unlike(path, where, fields)
+        label = _label_tuple(path, where, dict(zip(table.header, fields, strict=True)), groups)
+        rows.append(_Row(where, fields[video], label))
+    return rows, None, []
 
 
-def _header(line: str) -> list[str]:
-    """The column names if the line is a header, else []."""
-    words = [word.strip('" ').lower() for word in re.split(r" *, *|[\t ]", line)]
-    named = [word for word in words if word in {*_PATH_COLUMNS, *_LABEL_COLUMNS, *_GROUP_COLUMNS}]
-    return words if len(named) > 1 or words[0] in _PATH_COLUMNS else []
+def _labelled(path: str, table: tables.Table, files: Files) -> _Listed:
+    entries, notices = tables.entries(path, table, files)
+    labels = tables.labels(entry.label for entry in entries)
+    rows = [
+        _Row(entry.where, entry.path, label, name=entry.name)
+        for entry, label in zip(entries, labels, strict=True)
+    ]
+    return rows, None, notices
 
 
 def _group_columns(header: list[str]) -> list[str]:
@@ -430,114 +413,77 @@ def _group_columns(header: list[str]) -> list[str]:
 def _label_tuple(
     path: str, where: str, columns: dict[str, str], names: list[str]
 ) -> int | tuple[int, ...]:
-    """The labels in the columns `names`; -1 where all of them are."""
+    """The labels in the columns `names`; -1 where all of them are -1 or missing."""
+    if set(tables.labels(columns[name] for name in names)) == {-1}:
+        return -1
     for name in names:
-        if not _is_int(columns[name]):
+        if whole(columns[name]) is None:
             raise UserError(f"{path} {where}: {name} is {columns[name]!r}; write it as a number")
-    label = tuple(int(columns[name]) for name in names)
-    return -1 if set(label) == {-1} else label
-
-
-def _separator(path: str, lines: list[str]) -> str | None:
-    """Tab, comma or space, whichever explains most of the first lines; None for bare paths."""
-    if all(line.strip('"').lower().endswith(EXTENSIONS) for line in lines):
-        return None
-
-    def explained(separator: str) -> int:
-        split = (_fields(line, separator) for line in lines)
-        return sum(
-            len(fields) > 1
-            and (_is_int(fields[-1]) or any(f.lower().endswith(EXTENSIONS) for f in fields))
-            for fields in split
-        )
-
-    best = max("\t, ", key=explained)
-    if explained(best):
-        return best
-    raise UserError(
-        f"cannot tell the format of {path}, whose first line is {lines[0][:120]!r}; "
-        "expected `path label`, separated by a space, comma or tab, or a header `path,caption`"
-    )
-
-
-def _fields(line: str, separator: str) -> list[str]:
-    if separator != " ":
-        return [field.strip() for field in next(csv.reader([line], delimiter=separator))]
-    # Paths may hold spaces: only the end of the line is split.
-    match = re.fullmatch(r'(.*\.\w+)"?\s+(\d+)\s+(-?\d+)', line)
-    fields = match.groups() if match else line.rsplit(None, 1)
-    return [fields[0].strip('" '), *fields[1:]]
-
-
-def _is_int(text: str) -> bool:
-    return re.fullmatch(r"[+-]?\d+", text) is not None
+    return tuple(whole(columns[name]) for name in names)
 
 
 # --- formats of the datasets --------------------------------------------------------------------
 
 
-def _kinetics(
-    path: str, lines: list[tuple[int, str]], base: str
-) -> tuple[list[_Row], None, list[str]]:
-    """The official csv; clips are {id}_{start:06d}_{end:06d}.mp4, flat or in class folders."""
-    columns = _column_names(lines[0][1])
+def _kinetics(path: str, lines: list[tuple[int, str]]) -> _Listed:
+    """The official csv; clips are {id}_{start:06d}_{end:06d}.mp4, or see `_kinetics_names`."""
+    columns = tables.column_names(lines[0][1])
     entries = []
     for number, line in lines[1:]:
-        fields = next(csv.reader([line]))
         try:
-            row = dict(zip(columns, fields, strict=True))
-            start, end = int(float(row["time_start"])), int(float(row["time_end"]))
-            stem = f"{row['youtube_id']}_{start:06d}_{end:06d}.mp4"
+            row = dict(zip(columns, next(csv.reader([line])), strict=True))
+            stem = row["youtube_id"]
+            if "time_start" in row:
+                start, end = int(float(row["time_start"])), int(float(row["time_end"]))
+                stem += f"_{start:06d}_{end:06d}"
         except (ValueError, KeyError):
-            raise _bad_line(path, f"line {number}", line, f"`{lines[0][1]}`") from None
-        entries.append((f"line {number}", stem, row.get("label") or -1))
-    layouts = (
-        lambda stem, label: stem,
-        lambda stem, label: os.path.join(str(label), stem),
-        lambda stem, label: os.path.join(str(label).replace(" ", "_"), stem),
-    )
-    tried = _spread(entries, 3 if locators.is_url(base) else 50)
-    layout = max(
-        layouts,
-        key=lambda f: sum(locators.is_file(os.path.join(base, f(s, c))) for _, s, c in tried),
-    )
-    return [_Row(where, layout(stem, label), label) for where, stem, label in entries], None, []
+            raise bad_line(path, f"line {number}", line, f"`{lines[0][1]}`") from None
+        entries.append((f"line {number}", stem, row))
+    labels = tables.labels(row.get("label") for _, _, row in entries)
+    rows = []
+    for (where, stem, row), label in zip(entries, labels, strict=True):
+        split = row.get("split")
+        splits = video_files.split_names(split) if split else _split_folders(path)
+        others = functools.partial(_kinetics_names, stem, row, splits)
+        rows.append(_Row(where, f"{stem}.mp4", label, others=others))
+    return rows, None, []
 
 
-def _epic_kitchens(
-    path: str, lines: list[tuple[int, str]], base: str
-) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+def _kinetics_names(stem: str, row: dict[str, str], splits: Sequence[str]) -> list[str]:
+    """Names of a clip: in folders of the class and the split, or by the YouTube id alone."""
+    label = row.get("label") or ""
+    classes = ("", label, label.replace(" ", "_"))
+    folders = [os.path.join(split, name) for split in ("", *splits) for name in classes]
+    stems = dict.fromkeys((stem, row["youtube_id"]))
+    return [os.path.join(folder, f"{name}.mp4") for name in stems for folder in folders]
+
+
+def _epic_kitchens(path: str, lines: list[tuple[int, str]], files: Files) -> _Listed:
     """The official csv, which cuts long videos; its test list has no labels."""
-    columns = _column_names(lines[0][1])
-    groups, entries = _group_columns(columns), []
+    columns = tables.column_names(lines[0][1])
+    groups, rows = _group_columns(columns), []
     for number, line in lines[1:]:
         where = f"line {number}"
         try:
             row = dict(zip(columns, next(csv.reader([line])), strict=True))
         except ValueError:
-            raise _bad_line(path, where, line, f"`{lines[0][1]}`") from None
+            raise bad_line(path, where, line, f"`{lines[0][1]}`") from None
         label = _label_tuple(path, where, row, groups) if groups else -1
-        entries.append((where, row["narration_id"], row.get("participant_id", ""), label))
-    tried = _spread(entries, 3 if locators.is_url(base) else 50)
-
-    def place(clip: str, participant: str, folders: bool, extension: str) -> str:
-        return os.path.join(participant if folders else "", clip + extension)
-
-    def found(layout: tuple[bool, str]) -> int:
-        paths = (place(clip, person, *layout) for _, clip, person, _ in tried)
-        return sum(locators.is_file(os.path.join(base, path)) for path in paths)
-
-    layouts = [(folders, ext) for ext in (*EXTENSIONS, ".MP4") for folders in (False, True)]
-    layout = max(layouts, key=found)
-    if tried and not found(layout):
+        clip = f"{row['narration_id']}{video_files.ANY}"
+        others = functools.partial(_in_folders, clip, row.get("participant_id", ""))
+        rows.append(_Row(where, clip, label, others=others))
+    probe = video_files.spread(rows, 3 if files.remote else 50)
+    if rows and not any(files.find(name) for row in probe for name in (row.path, *row.others())):
+        clip = video_files.default_name(rows[0].path)
         raise UserError(
-            f"{path}: {base or '.'} holds no clips such as {place(*tried[0][1:3], *layout)}; cut "
-            f"one for each row out of the long videos, name it by narration_id, and set root"
+            f"{path}: {files.base or '.'} holds no clips such as {clip}; cut one for each row out "
+            f"of the long videos, name it by narration_id, and set root"
         )
-    rows = [
-        _Row(where, place(clip, person, *layout), label) for where, clip, person, label in entries
-    ]
     return rows, _epic_kitchens_classes(os.path.dirname(path)), []
+
+
+def _in_folders(name: str, *folders: str) -> list[str]:
+    return [os.path.join(folder, name) for folder in folders]
 
 
 def _epic_kitchens_classes(folder: str) -> tuple[str, ...] | None:
@@ -549,11 +495,11 @@ def _epic_kitchens_classes(folder: str) -> tuple[str, ...] | None:
         if not files:
             return None
         numbered = []
-        for number, line in _lines(files[-1])[1:]:  # of two versions the later
+        for number, line in read_lines(files[-1])[1:]:  # of two versions the later
             index, name, *_ = *next(csv.reader([line])), ""
             if index != str(len(numbered)):
                 expected = f"class {len(numbered)}, as `id,key,instances,category`"
-                raise _bad_line(files[-1], f"line {number}", line, expected)
+                raise bad_line(files[-1], f"line {number}", line, expected)
             numbered.append(name)
         if len(numbered) != size:
             raise UserError(f"{files[-1]} names {len(numbered)} of the {size} {group} classes")
@@ -561,30 +507,30 @@ def _epic_kitchens_classes(folder: str) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _json_list(
-    path: str, base: str, split: str
-) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+def _json_list(path: str, files: Files, split: str) -> _Listed:
     """Tells the datasets with json files apart by what is in them."""
     content = _json(path)
     try:
         if isinstance(content, dict):
             if "sentences" in content:
-                return _msrvtt_json(path, content, base, split)
-            return _activitynet(content, base), None, []
+                return _msrvtt_json(path, content, split)
+            return _activitynet(content), None, []
         if all("videoID" in entry for entry in content):
-            return _vatex(content, base), None, []
-        if all("id" in entry for entry in content):
+            return _vatex(content), None, []
+        if all("id" in entry and ("template" in entry or len(entry) == 1) for entry in content):
             return _ssv2(path, content)
+        entries = [(f"entry {number}", entry) for number, entry in enumerate(content, 1)]
+        return _objects(path, entries, files)
     except (AttributeError, KeyError, TypeError):
         pass
     raise UserError(
         f'{path} is none of the json lists: SSv2 [{{"id": "1", …}}, …], VATEX [{{"videoID": …, '
         f'"enCap": […]}}, …], MSR-VTT {{"videos": […], "sentences": […]}}, ActivityNet Captions '
-        f'{{"v_…": {{"sentences": […]}}, …}}'
+        f'{{"v_…": {{"sentences": […]}}, …}}, your own [{{"path": …, "label": …}}, …]'
     )
 
 
-def _ssv2(path: str, entries: list[dict]) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
+def _ssv2(path: str, entries: list[dict]) -> _Listed:
     """Something-Something: {id}.webm, classes by template; the test file has ids only."""
     classes = None
     if any("template" in entry for entry in entries):
@@ -598,13 +544,40 @@ def _ssv2(path: str, entries: list[dict]) -> tuple[list[_Row], tuple[str, ...] |
     rows = []
     for number, entry in enumerate(entries, 1):
         label = re.sub(r"[\[\]]", "", entry["template"]) if "template" in entry else -1
-        rows.append(_Row(f"entry {number}", f"{entry['id']}.webm", label))
+        rows.append(_Row(f"entry {number}", f"{_id(entry['id'])}.webm", label))
     return rows, classes, []
+
+
+def _objects(path: str, entries: list[tuple[str, dict]], files: Files) -> _Listed:
+    """Objects with a path and a label, under any names that a table's columns may have.
+
+    Raises:
+        KeyError: the first has no path or no label.
+        UserError: another has no path.
+    """
+    keys = list(entries[0][1])
+    header = [key.lower() for key in keys]
+    if {*tables.PATH_COLUMNS, "vid", "id"}.isdisjoint(header):
+        raise KeyError("path")
+    if set(tables.LABEL_COLUMNS).isdisjoint(header):
+        raise KeyError("label")
+    rows = []
+    for where, entry in entries:
+        values = [entry.get(key) for key in keys]
+        rows.append((where, ["" if value is None else str(value).strip() for value in values]))
+        if not rows[-1][1][tables.path_column(header, [rows[-1][1]])]:
+            raise bad_line(path, where, entry, f"an object with {', '.join(keys)}")
+    return _labelled(path, tables.Table(header, rows), files)
+
+
+def _id(value: object) -> str:
+    """An id of json, which may have become a number."""
+    return str(value if whole(value) is None or isinstance(value, str) else whole(value))
 
 
 def _json(path: str):
     try:
-        return json.loads(_content(path))
+        return json.loads(tables.read_bytes(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
 
@@ -614,10 +587,10 @@ def _ucf101(
 ) -> tuple[list[_Row], tuple[str, ...], list[str]]:
     """Class/v_Class_g01_c01.avi, in trainlists followed by a label that counts from 1."""
     classes = []
-    for number, line in _lines(class_index):
+    for number, line in read_lines(class_index):
         fields = line.split()
         if len(fields) != 2 or fields[0] != str(len(classes) + 1):
-            raise _bad_line(class_index, f"line {number}", line, f"`{len(classes) + 1} ClassName`")
+            raise bad_line(class_index, f"line {number}", line, f"`{len(classes) + 1} ClassName`")
         classes.append(fields[1])
     rows = []
     for number, line in lines:
@@ -625,7 +598,7 @@ def _ucf101(
         name = video.partition("/")[0]
         if name not in classes or label not in ([], [str(classes.index(name) + 1)]):
             expected = "`Class/video.avi` or `Class/video.avi label`, as in classInd.txt"
-            raise _bad_line(path, f"line {number}", line, expected)
+            raise bad_line(path, f"line {number}", line, expected)
         rows.append(_Row(f"line {number}", video, name))
     return rows, tuple(classes), []
 
@@ -637,7 +610,7 @@ def _hmdb51(path: str, split: str) -> tuple[list[_Row], tuple[str, ...], list[st
         notices.append(f"{path}: split 1 of HMDB51 is read; {path}/*_test_split2.txt is another")
         path = os.path.join(glob.escape(path), "*_test_split1.txt")
     files = sorted(glob.glob(path))
-    wrong = [f for f in files if not re.fullmatch(r".+_test_split\d\.txt", os.path.basename(f))]
+    wrong = [f for f in files if not _HMDB51.fullmatch(os.path.basename(f))]
     if not files or wrong:
         got = f"matches {wrong[0]}" if wrong else "matches no file"
         raise UserError(
@@ -652,31 +625,61 @@ def _hmdb51(path: str, split: str) -> tuple[list[_Row], tuple[str, ...], list[st
         name = re.sub(r"_test_split\d\.txt$", "", os.path.basename(file))
         label = name.replace("_", " ")  # the words that models of texts are asked for
         classes.append(label)
-        for number, line in _lines(file):
+        for number, line in read_lines(file):
             video, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2"):
-                raise _bad_line(file, f"line {number}", line, "`video.avi 0|1|2`")
+                raise bad_line(file, f"line {number}", line, "`video.avi 0|1|2`")
             if use == wanted:
                 where = f"({os.path.basename(file)} line {number})"
                 rows.append(_Row(where, os.path.join(name, video.strip()), label))
     return rows, tuple(classes), notices
 
 
-def _folders(path: str) -> tuple[list[_Row], tuple[str, ...], list[str]]:
-    """class/video.mp4; labels are the sorted order of the folder names."""
-    classes = sorted(e.name for e in os.scandir(path) if e.is_dir() and e.name[0] != ".")
+def _folders(path: str) -> _Listed:
+    """class/video.mp4, however deep; labels are the sorted order of the class folders' names."""
+    inside = {
+        entry.name: video_files.below(entry.path)
+        for entry in os.scandir(path)
+        if entry.is_dir() and not video_files.is_system(entry.name)
+    }
+    # A class folder of pictures is not a video itself: its class would have no name.
+    videos = {name: found for name, (found, _) in inside.items() if found not in ([], [""])}
+    classes = sorted(videos, key=_by_number if all(map(str.isdecimal, videos)) else None)
+    loose = [n for n in sorted(os.listdir(path)) if n[0] != "." and n.lower().endswith(EXTENSIONS)]
+    if not videos:
+        frames = [name for name, (found, _) in inside.items() if found == [""]]
+        but = f", but folders of frames, such as {frames[0]}" if frames else ""
+        if loose:
+            but = f", but {len(loose)} videos directly in it, such as {loose[0]}"
+        raise UserError(
+            f"folder {path} holds no videos in class folders (class/video.mp4) and no HMDB51 split "
+            f"files{but}; give a list file, or move videos into a folder for each class"
+        )
+    splits = {name for names in video_files.SPLITS for name in names}
+    if all(name.lower() in splits for name in classes):
+        raise UserError(
+            f"{path} holds folders of splits ({', '.join(classes)}), not of classes; give one of "
+            f"them, such as {os.path.join(path, classes[0])}"
+        )
     rows = [
         _Row(os.path.join(name, video), os.path.join(name, video), name)
         for name in classes
-        for video in sorted(os.listdir(os.path.join(path, name)))
-        if video.lower().endswith(EXTENSIONS)
+        for video in videos[name]
     ]
-    if not rows:
-        raise UserError(
-            f"folder {path} holds no videos in class folders (class/video.mp4) "
-            "and no HMDB51 split files; give a list file"
-        )
-    return rows, tuple(classes), []
+    others = [os.path.join(name, o) for name, (_, found) in sorted(inside.items()) for o in found]
+    empty = sorted(inside.keys() - videos.keys())
+    parts = [f"{len(loose)} videos without a class folder, such as {loose[0]}"] if loose else []
+    parts += [f"{len(others)} files that are no videos, such as {others[0]}"] if others else []
+    parts += [f"folders without videos: {video_files.first_few(empty)}"] if empty else []
+    notices = [f"{path}: left out are {'; '.join(parts)}"] if parts else []
+    if len(classes) == 1 and all(os.path.dirname(video) for video in videos[classes[0]]):
+        only = os.path.join(path, classes[0])
+        notices.append(f"{path}: its only class is {classes[0]}; give {only} if its folders are")
+    return rows, tuple(classes), notices
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    return int(name), name
 
 
 # --- captions -----------------------------------------------------------------------------------
@@ -691,43 +694,24 @@ def _captions(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _captioned_text(path: str, lines: list[tuple[int, str]], columns: list[str]) -> list[_Row]:
     """path,caption and perhaps more columns, by comma or tab; the header names them."""
-    separator = "\t" if "\t" in lines[0][1] else ","
-    video = next(column for column in _PATH_COLUMNS if column in columns)
-    label_column = next((column for column in _LABEL_COLUMNS if column in columns), None)
+    separator = next(s for s in "\t;," if s in lines[0][1])
+    video = next(column for column in tables.PATH_COLUMNS if column in columns)
+    label = next((column for column in tables.LABEL_COLUMNS if column in columns), None)
     rows = []
     for number, line in lines[1:]:
-        where, fields = f"line {number}", _fields(line, separator)
+        where, fields = f"line {number}", tables.split_line(line, separator)
         if len(fields) != len(columns):
             expected = f'`{lines[0][1]}`, with "quotes" round a caption that holds a separator'
-            raise _bad_line(path, where, line, expected.replace("\t", "<tab>"))
+            raise bad_line(path, where, line, expected.replace("\t", "<tab>"))
         row = dict(zip(columns, fields, strict=True))
-        label = row.get(label_column) or "-1"
-        label = int(label) if _is_int(label) else label
-        rows.append(_Row(where, row[video], label, captions=_captions([row["caption"]])))
-    return rows
+        rows.append(
+            _Row(where, row[video], row.get(label, ""), captions=_captions([row["caption"]]))
+        )
+    labels = tables.labels(row.label for row in rows)
+    return [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
 
 
-def _by_id(folder: str) -> Callable[..., str]:
-    """find(*ids): the file of the first of the ids that a folder has one of, or {ids[0]}.mp4."""
-    found = {}
-    try:
-        listed = locators.names(folder)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be listed: {error.strerror or error}") from None
-    for name in listed:
-        stem, extension = os.path.splitext(name)
-        if extension.lower() in EXTENSIONS:
-            found.setdefault(stem, name)
-
-    def find(*ids: str) -> str:
-        return next((found[i] for i in ids if i in found), f"{ids[0]}.mp4")
-
-    return find
-
-
-def _msrvtt_csv(
-    path: str, lines: list[tuple[int, str]], columns: list[str], base: str
-) -> list[_Row]:
+def _msrvtt_csv(path: str, lines: list[tuple[int, str]], columns: list[str]) -> list[_Row]:
     """A line for each caption; or one for each video, whose captions MSRVTT_data.json has."""
     captions = None
     if "sentence" not in columns:
@@ -735,24 +719,22 @@ def _msrvtt_csv(
         if not locators.is_file(beside):
             raise UserError(f"{path} lists videos of MSR-VTT; put MSRVTT_data.json beside it")
         captions = _msrvtt_captions(_json(beside))
-    rows, find = [], _by_id(base)
+    rows = []
     for number, line in lines[1:]:
         try:
             row = dict(zip(columns, next(csv.reader([line])), strict=True))
         except ValueError:
-            raise _bad_line(path, f"line {number}", line, f"`{lines[0][1]}`") from None
+            raise bad_line(path, f"line {number}", line, f"`{lines[0][1]}`") from None
         video = row["video_id"]
         texts = _captions([row["sentence"]]) if captions is None else captions.get(video, ())
-        rows.append(_Row(f"line {number}", find(video), captions=texts))
+        rows.append(_Row(f"line {number}", video + video_files.ANY, captions=texts))
     return rows
 
 
-def _msrvtt_json(
-    path: str, content: dict, base: str, split: str
-) -> tuple[list[_Row], None, list[str]]:
+def _msrvtt_json(path: str, content: dict, split: str) -> _Listed:
     """MSR-VTT's own format. A file of one split is read whole, whatever split is asked for."""
     splits, notices = _msrvtt_splits(content), []
-    captions, find = _msrvtt_captions(content), _by_id(base)
+    captions = _msrvtt_captions(content)
     if len(splits) > 1:
         wanted = ("train",) if split == "train" else ("test", "validate")
         chosen = next((name for name in wanted if name in splits), None)
@@ -761,9 +743,8 @@ def _msrvtt_json(
         notices.append(f"{path}: of its splits {', '.join(splits)}, {chosen} is read")
         splits = [chosen]
     rows = [
-        _Row(video["video_id"], find(video["video_id"]), captions=captions[video["video_id"]])
-        for video in content["videos"]
-        if video.get("split", "") in splits
+        _Row(video_id, video_id + video_files.ANY, captions=captions[video_id])
+        for video_id in (v["video_id"] for v in content["videos"] if v.get("split", "") in splits)
     ]
     return rows, None, notices
 
@@ -785,48 +766,68 @@ def _msrvtt_captions(content: dict) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _vatex(entries: list[dict], base: str) -> list[_Row]:
+def _vatex(entries: list[dict]) -> list[_Row]:
     """{id}_{start:06d}_{end:06d}.mp4 with English captions; the private test set has none."""
-    find = _by_id(base)
     return [
-        _Row(entry["videoID"], find(entry["videoID"]), captions=_captions(entry.get("enCap", [])))
-        for entry in entries
+        _Row(video, video + video_files.ANY, captions=_captions(entry.get("enCap", [])))
+        for video, entry in ((entry["videoID"], entry) for entry in entries)
     ]
 
 
-def _activitynet(content: dict, base: str) -> list[_Row]:
+def _activitynet(content: dict) -> list[_Row]:
     """One paragraph a video, of the sentences in their order; files are v_{id} or {id}."""
-    find, rows = _by_id(base), []
+    rows = []
     for video, entry in content.items():
         paragraph = " ".join(_captions(entry["sentences"]))
-        name = find(video, video.removeprefix("v_"))
-        rows.append(_Row(video, name, captions=_captions([paragraph])))
+        others = functools.partial(_in_folders, video.removeprefix("v_") + video_files.ANY, "")
+        name = video + video_files.ANY
+        rows.append(_Row(video, name, captions=_captions([paragraph]), others=others))
     return rows
 
 
-def _jsonl(path: str) -> tuple[list[_Row], tuple[str, ...] | None, list[str]]:
-    """Videos with captions, or a manifest of `vidjax.data.check`: first a line about the list."""
-    rows, classes = [], None
-    for number, line in _lines(path):
+def _jsonl(path: str, files: Files) -> _Listed:
+    """Videos with captions or labels, or a manifest of `vidjax.data.check`.
+
+    A manifest's first line is about the list.
+    """
+    rows, classes, plain = [], None, []
+    for number, line in read_lines(path):
+        where = f"line {number}"
         try:
             entry = json.loads(line)
             if "manifest" in entry:
                 classes = entry["classes"] and tuple(entry["classes"])
-                continue
-            captions = _captions(entry.get("captions", []))
-            if "captions" in entry:
-                entry = {"label": -1, "frames": None, "verdict": None} | entry
-            label = entry["label"]
-            label = tuple(map(int, label)) if isinstance(label, list) else label
-            facts = entry["path"], label, entry["frames"], entry["verdict"], captions
+            elif entry.keys().isdisjoint(("captions", "verdict")):
+                plain.append((where, entry))
+            else:
+                rows.append(_manifest_row(where, entry))
         except (ValueError, KeyError, TypeError, AttributeError):
-            expected = (
-                "a JSON object with path and captions, or with path, label, frames and verdict "
-                "(written by data.check)"
-            )
-            raise _bad_line(path, f"line {number}", line, expected) from None
-        rows.append(_Row(f"line {number}", *facts))
-    return rows, classes, []
+            raise bad_line(path, where, line, _JSONL) from None
+    if not plain:
+        return rows, classes, []
+    try:
+        labelled, _, notices = _objects(path, plain, files)
+    except KeyError:
+        raise bad_line(path, *plain[0], _JSONL) from None
+    return rows + labelled, classes, notices
+
+
+_JSONL = (
+    "a JSON object with path and captions, with path and label, or with path, label, frames and "
+    "verdict (written by data.check)"
+)
+
+
+def _manifest_row(where: str, entry: dict) -> _Row:
+    captions = _captions(entry.get("captions", []))
+    if "captions" in entry:
+        entry = {"label": -1, "frames": None, "verdict": None} | entry
+    label = entry["label"]
+    if isinstance(label, list):
+        label = tuple(map(int, label))
+    elif not isinstance(label, str):
+        label = tables.labels([label])[0]
+    return _Row(where, entry["path"], label, entry["frames"], entry["verdict"], captions)
 
 
 # --- labels and paths ---------------------------------------------------------------------------
@@ -841,17 +842,16 @@ def _class_names(
         return classes
     file = os.path.expanduser(classes)
     if not file:
-        folder = path if os.path.isdir(path) else os.path.dirname(path)
-        file = os.path.join(folder, "classes.txt")
-        if not locators.is_file(file):
+        file = next(filter(locators.is_file, _class_files(path)), "")
+        if not file:
             return None
     elif not locators.is_file(file):
         raise UserError(f"classes file {file} does not exist")
-    lines = _lines(file)
-    if lines and _column_names(lines[0][1]) == ["id", "name"]:
+    lines = [(number, line.strip()) for number, line in read_lines(file)]
+    if lines and tables.column_names(lines[0][1]) == ["id", "name"]:
         names = _numbered_names(file, lines[1:])
     else:
-        names = tuple(line for _, line in lines)
+        names = _names_with_numbers(lines) or tuple(line for _, line in lines)
     start = 0
     for _, size in groups or (("", len(names)),):  # a noun may be a verb too
         part = names[start : start + size]
@@ -862,19 +862,40 @@ def _class_names(
     return names
 
 
+def _class_files(path: str) -> list[str]:
+    """The files beside a list that may name its classes."""
+    folder, name = (path, "") if os.path.isdir(path) else os.path.split(path)
+    # Jester's are jester-v1-labels.csv beside jester-v1-train.csv.
+    labels = re.sub(r"(train|validation|val|test)(?=\.(csv|txt)$)", "labels", name)
+    names = ["classes.txt", "moments_categories.txt", *([labels] if labels != name else [])]
+    return [os.path.join(folder, name) for name in names]
+
+
+def _names_with_numbers(lines: list[tuple[int, str]]) -> tuple[str, ...] | None:
+    """The names of lines `name,number` or `number name` by their numbers; else None."""
+    for pattern in (r"(?P<name>.*\S)\s*,\s*(?P<id>\d+)", r"(?P<id>\d+)(\s*,\s*|\s+)(?P<name>.+)"):
+        matches = [re.fullmatch(pattern, line) for _, line in lines]
+        if all(matches):
+            names = {int(match["id"]): match["name"].strip('"') for match in matches}
+            first = min(names, default=0)  # UCF101's classInd.txt counts from 1
+            if first < 2 and sorted(names) == list(range(first, first + len(lines))):
+                return tuple(names[number] for number in sorted(names))
+    return None
+
+
 def _numbered_names(path: str, lines: list[tuple[int, str]]) -> tuple[str, ...]:
-    """Of lines `id,name` the names by their ids, which must be 0, 1, ..., in any order."""
+    """The names of lines `id,name` by their ids, which must be 0, 1, ..., in any order."""
     names: dict[int, str] = {}
     for number, line in lines:
-        fields = _fields(line, ",")
-        if len(fields) != 2 or not _is_int(fields[0]) or not fields[1]:
-            raise _bad_line(path, f"line {number}", line, "`id,name`, names with a comma in quotes")
-        index = int(fields[0])
+        fields = tables.split_line(line, ",")
+        if len(fields) != 2 or whole(fields[0]) is None or not fields[1]:
+            raise bad_line(path, f"line {number}", line, "`id,name`, names with a comma in quotes")
+        index = whole(fields[0])
         if index in names or not 0 <= index < len(lines):
-            found = "comes twice" if index in names else "is out of range"
+            problem = "comes twice" if index in names else "is out of range"
             raise UserError(
-                f"{path} line {number}: id {index} {found}; the ids of {len(lines)} classes are 0 "
-                f"to {len(lines) - 1}"
+                f"{path} line {number}: id {index} {problem}; the ids of {len(lines)} classes are "
+                f"0 to {len(lines) - 1}"
             )
         names[index] = fields[1]
     return tuple(names[index] for index in range(len(lines)))
@@ -932,10 +953,19 @@ def _number_labels(
     named = {row.label for row in rows if isinstance(row.label, str)}
     if named and any(isinstance(row.label, int) and row.label != -1 for row in rows):
         odd = next(row for row in rows if isinstance(row.label, str))
-        raise UserError(f"{path} {odd.where}: label {odd.label!r} is no number, as others are")
+        kind = "whole number" if _is_fraction(odd.label) else "number"
+        raise UserError(f"{path} {odd.where}: label {odd.label!r} is no {kind}, as others are")
     if named and classes is None:
+        odd = next((row for row in rows if row.label in named and _is_fraction(row.label)), None)
+        if odd:
+            raise UserError(
+                f"{path} {odd.where}: label {odd.label!r} is no whole number; labels are whole "
+                f"numbers from 0, or names"
+            )
         classes = tuple(sorted(named))
         notices.append(f"{path}: its {len(classes)} class names are numbered in sorted order")
+    if classes is None:
+        classes, notices = _names_beside(path, rows, num_classes)
     _check_class_count(path, classes, num_classes)
     limit = num_classes or (len(classes) if classes else None)
     index = {name: number for number, name in enumerate(classes or ())}
@@ -950,8 +980,8 @@ def _number_labels(
             label = index[label]
         if label == -1 and need_labels:
             raise UserError(
-                f"{path} {row.where}: {row.path} has no label; write `path label` lines, "
-                "as classification needs them"
+                f"{path} {row.where}: {row.path} has no label; write `path label` lines, or call "
+                "the column of labels `label`, as classification needs them"
             )
         if label < -1:
             raise UserError(f"{path} {row.where}: label {label} is negative; labels count from 0")
@@ -961,7 +991,44 @@ def _number_labels(
                 f"{path} {row.where}: label {label} is out of range for {limit} classes; {fix}"
             )
         labels.append(label)
+    numbers = {label for label in labels if label != -1}
+    if limit is None and len(numbers) > 1 and min(numbers) == 1:
+        notices.append(
+            f"{path}: class 0 has no videos; labels count from 0, are these counted from 1?"
+        )
     return labels, classes, notices
+
+
+def _is_fraction(label: str | int) -> bool:
+    return isinstance(label, str) and re.fullmatch(r"[+-]?\d*\.\d+", label) is not None
+
+
+def _names_beside(
+    path: str, rows: list[_Row], num_classes: int | None
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The class names that a list has beside its numbers, if each class has one, and notices."""
+    pairs = {(row.label, row.name) for row in rows if row.name and row.label != -1}
+    names = dict(sorted(pairs))
+    if len(pairs) > len(names) or len(names) > len(set(names.values())):
+        first, second = _contradiction(pairs)
+        return None, [
+            f"{path}: its names are not used, as they contradict its numbers: {first[1]!r} is "
+            f"{first[0]} and {second[1]!r} {second[0]}"
+        ]
+    if names and set(names) != set(range(num_classes or len(names))):
+        return None, [f"{path}: its names are not used, as some classes have none"]
+    return tuple(names.values()) or None, []
+
+
+def _contradiction(pairs: set[tuple[int, str]]) -> tuple[tuple[int, str], tuple[int, str]]:
+    """Two pairs with the same number or the same name."""
+    numbers, names = {}, {}
+    for pair in sorted(pairs):
+        other = numbers.setdefault(pair[0], pair)
+        other = names.setdefault(pair[1], pair) if other == pair else other
+        if other != pair:
+            return other, pair
+    raise ValueError("no pair contradicts another")
 
 
 def _check_captions(path: str, rows: list[_Row]) -> None:
@@ -1018,26 +1085,22 @@ def _check_names(path: str, rows: list[_Row]) -> None:
             ) from None
 
 
-def _check_exist(path: str, videos: Sequence[Video], base: str) -> None:
+def _check_exist(path: str, videos: Sequence[Video], base: str, root: str) -> None:
     """Raises if most paths do not exist: then the root is wrong, not the videos.
 
     Single missing files are the loader's to replace and count. Of a large list a sample is looked
     up, as a network file system answers in milliseconds.
     """
     places = [locators.container(video.path) for video in videos]  # refuses what cannot be read
-    sample = _spread([place for place in places if not locators.is_url(place)], _CHECKED_PATHS)
+    local = [place for place in places if not locators.is_url(place)]
+    sample = video_files.spread(local, video_files.CHECKED_PATHS)
     missing = [place for place in sample if not os.path.exists(place)]
     remote = list(dict.fromkeys(place for place in places if locators.is_url(place)))
-    remote = _spread(remote, _CHECKED_URLS)
+    remote = video_files.spread(remote, video_files.CHECKED_URLS)
     missing += [place for place in remote if not locators.is_file(place)]
     sample += remote
     if len(missing) > len(sample) / 2:
         raise UserError(
             f"{path}: {len(missing)} of {len(sample)} videos looked up do not exist, such as "
-            f"{', '.join(missing[:3])}; set root to the folder that its paths start from "
-            f"(now {base or '.'})"
+            f"{', '.join(missing[:3])}; {video_files.explain_missing(missing, base, root)}"
         )
-
-
-def _spread(items: Sequence, count: int) -> Sequence:
-    return items[:: max(1, len(items) // count)]

@@ -20,6 +20,7 @@ import numpy as np
 from vidjax.data import pyav
 from vidjax.data.watchdog import progress
 
+_CODECS = ("h264", "hevc")  # the size of others may change within a file, as in recorded calls
 _CHUNK = 16  # frames that are held at once as they were decoded
 
 
@@ -39,7 +40,7 @@ def read_at(
     each: Callable[[np.ndarray], np.ndarray],
 ) -> list[np.ndarray] | None:
     """Reads frames as vidjax.data.pyav.read_at does; None of a file not to be trusted to decord."""
-    if index.problem or index.has_open_gops:
+    if index.problem or index.has_open_gops or index.codec not in _CODECS:
         return None
     import decord
 

@@ -33,6 +33,8 @@ NEAR = 6
 # are never shown, or cut one into two packets.
 _FRAME_A_PACKET = ("h264", "hevc", "vp8", "vp9", "av1", "gif")
 
+_INTRA = 1  # FFmpeg's AV_PICTURE_TYPE_I
+
 CUT_OFF = "the file is cut off or damaged"
 
 # Flags of FFmpeg's scaler: its default; bicubic, which it takes where a video changes its size and
@@ -78,7 +80,8 @@ def index_of(path: str) -> Index:
     Raises:
         VideoError: it is no video, or cannot be opened.
     """
-    shown, first, is_damaged, file_size = [], None, False, os.path.getsize(path)
+    shown, keyframes, first, is_damaged = [], [], None, False
+    file_size = os.path.getsize(path)
     with _errors(), open_stream(path) as (container, stream):
         codec, unit = stream.codec_context.codec, stream.time_base
         name = codec.canonical_name
@@ -90,6 +93,8 @@ def index_of(path: str) -> Index:
             facts = _time(packet), packet.dts, packet.is_keyframe
             first = first or facts
             is_damaged |= packet.is_corrupt
+            if packet.is_keyframe:
+                keyframes.append((facts[0], facts[0] if facts[1] is None else facts[1]))
             if not packet.is_discard:  # before the start of an edit list: decoded, never shown
                 shown.append(facts)
         is_damaged |= any(e.size > 0 and e.pos + e.size > file_size for e in stream.index_entries)
@@ -99,7 +104,7 @@ def index_of(path: str) -> Index:
     if None in times or len(set(times)) < len(times):
         problem = "timestamps are missing or repeated"
         return Index(len(shown), (), unit, rate, (), problem, name, by_time=False)
-    keyframes = sorted((t, t if dts is None else dts) for t, dts, is_key in shown if is_key)
+    keyframes.sort()
     problem = ""
     if is_damaged:
         problem = CUT_OFF
@@ -160,7 +165,8 @@ def read_at(
         last = frame
     found: dict[int, np.ndarray] = {}
     with contextlib.suppress(VideoError), _errors(), open_stream(path) as (container, stream):
-        pictures = Pictures(path, (stream.codec_context.height, stream.codec_context.width))
+        decoder = stream.codec_context
+        pictures = Pictures(path, (decoder.height, decoder.width))
         for (shown, sent), targets in runs.items():
             for moment in (shown, min(shown, sent)):  # containers differ in what they seek by
                 container.seek(moment, stream=stream, backward=True)
@@ -175,8 +181,9 @@ def read_at(
 
 
 def _frames_at(container, stream, keyframe: int, targets: Sequence[int]) -> Iterator[tuple]:
-    """Yields (time, frame) of the targets; nothing if the seek went past the keyframe."""
+    """Yields (time, frame) of the targets, if the seek led to the keyframe and that is one."""
     wanted, landed, decoder = {*targets}, False, stream.codec_context
+    checks = decoder.codec.canonical_name in ("h264", "hevc")
     for packet in container.demux(stream):
         progress()
         if not landed and packet.size:
@@ -188,9 +195,17 @@ def _frames_at(container, stream, keyframe: int, targets: Sequence[int]) -> Iter
             # where they are not wanted. Of other codecs this is not so sure.
             decoder.skip_frame = "DEFAULT" if _time(packet) in wanted else "NONREF"
         for frame in packet.decode():
-            if _time(frame) in wanted:
-                wanted.remove(_time(frame))
-                yield _time(frame), frame
+            time = _time(frame)
+            if time is None or time < keyframe:
+                continue
+            # Encoders that refresh the picture bit by bit mark where that begins as a keyframe.
+            is_none = checks and time == keyframe and frame.pict_type != _INTRA
+            # What stands in for damaged parts depends on what was decoded before.
+            if is_none or frame.is_corrupt:
+                return
+            if time in wanted:
+                wanted.remove(time)
+                yield time, frame
                 if not wanted:
                     return
 
