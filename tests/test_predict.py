@@ -152,7 +152,7 @@ def test_wrong_comparisons_are_answered(checkpoint, pair, files):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("text", "container"),
+        ("text", "it is text, not a video"),
         ("audio", "no video stream"),
         ("empty", "empty file"),
         ("missing", "no such file"),

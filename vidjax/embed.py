@@ -35,7 +35,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from vidjax import compilation, distributed, pretrained, sharding
-from vidjax.data import BadVideos, augment, datasets, locators
+from vidjax.data import BadVideos, augment, containers, datasets, locators, video_files
 from vidjax.data.windows import Windows, read_all
 from vidjax.embeddings import Part, is_finished, stamp_of
 from vidjax.errors import UserError, run_main
@@ -158,16 +158,17 @@ def find_videos(videos: str, root: str = "") -> Sequence[datasets.Video]:
         UserError: there are none, or the list is wrong.
     """
     videos = os.path.expanduser(videos)
-    if videos.lower().endswith(datasets.EXTENSIONS) and locators.is_file(videos):
+    if os.path.isdir(videos):
+        names, others = video_files.below(videos)
+        if not names:
+            instead = f", but {len(others)} other files, such as {others[0]}" if others else ""
+            raise UserError(f"folder {videos} holds no videos{instead}")
+        return [datasets.Video(os.path.join(videos, name).rstrip("/")) for name in names]
+    # Lists are text, and no video is.
+    is_video = video_files.is_video(videos) and locators.is_file(videos)
+    if is_video or (os.path.isfile(videos) and not containers.is_text(videos)):
         return [datasets.Video(videos)]
-    if not os.path.isdir(videos):
-        return datasets.read_list(videos, root)
-    files = (os.path.join(here, name) for here, _, names in os.walk(videos) for name in names)
-    paths = sorted(path for path in files if path.lower().endswith(datasets.EXTENSIONS))
-    paths = [path for path in paths if not os.path.basename(path).startswith(".")]
-    if not paths:
-        raise UserError(f"folder {videos} holds no videos ({', '.join(datasets.EXTENSIONS)})")
-    return [datasets.Video(path) for path in paths]
+    return datasets.read_list(videos, root)
 
 
 def _batched(

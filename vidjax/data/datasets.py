@@ -644,7 +644,7 @@ def _folders(path: str) -> _Listed:
     }
     # A class folder of pictures is not a video itself: its class would have no name.
     videos = {name: found for name, (found, _) in inside.items() if found not in ([], [""])}
-    classes = sorted(videos, key=_by_number if all(map(str.isdecimal, videos)) else None)
+    classes = sorted(videos)
     loose = [n for n in sorted(os.listdir(path)) if n[0] != "." and n.lower().endswith(EXTENSIONS)]
     if not videos:
         frames = [name for name, (found, _) in inside.items() if found == [""]]
@@ -676,10 +676,6 @@ def _folders(path: str) -> _Listed:
         only = os.path.join(path, classes[0])
         notices.append(f"{path}: its only class is {classes[0]}; give {only} if its folders are")
     return rows, tuple(classes), notices
-
-
-def _by_number(name: str) -> tuple[int, str]:
-    return int(name), name
 
 
 # --- captions -----------------------------------------------------------------------------------

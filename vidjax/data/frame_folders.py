@@ -22,6 +22,12 @@ _NAMES = ("img", "image", "frame", "")
 _NUMBERED = re.compile(r"(.*?)[_\- .]*(\d+)\.\w+", re.DOTALL)
 
 
+def is_frame(name: str) -> bool:
+    """Returns whether a file's name is that of a numbered picture."""
+    is_picture = name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    return is_picture and _NUMBERED.fullmatch(name) is not None
+
+
 def frames_of(folder: str) -> list[str]:
     """Returns the paths of a local folder's frames, in their order.
 
@@ -29,10 +35,9 @@ def frames_of(folder: str) -> list[str]:
         VideoError: it holds none.
     """
     groups = collections.defaultdict(list)
-    for name in os.listdir(folder):
-        match = _NUMBERED.fullmatch(name)
-        if match and name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-            groups[match[1].lower()].append((int(match[2]), name))
+    for name in filter(is_frame, os.listdir(folder)):
+        stem, number = _NUMBERED.fullmatch(name).groups()
+        groups[stem.lower()].append((int(number), name))
     if not groups:
         raise VideoError("a folder without numbered pictures such as img_00001.jpg")
     known = [name for name in _NAMES if name in groups]

@@ -63,7 +63,7 @@ def is_video(name: str) -> bool:
 def count_frames(folder: str) -> int:
     """Returns how many numbered pictures a local folder holds (see vidjax.data.frame_folders)."""
     try:
-        return sum(map(_is_frame, os.listdir(folder)))
+        return sum(map(frame_folders.is_frame, os.listdir(folder)))
     except OSError:
         return 0
 
@@ -250,7 +250,7 @@ def below(folder: str) -> tuple[list[str], list[str]]:
             others += [os.path.join(entry.name, name) for name in inside[1]]
         elif _rank(entry.name) >= 0:
             videos.append(entry.name)
-        elif _is_frame(entry.name):
+        elif frame_folders.is_frame(entry.name):
             frames.append(entry.name)
         else:
             others.append(entry.name)
@@ -272,11 +272,6 @@ def split_names(split: str) -> tuple[str, ...]:
 
 def _rank(name: str) -> int:
     return _RANKS.get(os.path.splitext(name)[1].lower(), -1)
-
-
-def _is_frame(name: str) -> bool:
-    is_picture = name.lower().endswith(frame_folders.EXTENSIONS)
-    return is_picture and name[0] != "." and os.path.splitext(name)[0][-1].isdigit()
 
 
 def _is_inside(folder: str, other: str) -> bool:
