@@ -75,7 +75,7 @@ def _reading(report: Mapping[str, Any]) -> str:
         return f"{min(found):.2f} to {max(found):.2f} x" if found else NOT_MEASURED
 
     return "; ".join(
-        f"{group}: {ratios('vidjax', group)}, through PyAV {ratios('vidjax, PyAV', group)}"
+        f"{group}: {ratios('vidjax', group)}, through decord {ratios('vidjax, decord', group)}"
         for group in report["groups"]
     )
 

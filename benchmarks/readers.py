@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import harness
 from vidjax import configlib, data
 from vidjax.data import pyav, sampling, transforms, video
 from vidjax.data.datasets import Video
@@ -291,6 +292,19 @@ def memory(
         return figures
 
     return {"workers": workers, "batch_size": batch_size}, once
+
+
+def views(path: str, size: int, temporal: int, spatial: int) -> tuple[dict, Once]:
+    """Clips of an evaluation's views of one video; how far the peak of memory rises for them."""
+
+    def once() -> dict[str, float]:
+        facts = transforms.Preprocessing(size=size, short_side=size)
+        before, began = harness.peak_bytes(), time.perf_counter()
+        transforms.prepare(path, facts, (temporal, spatial))
+        seconds = time.perf_counter() - began
+        return {"bytes": harness.peak_bytes() - before, "seconds": seconds}
+
+    return {"views": temporal * spatial}, once
 
 
 def _processes() -> list[str]:

@@ -48,6 +48,25 @@ def make_videos(
     return made
 
 
+def make_large_video(folder: pathlib.Path, side: int, repeats: int) -> str:
+    """A 16:9 video of `side` rows whose 20 pictures are encoded once and come `repeats` times."""
+    ((source, _),) = make_videos(folder, 20, count=1, frames=20, height=side, width=side * 16 // 9)
+    path = str(folder / "large.mp4")
+    with av.open(path, "w") as writer:
+        with av.open(source) as reader:
+            new = writer.add_stream_from_template(reader.streams.video[0])
+        for repeat in range(repeats):
+            with av.open(source) as reader:
+                old = reader.streams.video[0]
+                for packet in reader.demux(old):
+                    if packet.size:
+                        packet.pts += repeat * old.duration
+                        packet.dts += repeat * old.duration
+                        packet.stream = new
+                        writer.mux(packet)
+    return path
+
+
 def find_videos(folder: str) -> list[tuple[str, int]]:
     """Files of a folder that pass the check and are long enough for a clip."""
     paths = sorted(str(path) for path in pathlib.Path(folder).iterdir() if path.is_file())
@@ -85,6 +104,7 @@ def run(settings: harness.Settings) -> dict[str, Any]:
             "one_core": _one_core(settings, groups, size),
             "loaders": _loaders(settings, files, size),
             "memory": _memory(settings, tiny),
+            "views": _views(settings, folder, size),
         }
 
 
@@ -149,6 +169,23 @@ def _memory(settings: harness.Settings, files: list) -> dict[str, Any]:
     return found
 
 
+def _views(settings: harness.Settings, folder: pathlib.Path, size: int) -> dict[str, Any]:
+    """Memory that one video's 5 x 3 views take, at three resolutions."""
+    found, rows = {}, (72, 144) if settings.quick else (720, 1080, 2160)
+    for side in rows:
+        path = make_large_video(folder, side, repeats=4 if settings.quick else 15)
+        options = {"path": path, "size": size, "temporal": 5, "spatial": 3}
+        child = harness.Child("benchmarks.readers", "views", **options)
+        try:
+            answers = [child.ask("ready"), child.ask("run")]
+        finally:
+            child.close()
+        failed = next((answer for answer in answers if "failed" in answer), None)
+        found[str(side)] = failed or answers[1]["figures"]
+        print(f"  5 x 3 views of {side} rows: {found[str(side)]}", flush=True)
+    return found
+
+
 def slope(memory: Mapping[int, float]) -> dict[str, float]:
     """Bytes per clip and their standard error, by a line through all but the first tenth."""
     done = np.array(sorted(memory), float)
@@ -189,6 +226,7 @@ def render(report: Mapping[str, Any]) -> str:
         "while the training loader reads small clips; growth by a line through all but the first "
         "tenth, with its standard error.",
         _memory_table(report["memory"]),
+        *_views_text(report.get("views", {})),
     ])  # fmt: skip
 
 
@@ -247,3 +285,17 @@ def _memory_table(memory: Mapping[str, Any]) -> str:
     return harness.table(
         ["loader", "clips", "MiB at first", "MiB at last", "bytes a clip", "seconds"], rows
     )
+
+
+def _views_text(views: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [side, f"{one['bytes'] / 2**20:,.0f}", f"{one['seconds']:.1f}"]
+        for side, one in views.items()
+        if "failed" not in one
+    ]
+    if not rows:
+        return []
+    return [
+        "One video of 300 frames in 5 x 3 views: how far the peak of a process's memory rises.",
+        harness.table(["rows of pixels", "MiB", "seconds"], rows),
+    ]
