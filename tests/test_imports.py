@@ -4,6 +4,7 @@ import ast
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -92,3 +93,13 @@ def test_importing_vidjax_is_cheap():
         "import sys, vidjax; print([m for m in ('jax','torch','decord','cv2') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", [DeprecationWarning, FutureWarning])
+@pytest.mark.parametrize("module", ["vidjax.data.video", "converters.convert", "benchmarks.run"])
+def test_what_we_use_that_will_be_removed_fails_the_tests(kind, module):
+    """On the newest stack, too, which CI runs them on; libraries' own are theirs to mend."""
+    with pytest.raises(kind, match="use another"):
+        warnings.warn_explicit("use another", kind, "file.py", 1, module=module)
+    with warnings.catch_warnings(record=True):
+        warnings.warn_explicit("use another", kind, "file.py", 1, module="flax.linen.module")

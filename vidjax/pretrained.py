@@ -85,7 +85,7 @@ class Pretrained:
         """Prepares one video as the card says.
 
         Args:
-            video: path of a video file; or uint8 [N, H, W, 3] in RGB, which is the clip itself if
+            video: path of a video file or of a folder of pictures; or uint8 [N, H, W, 3] in RGB, which is the clip itself if
                 N is the model's number of frames, and otherwise a whole video to sample from.
 
         Returns:
@@ -98,7 +98,8 @@ class Pretrained:
         is_array = isinstance(video, np.ndarray) and video.dtype == np.uint8 and video.ndim == 4
         is_clip = is_array and len(video) == facts.frames
         try:
-            clip = eval_views(video, facts) if is_clip else prepare(video, facts)
+            source = video if isinstance(video, np.ndarray) else os.path.expanduser(video)
+            clip = eval_views(video, facts) if is_clip else prepare(source, facts)
         except VideoError as error:
             raise UserError(f"{video} cannot be read as video: {error}") from None
         mean, std = np.float32(facts.mean), np.float32(facts.std)

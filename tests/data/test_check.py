@@ -103,7 +103,7 @@ def test_seeking_that_gives_other_pictures_is_noticed(clips, monkeypatch):
 
     monkeypatch.setattr(pyav, "read_at", wrong_at_keyframes)
     facts = check.inspect(clips["good"])
-    reason = "seeking gives other pictures of frames 12"
+    reason = "seeking gives another picture of frame 12"
     assert (facts["verdict"], facts["reason"]) == ("sequential", reason)
 
 

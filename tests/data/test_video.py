@@ -5,6 +5,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -13,7 +15,7 @@ import pytest
 from made_videos import FRAMES, number_of, picture, set_matrix, write_video
 
 import vidjax
-from vidjax.data import decord_reader, frame_folders, pyav
+from vidjax.data import decord_reader, frame_folders, pyav, watchdog
 from vidjax.data.video import read_frames, read_video
 from vidjax.errors import UserError, VideoError
 
@@ -485,3 +487,21 @@ def test_decoder_noise_is_kept_from_the_console_of_workers(tmp_path, clips):
     )
     assert "ERROR opening" not in result.stderr
     assert "VideoError: cannot be decoded" in result.stderr
+
+
+def test_reading_may_take_long_but_not_stand_still(clips, monkeypatch):
+    decode = pyav.decode
+
+    def slowly(path):
+        for frame in decode(path):
+            time.sleep(0.05)
+            yield frame
+
+    monkeypatch.setattr(watchdog, "PATIENCE", 1.0)
+    monkeypatch.setattr(pyav, "decode", slowly)
+    start = time.monotonic()
+    assert numbers(read_video(clips["ts"], None, 30)) == [0, 30]  # counted, then read
+    assert time.monotonic() - start > 2
+    monkeypatch.setattr(pyav, "decode", lambda path: threading.Event().wait())
+    with pytest.raises(UserError, match=r"stream\.ts cannot be read as video: no answer in 1 s"):
+        read_video(clips["ts"])

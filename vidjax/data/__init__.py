@@ -544,7 +544,9 @@ def _check_reader(reader: str) -> None:
     if reader not in READERS:
         raise UserError(f"data.reader is {reader!r}; choose one of {', '.join(READERS)}")
     if reader == "decord" and not decord_reader.is_installed():
-        raise UserError("data.reader is 'decord', which is not installed; pip install decord")
+        raise UserError(
+            "data.reader is 'decord', which is not installed; pip install decord, or set 'pyav'"
+        )
 
 
 def _auto_workers() -> int:

@@ -304,8 +304,9 @@ class Pictures:
         height, width = self._size[::-1] if swap else self._size
         changes = _upright_size(frame, turn) != self._size
         scaler = self._scaler or (_BICUBIC if changes else _BILINEAR)
-        picture = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=scaler)
-        picture = picture.to_ndarray()
+        with _errors():
+            rgb = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=scaler)
+            picture = rgb.to_ndarray()
         picture = picture.swapaxes(0, 1) if swap else picture
         return np.ascontiguousarray(picture[::down, ::across])
 
