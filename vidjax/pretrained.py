@@ -85,8 +85,9 @@ class Pretrained:
         """Prepares one video as the card says.
 
         Args:
-            video: path of a video file or of a folder of pictures; or uint8 [N, H, W, 3] in RGB, which is the clip itself if
-                N is the model's number of frames, and otherwise a whole video to sample from.
+            video: path of a video file or of a folder of pictures; or uint8 [N, H, W, 3] in RGB,
+                which is the clip itself if N is the model's number of frames, and otherwise a whole
+                video to sample from.
 
         Returns:
             The middle clip's centre crop, normalised: float32 [1, T, size, size, 3].
