@@ -1,5 +1,6 @@
 """Which frames come back, from which reader, and what bad files say."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -505,3 +506,24 @@ def test_reading_may_take_long_but_not_stand_still(clips, monkeypatch):
     monkeypatch.setattr(pyav, "decode", lambda path: threading.Event().wait())
     with pytest.raises(UserError, match=r"stream\.ts cannot be read as video: no answer in 1 s"):
         read_video(clips["ts"])
+
+
+@pytest.mark.parametrize("verdict", ["ok", "sequential"])
+def test_frames_are_freed_when_they_have_been_used(clips, verdict):
+    """Those of a 4K video are 12 MB each."""
+    alive = []
+
+    def count(picture):
+        if len(alive) < 3 or len(alive) > 36:
+            alive.append(sum(type(thing).__name__ == "VideoFrame" for thing in gc.get_objects()))
+        else:
+            alive.append(0)
+        return 0
+
+    gc.collect()
+    gc.disable()
+    try:
+        read_frames(clips["rotated"], np.arange, verdict=verdict, each=count)
+    finally:
+        gc.enable()
+    assert len(alive) == FRAMES and max(alive) <= alive[0] + 4

@@ -289,30 +289,28 @@ class Pictures:
 
         self._path, self._expected, self._scaler = path, expected, scaler
         self._reformatter = VideoReformatter()  # one for all frames, which saves a third
-        self._size: tuple[int, int] | None = None
+        self._size: tuple[int, int] | None = None  # height and width, as they are stored
+        self._turn = (False, 1, 1)
 
     def fit(self, frame: Any) -> None:
-        """Takes the size of this frame for all, if it is the first."""
+        """Takes the size and the orientation of this frame for all, if it is the first."""
         if self._size is None:
             if self._expected not in (None, (frame.height, frame.width)):
                 frame = next(decode(self._path))
-            self._size = _upright_size(frame, _turn(frame))
+            # Not of each frame: PyAV would keep those that are asked until garbage is collected.
+            self._size, self._turn = (frame.height, frame.width), _turn(frame)
 
     def __call__(self, frame: Any) -> np.ndarray:
         self.fit(frame)
-        swap, down, across = turn = _turn(frame)
-        height, width = self._size[::-1] if swap else self._size
-        changes = _upright_size(frame, turn) != self._size
+        height, width = self._size
+        swap, down, across = self._turn
+        changes = (frame.height, frame.width) != self._size
         scaler = self._scaler or (_BICUBIC if changes else _BILINEAR)
         with _errors():
             rgb = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=scaler)
             picture = rgb.to_ndarray()
         picture = picture.swapaxes(0, 1) if swap else picture
         return np.ascontiguousarray(picture[::down, ::across])
-
-
-def _upright_size(frame: Any, turn: tuple[bool, int, int]) -> tuple[int, int]:
-    return (frame.width, frame.height) if turn[0] else (frame.height, frame.width)
 
 
 def _turn(frame: Any) -> tuple[bool, int, int]:
