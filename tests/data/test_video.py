@@ -80,16 +80,14 @@ def test_seeking_goes_on_over_a_near_keyframe(tmp_path, wanted, runs, monkeypatc
 @pytest.mark.parametrize(("codec", "skipped"), [("h264", {1, 2, 4}), ("hevc", set())])
 def test_only_h264_skips_frames_that_nobody_needs(codec, skipped):
     """Whether a frame is needed by others is the decoder's to know; that it is wanted is ours."""
-    facts = {"codec": SimpleNamespace(canonical_name=codec), "skip_frame": "DEFAULT"}
-    decoder, asked = SimpleNamespace(name=codec, **facts), {}
+    decoder, asked = SimpleNamespace(name=codec, skip_frame="DEFAULT"), {}
 
     class Packet(SimpleNamespace):
         size = 1
 
         def decode(self):
             asked[self.pts] = decoder.skip_frame
-            facts = {"pict_type": 1 if self.pts == 1 else 2, "is_corrupt": False}
-            return [SimpleNamespace(pts=self.pts, **facts)] if self.pts != 2 else []
+            return [SimpleNamespace(pts=self.pts, is_corrupt=False)] if self.pts != 2 else []
 
     container = SimpleNamespace(demux=lambda stream: [Packet(pts=i) for i in (1, 3, 2, 4, 5)])
     stream = SimpleNamespace(codec_context=decoder)
@@ -119,6 +117,51 @@ def test_an_edit_list_hides_frames(clips):
     frames, n = read_frames(clips["edit list"], np.arange)
     assert n == FRAMES - 8
     assert numbers(frames) == list(range(8, FRAMES))
+
+
+def with_packet(source, path, place: int, make) -> str:
+    """A copy of a file with another packet before the one at `place`."""
+    import av
+
+    with av.open(source) as reader, av.open(str(path), "w") as writer:
+        old = reader.streams.video[0]
+        new = writer.add_stream_from_template(old)
+        for number, packet in enumerate(p for p in reader.demux(old) if p.size):
+            if number == place:
+                more = av.Packet(make(bytes(packet)))
+                more.pts, more.dts, more.time_base = packet.pts - 3, packet.dts - 3, old.time_base
+                more.is_keyframe, more.stream = packet.is_keyframe, new
+                writer.mux(more)
+            packet.stream = new
+            writer.mux(packet)
+    return str(path)
+
+
+def test_packets_without_a_frame_are_not_counted(clips, tmp_path):
+    # VP8: a keyframe that is decoded and not shown, before the same one. Two-pass encoders hide
+    # frames so, which others are predicted from.
+    vp8 = with_packet(
+        clips["vp8"], tmp_path / "a.webm", 12, lambda p: bytes([p[0] & ~0x10]) + p[1:]
+    )
+    # MPEG-4: a picture that is "not coded", as encoders leave frames out.
+    skipped = b"\x00\x00\x01\xb6" + bytes([0b01010101, 0b10011111])
+    mpeg4 = write_video(tmp_path / "b.mp4", codec="mpeg4", options={"b": "2000000"})
+    mpeg4 = with_packet(mpeg4, tmp_path / "c.mp4", 20, lambda p: skipped)
+    for path in (vp8, mpeg4):
+        for verdict in (None, "sequential"):
+            frames, n = read_frames(path, lambda n: np.arange(5, n, 5), verdict=verdict)
+            assert (numbers(frames), n) == (list(range(5, FRAMES, 5)), FRAMES)
+    assert (pyav.index_of(vp8).count, pyav.index_of(mpeg4).count) == (FRAMES, FRAMES + 1)
+
+
+def test_what_only_begins_to_refresh_the_picture_is_no_keyframe(tmp_path):
+    options = {"x264-params": "intra-refresh=1:keyint=10:bframes=0"}
+    path = write_video(tmp_path / "a.mp4", options=options)
+    assert len(pyav.index_of(path).keyframes) > 2
+    reference, _ = read_frames(path, np.arange, verdict="sequential")
+    for index in range(FRAMES):
+        frames, _ = read_frames(path, lambda n, i=index: np.array([i]))
+        assert np.array_equal(frames[0], reference[index])
 
 
 # --- decord -------------------------------------------------------------------------------------
@@ -324,6 +367,19 @@ def test_a_file_that_is_cut_off_gives_the_frames_that_decode(clips):
     assert numbers(frames)[: n - 3] == list(range(n - 3))  # the last is cut
     again, _ = read_frames(clips["truncated, index first"], lambda n: np.array([n - 4]))
     assert np.array_equal(again[0], frames[-4])
+
+
+def test_a_file_may_be_cut_off_between_two_packets(tmp_path):
+    import av
+
+    front = {"muxer_options": {"movflags": "faststart"}, "options": {"g": "12", "bf": "0"}}
+    path = write_video(tmp_path / "a.mp4", **front)
+    with av.open(path) as container:
+        places = [entry.pos for entry in container.streams.video[0].index_entries]
+    os.truncate(path, places[25])
+    assert pyav.index_of(path).problem == pyav.CUT_OFF
+    frames, n = read_frames(path, np.arange)
+    assert (numbers(frames), n) == (list(range(25)), 25)
 
 
 def test_a_frame_that_cannot_be_decoded_is_the_one_before(clips, monkeypatch):

@@ -33,8 +33,6 @@ NEAR = 6
 # are never shown, or cut one into two packets.
 _FRAME_A_PACKET = ("h264", "hevc", "vp8", "vp9", "av1", "gif")
 
-_INTRA = 1  # FFmpeg's AV_PICTURE_TYPE_I
-
 CUT_OFF = "the file is cut off or damaged"
 
 # Flags of FFmpeg's scaler: its default; bicubic, which it takes where a video changes its size and
@@ -181,9 +179,8 @@ def read_at(
 
 
 def _frames_at(container, stream, keyframe: int, targets: Sequence[int]) -> Iterator[tuple]:
-    """Yields (time, frame) of the targets, if the seek led to the keyframe and that is one."""
+    """Yields (time, frame) of the targets; nothing if the seek went past the keyframe."""
     wanted, landed, decoder = {*targets}, False, stream.codec_context
-    checks = decoder.codec.canonical_name in ("h264", "hevc")
     for packet in container.demux(stream):
         progress()
         if not landed and packet.size:
@@ -198,10 +195,7 @@ def _frames_at(container, stream, keyframe: int, targets: Sequence[int]) -> Iter
             time = _time(frame)
             if time is None or time < keyframe:
                 continue
-            # Encoders that refresh the picture bit by bit mark where that begins as a keyframe.
-            is_none = checks and time == keyframe and frame.pict_type != _INTRA
-            # What stands in for damaged parts depends on what was decoded before.
-            if is_none or frame.is_corrupt:
+            if frame.is_corrupt:  # what stands in for damage depends on what was decoded before
                 return
             if time in wanted:
                 wanted.remove(time)
