@@ -583,3 +583,16 @@ def test_frames_are_freed_when_they_have_been_used(clips, verdict):
     finally:
         gc.enable()
     assert len(alive) == FRAMES and max(alive) <= alive[0] + 4
+
+
+def test_damage_gives_one_answer(tmp_path):
+    """What a decoder puts in place of lost parts depends on what it decoded before."""
+    path = write_video(tmp_path / "a.mkv", options={"g": "12", "bf": "2", "slices": "4"})
+    content = bytearray(pathlib.Path(path).read_bytes())
+    for place in range(len(content) // 4, len(content) - 40, len(content) // 7):
+        content[place : place + 20] = bytes(range(20))
+    pathlib.Path(path).write_bytes(content)
+    reference, count = read_frames(path, np.arange, verdict="sequential")
+    for index in range(count):
+        frames, n = read_frames(path, lambda n, i=index: np.array([i]))
+        assert n == count and np.array_equal(frames[0], reference[index])
