@@ -147,7 +147,7 @@ def _verdict(file: str, index: video.Index, checksums: list[int]) -> tuple[str, 
         return f"trim:{count}", f"{index.count} packets hold {count} frames{reason}"
     if os.path.isdir(file):
         return "ok", ""
-    if not index.by_time:
+    if not index.keyframes:
         return "sequential", index.problem
     for indices in _trials(index):
         found = pyav.read_at(file, index, indices, zlib.crc32)

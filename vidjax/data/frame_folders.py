@@ -8,6 +8,8 @@ image, frame or by the number alone are taken, else those that there are most of
 """
 
 import collections
+import contextlib
+import functools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -45,34 +47,33 @@ def frames_of(folder: str) -> list[str]:
     return [os.path.join(folder, name) for _, name in sorted(frames)]
 
 
-def read(
-    frames: Sequence[str], indices: Sequence[int], each: Callable[[np.ndarray], np.ndarray]
-) -> list[np.ndarray]:
-    """Reads some of the frames, as vidjax.data.pyav.read_at does.
+def pictures_of(frames: Sequence[str]) -> Callable[[int], np.ndarray]:
+    """Returns a function that reads a frame by its index: uint8 [H, W, 3], RGB.
 
-    Raises:
-        VideoError: one cannot be read.
+    All are of the size of the first. It raises VideoError if the frame cannot be read.
     """
     import cv2
 
-    first, pictures = None, []
-    for index in indices:
+    @functools.cache
+    def size() -> tuple[int, int]:
+        return _picture(frames[0]).shape[1::-1]
+
+    def read(index: int) -> np.ndarray:
         progress()
         picture = _picture(frames[index])
-        if first is None:
-            first = picture.shape if index == 0 else _picture(frames[0]).shape
-        if picture.shape != first:
-            picture = cv2.resize(picture, first[1::-1], interpolation=cv2.INTER_CUBIC)
-        pictures.append(each(picture))
-    return pictures
+        if picture.shape[1::-1] == size():
+            return picture
+        return cv2.resize(picture, size(), interpolation=cv2.INTER_CUBIC)
+
+    return read
 
 
 def _picture(path: str) -> np.ndarray:
     import cv2
 
-    with open(path, "rb") as file:
-        content = np.frombuffer(file.read(), np.uint8)
-    picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    picture = None
+    with contextlib.suppress(OSError, cv2.error), open(path, "rb") as file:
+        picture = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise VideoError(f"{os.path.basename(path)} cannot be read as a picture")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

@@ -144,7 +144,7 @@ def read_at(
 
     Args:
         path: a local file.
-        index: of the file; it has times.
+        index: of the file; it has times and keyframes.
         indices: of the frames, ascending, each once.
         each: from a picture uint8 [H, W, 3], RGB and upright, to what is kept of it.
 

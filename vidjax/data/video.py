@@ -10,6 +10,7 @@ return the same frames. Nothing is kept from one call to the next; parallelism i
 """
 
 import contextlib
+import functools
 import os
 import sys
 import tempfile
@@ -227,9 +228,9 @@ def in_order(
     if not os.path.isdir(file):
         yield from pyav.in_order(file, index, scaler)
         return
-    frames = frame_folders.frames_of(file)
+    read = frame_folders.pictures_of(frame_folders.frames_of(file))
     for number in range(index.count):
-        yield lambda n=number: frame_folders.read(frames, [n], lambda picture: picture)[0]
+        yield functools.partial(read, number)
 
 
 def _read(
@@ -249,8 +250,9 @@ def _read(
     unique, inverse = np.unique(indices, return_inverse=True)
     wanted, kept = unique.tolist(), None
     if os.path.isdir(file):
-        kept = frame_folders.read(frame_folders.frames_of(file), wanted, each)
-    elif index.by_time and verdict in (None, "ok"):
+        read = frame_folders.pictures_of(frame_folders.frames_of(file))
+        kept = [each(read(number)) for number in wanted]
+    elif index.by_time and index.keyframes and verdict in (None, "ok"):
         if reader == "decord":
             kept = decord_reader.read_at(file, index, wanted, each)
         kept = pyav.read_at(file, index, wanted, each) if kept is None else kept
