@@ -22,6 +22,7 @@ from vidjax.errors import UserError, VideoError
 
 ANY_ORDER = [7, 33, 2, 33, 39, 0, 20]
 
+READERS = ("pyav", "decord") if decord_reader.is_installed() else ("pyav",)
 needs_decord = pytest.mark.skipif(not decord_reader.is_installed(), reason="needs decord")
 
 
@@ -192,6 +193,12 @@ def test_decord_is_not_trusted_with_what_it_gets_wrong(clips, kind, verdict):
     assert np.array_equal(found, expected)
 
 
+def test_a_reader_that_is_not_installed_is_said_so(clips, monkeypatch):
+    monkeypatch.setattr(decord_reader, "is_installed", lambda: False)
+    with pytest.raises(UserError, match="reader=decord is not installed; pip install decord"):
+        read_frames(clips["good"], np.arange, reader="decord")
+
+
 # --- the picture --------------------------------------------------------------------------------
 
 C = 0.5**0.5  # of 45 degrees
@@ -292,7 +299,7 @@ def test_the_default_track_is_read_else_the_largest(clips, tmp_path):
     ],
 )
 def test_bad_files_give_a_one_line_reason(clips, kind, reason):
-    for reader in ("pyav", "decord"):
+    for reader in READERS:
         with pytest.raises(VideoError, match=reason) as caught:
             read_frames(clips[kind], lambda n: np.arange(n), reader=reader)
         assert "\n" not in str(caught.value)
@@ -350,7 +357,7 @@ def test_a_song_with_a_cover_picture_is_no_video(tmp_path):
 def test_names_are_no_protocols_and_no_patterns(clips, tmp_path, monkeypatch, name):
     shutil.copy(clips["good"], tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    for reader in ("pyav", "decord"):
+    for reader in READERS:
         assert numbers(read_frames(name, lambda n: np.array([5]), reader=reader)[0]) == [5]
 
 

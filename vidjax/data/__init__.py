@@ -543,10 +543,8 @@ def _padding(clips: int, shape: tuple[int, ...], label_shape: tuple[int, ...]) -
 def _check_reader(reader: str) -> None:
     if reader not in READERS:
         raise UserError(f"data.reader is {reader!r}; choose one of {', '.join(READERS)}")
-    if reader == "decord" and not decord_reader.is_installed():
-        raise UserError(
-            "data.reader is 'decord', which is not installed; pip install decord, or set 'pyav'"
-        )
+    if reader == "decord":
+        decord_reader.require_installed()
 
 
 def _auto_workers() -> int:
