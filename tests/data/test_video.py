@@ -573,7 +573,7 @@ def test_reading_may_take_long_but_not_stand_still(clips, monkeypatch):
 
 @pytest.mark.parametrize("verdict", ["ok", "sequential"])
 def test_frames_are_freed_when_they_have_been_used(clips, verdict):
-    """Those of a 4K video are 12 MB each."""
+    """A frame of a 4K video has 12 MB."""
     alive = []
 
     def count(picture):
@@ -593,7 +593,7 @@ def test_frames_are_freed_when_they_have_been_used(clips, verdict):
 
 
 def test_damage_gives_one_answer(tmp_path):
-    """What a decoder puts in place of lost parts depends on what it decoded before."""
+    """A decoder fills lost parts by what it decoded before."""
     path = write_video(tmp_path / "a.mkv", options={"g": "12", "bf": "2", "slices": "4"})
     content = bytearray(pathlib.Path(path).read_bytes())
     for place in range(len(content) // 4, len(content) - 40, len(content) // 7):

@@ -140,7 +140,7 @@ def inspect(path: str) -> dict[str, Any]:
 
 
 def _verdict(file: str, index: video.Index, checksums: list[int]) -> tuple[str, str]:
-    """The verdict on a local file whose pictures have these checksums, and the reason."""
+    """Returns the verdict on a local file with these checksums of its pictures, and the reason."""
     count = len(checksums)
     if index.count != count or index.problem == pyav.CUT_OFF:
         reason = f"; {index.problem}" if index.problem else ""
@@ -160,7 +160,7 @@ def _verdict(file: str, index: video.Index, checksums: list[int]) -> tuple[str, 
 
 
 def _trials(index: video.Index) -> Iterator[list[int]]:
-    """Frames to seek: some together as a clip's are, others each alone, most of them keyframes."""
+    """Yields frames to seek: some at once, as a clip's are, then single ones, mostly keyframes."""
     random = np.random.default_rng(0).integers(0, index.count, 8).tolist()
     spread = np.linspace(0, index.count - 1, 16, dtype=int).tolist()
     yield sorted({*spread, *random})
@@ -234,7 +234,7 @@ def killable_map(
 
 
 def _serve(task: Callable[[Any], Any], connection, interval: float) -> None:
-    """Runs in a child process, which says at most every `interval` seconds that it gets on."""
+    """Serves tasks in a child process, and reports progress at most every `interval` seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     said = 0.0
 
@@ -336,7 +336,7 @@ def _write(out: str, videos: datasets.VideoList, names: list[str], rows: dict[st
 
 
 def _sha256(path: str) -> str:
-    """Of a file, or of the pictures of a folder one after the other."""
+    """Hashes a file, or the pictures of a folder one after the other."""
     digest = hashlib.sha256()
     for name in frame_folders.frames_of(path) if os.path.isdir(path) else [path]:
         with open(name, "rb") as file:

@@ -328,7 +328,7 @@ def _read_rows(path: str, files: Files, split: str) -> _Listed:
 
 
 def _resolve(path: str, rows: list[_Row], files: Files) -> tuple[list[_Row], str]:
-    """Rows with the names of files, and what differs from the list in words."""
+    """Returns rows with the names of files, and what differs from the list in words."""
     if any(row.verdict for row in rows):  # which was found out of the file that is named
         return rows, ""
     splits = _split_folders(path)
@@ -342,7 +342,7 @@ def _resolve(path: str, rows: list[_Row], files: Files) -> tuple[list[_Row], str
 
 
 def _split_folders(path: str) -> tuple[str, ...]:
-    """The folders that may hold the videos of the split that a list's name tells."""
+    """Returns the folders that may hold the videos of the split that a list's name tells."""
     name = os.path.basename(path).lower()
     return next((names for names in video_files.SPLITS if names[0] in name), ())
 
@@ -413,7 +413,7 @@ def _group_columns(header: list[str]) -> list[str]:
 def _label_tuple(
     path: str, where: str, columns: dict[str, str], names: list[str]
 ) -> int | tuple[int, ...]:
-    """The labels in the columns `names`; -1 where all of them are -1 or missing."""
+    """Returns the labels in the columns `names`; -1 where all of them are -1 or missing."""
     if set(tables.labels(columns[name] for name in names)) == {-1}:
         return -1
     for name in names:
@@ -426,7 +426,7 @@ def _label_tuple(
 
 
 def _kinetics(path: str, lines: list[tuple[int, str]]) -> _Listed:
-    """The official csv; clips are {id}_{start:06d}_{end:06d}.mp4, or see `_kinetics_names`."""
+    """Reads the official csv; clips are {id}_{start:06d}_{end:06d}.mp4, or `_kinetics_names`."""
     columns = tables.column_names(lines[0][1])
     entries = []
     for number, line in lines[1:]:
@@ -450,7 +450,7 @@ def _kinetics(path: str, lines: list[tuple[int, str]]) -> _Listed:
 
 
 def _kinetics_names(stem: str, row: dict[str, str], splits: Sequence[str]) -> list[str]:
-    """Names of a clip: in folders of the class and the split, or by the YouTube id alone."""
+    """Returns names of a clip: in folders of class and split, or by the YouTube id alone."""
     label = row.get("label") or ""
     classes = ("", label, label.replace(" ", "_"))
     folders = [os.path.join(split, name) for split in ("", *splits) for name in classes]
@@ -549,7 +549,7 @@ def _ssv2(path: str, entries: list[dict]) -> _Listed:
 
 
 def _objects(path: str, entries: list[tuple[str, dict]], files: Files) -> _Listed:
-    """Objects with a path and a label, under any names that a table's columns may have.
+    """Reads objects with a path and a label, under any names that a table's columns may have.
 
     Raises:
         KeyError: the first has no path or no label.
@@ -571,7 +571,7 @@ def _objects(path: str, entries: list[tuple[str, dict]], files: Files) -> _Liste
 
 
 def _id(value: object) -> str:
-    """An id of json, which may have become a number."""
+    """Returns an id of json as text; it may have become a number."""
     return str(value if whole(value) is None or isinstance(value, str) else whole(value))
 
 
@@ -782,7 +782,7 @@ def _activitynet(content: dict) -> list[_Row]:
 
 
 def _jsonl(path: str, files: Files) -> _Listed:
-    """Videos with captions or labels, or a manifest of `vidjax.data.check`.
+    """Reads videos with captions or labels, or a manifest of `vidjax.data.check`.
 
     A manifest's first line is about the list.
     """
@@ -859,7 +859,7 @@ def _class_names(
 
 
 def _class_files(path: str) -> list[str]:
-    """The files beside a list that may name its classes."""
+    """Returns the files beside a list that may name its classes."""
     folder, name = (path, "") if os.path.isdir(path) else os.path.split(path)
     # Jester's are jester-v1-labels.csv beside jester-v1-train.csv.
     labels = re.sub(r"(train|validation|val|test)(?=\.(csv|txt)$)", "labels", name)
@@ -868,7 +868,7 @@ def _class_files(path: str) -> list[str]:
 
 
 def _names_with_numbers(lines: list[tuple[int, str]]) -> tuple[str, ...] | None:
-    """The names of lines `name,number` or `number name` by their numbers; else None."""
+    """Returns the names of lines `name,number` or `number name` by their numbers; else None."""
     for pattern in (r"(?P<name>.*\S)\s*,\s*(?P<id>\d+)", r"(?P<id>\d+)(\s*,\s*|\s+)(?P<name>.+)"):
         matches = [re.fullmatch(pattern, line) for _, line in lines]
         if all(matches):
@@ -880,7 +880,7 @@ def _names_with_numbers(lines: list[tuple[int, str]]) -> tuple[str, ...] | None:
 
 
 def _numbered_names(path: str, lines: list[tuple[int, str]]) -> tuple[str, ...]:
-    """The names of lines `id,name` by their ids, which must be 0, 1, ..., in any order."""
+    """Returns names of lines `id,name` by their ids, which must be 0, 1, ..., in any order."""
     names: dict[int, str] = {}
     for number, line in lines:
         fields = tables.split_line(line, ",")
@@ -1002,7 +1002,7 @@ def _is_fraction(label: str | int) -> bool:
 def _names_beside(
     path: str, rows: list[_Row], num_classes: int | None
 ) -> tuple[tuple[str, ...] | None, list[str]]:
-    """The class names that a list has beside its numbers, if each class has one, and notices."""
+    """Returns the class names beside a list's numbers, if each class has one, and notices."""
     pairs = {(row.label, row.name) for row in rows if row.name and row.label != -1}
     names = dict(sorted(pairs))
     if len(pairs) > len(names) or len(names) > len(set(names.values())):
@@ -1017,7 +1017,7 @@ def _names_beside(
 
 
 def _contradiction(pairs: set[tuple[int, str]]) -> tuple[tuple[int, str], tuple[int, str]]:
-    """Two pairs with the same number or the same name."""
+    """Returns two pairs with the same number or the same name."""
     numbers, names = {}, {}
     for pair in sorted(pairs):
         other = numbers.setdefault(pair[0], pair)

@@ -48,7 +48,7 @@ def read_at(
     indices: Sequence[int],
     each: Callable[[np.ndarray], np.ndarray],
 ) -> list[np.ndarray] | None:
-    """Reads frames as vidjax.data.pyav.read_at does; None of a file not to be trusted to decord.
+    """Reads frames as vidjax.data.pyav.read_at does; returns None if decord cannot be trusted.
 
     Raises:
         UserError: decord is not installed.
@@ -73,7 +73,7 @@ def read_at(
 
 
 def _is_right(picture: np.ndarray, path: str) -> bool:
-    """Whether decord's first frame is the one that PyAV gives."""
+    """Returns whether decord's first frame is the one that PyAV gives."""
     show = next(pyav.in_order(path, pyav.Index(1, by_time=False)))
     return np.array_equal(picture, show())
 

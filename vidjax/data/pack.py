@@ -249,7 +249,7 @@ def _content(path: str) -> bytes:
 
 
 def _encoded(path: str, verdict: str | None, short_side: int, gop: int) -> tuple[bytes, int]:
-    """The video as H.264 in MP4, and its number of frames.
+    """Encodes a video as H.264 in MP4; returns its bytes and the number of frames.
 
     Raises:
         VideoError: it cannot be decoded.

@@ -133,7 +133,7 @@ def decoded_index_of(path: str, index: Index) -> Index:
 
 
 def _rate(times: Sequence[int], unit: Fraction, promised: float) -> float:
-    """Frames a second by when they are shown; of a single one as the file promises."""
+    """Returns frames a second by their times; for a single one, what the file promises."""
     return (len(times) - 1) / float((times[-1] - times[0]) * unit) if times[1:] else promised
 
 
@@ -308,7 +308,7 @@ class Pictures:
 
 
 def _turn(frame: Any) -> tuple[bool, int, int]:
-    """How a frame is made upright: swap rows and columns, then steps of rows and of columns.
+    """Returns how a frame becomes upright: swap rows and columns, then the steps along each.
 
     The display matrix of the file, rounded to quarter turns, with or without a mirror (front
     cameras write one).
@@ -376,7 +376,7 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _time(packet_or_frame: Any) -> int | None:
-    """The presentation time; where the container has none, as AVI, the decoding time."""
+    """Returns the presentation time; where the container has none (AVI), the decoding time."""
     return packet_or_frame.dts if packet_or_frame.pts is None else packet_or_frame.pts
 
 

@@ -252,7 +252,7 @@ def entries(path: str, table: Table, files: video_files.Files) -> tuple[list[Ent
 def _without_comments(
     lines: list[tuple[int, str]], columns: Collection[str]
 ) -> list[tuple[int, str]]:
-    """Lines without those after #, if the first is one; it may be the header."""
+    """Returns the lines without those after #, if the first is one; it may be the header."""
     first = lines[0][1] if lines else ""
     if not first.startswith("#") or any(map(video_files.is_video, re.split(r"[\s,;]+", first))):
         return lines
@@ -262,7 +262,7 @@ def _without_comments(
 
 
 def _header_separator(line: str, columns: Collection[str]) -> str:
-    """The separator of a line of known column names; "" for other lines."""
+    """Returns the separator of a line of known column names; "" for other lines."""
     known = {*PATH_COLUMNS, *_WEAK_PATH_COLUMNS, *LABEL_COLUMNS, *columns}
     for separator in _SEPARATORS:
         words = column_names(line, separator)
@@ -278,7 +278,7 @@ def _header_separator(line: str, columns: Collection[str]) -> str:
 def _separator(
     path: str, lines: list[tuple[int, str]], files: video_files.Files, columns: Collection[str]
 ) -> tuple[str | None, bool]:
-    """The separator, None for bare paths, and whether the first line is a header of known names."""
+    """Returns the separator, None for bare paths, and whether a header of known names is first."""
     first = lines[0][1]
     separator = _header_separator(first, columns)
     if separator:
@@ -319,7 +319,7 @@ def _separator(
 
 
 def _before_paths(lines: list[str], files: video_files.Files) -> str | None:
-    """The separator between labels and the paths after them; None for bare paths."""
+    """Returns the separator between labels and the paths after them; None for bare paths."""
     for separator in _SEPARATORS:
         split = [line.partition(separator) for line in lines]
         if not all(middle for _, middle, _ in split):
@@ -374,7 +374,7 @@ def _is_there(name: str, files: video_files.Files) -> bool:
 
 
 def _end_by_numbers(words: list[str]) -> int:
-    """How many of a line's words are its path: all but the numbers after it, or the last word."""
+    """Counts the words of a line's path: all but the numbers after it, or the last word."""
     end = len(words)
     while end > 1 and whole(words[end - 1]) is not None:
         end -= 1
@@ -382,7 +382,7 @@ def _end_by_numbers(words: list[str]) -> int:
 
 
 def _end_on_disk(words: list[str], files: video_files.Files) -> int:
-    """How many of a line's words are the path of a file; as by numbers if there is none."""
+    """Counts the words of a line that are the path of a file; by numbers if there is none."""
     ends = range(len(words), 0, -1)
     there = (end for end in ends if _is_there(" ".join(words[:end]).strip("\"'"), files))
     return next(there, _end_by_numbers(words))
@@ -402,7 +402,7 @@ def _drop_empty_ends(split: list[list[str]]) -> None:
 
 
 def _differs(split: list[list[str]], files: video_files.Files) -> bool:
-    """Whether the first line is a header of unknown names, as it differs from all others."""
+    """Returns whether the first line is a header of unknown names, unlike all others."""
     first, rest = split[0], split[1:]
     if not rest or {len(fields) for fields in rest} != {len(first)} or len(first) < 2:
         return False
@@ -424,7 +424,7 @@ def _differs(split: list[list[str]], files: video_files.Files) -> bool:
 
 
 def _without_index(table: Table) -> Table:
-    """A table without a first column that only counts the lines, as pandas writes it."""
+    """Removes a first column that only counts the lines, as pandas writes it."""
     width = min((len(fields) for _, fields in table.rows), default=0)
     if width < 2:
         return table
@@ -450,14 +450,14 @@ def _column(rows: Sequence[Sequence[str]], index: int) -> list[str]:
 
 
 def _are_numbers(texts: Sequence[str]) -> bool:
-    """Whether all are whole numbers, or missing beside one that is."""
+    """Returns whether all are whole numbers, or missing beside one that is."""
     return any(whole(text) is not None for text in texts) and not any(
         whole(text) is None and text.lower() not in _MISSING_NUMBERS for text in texts
     )
 
 
 def _video_column(rows: list[list[str]], files: video_files.Files) -> int:
-    """The column of the paths in a table without a header."""
+    """Returns the column of the paths in a table without a header."""
     width = min(map(len, rows))
     for index in range(width):
         if sum(map(video_files.is_video, _column(rows, index))) > len(rows) / 2:
@@ -470,7 +470,7 @@ def _video_column(rows: list[list[str]], files: video_files.Files) -> int:
 def _label_columns(
     header: list[str], rows: list[list[str]], video: int
 ) -> tuple[int | None, int | None]:
-    """The columns of the label and, beside a number, of its name."""
+    """Returns the columns of the label and, beside a number, of its name."""
     words = [*LABEL_COLUMNS, *_NAME_COLUMNS]
     named = [(words.index(name), i) for i, name in enumerate(header) if name in words]
     places = [i for _, i in sorted(named) if i != video]
@@ -513,7 +513,7 @@ def _check_single(path: str, rows: list[Entry]) -> None:
 
 
 def _entries_by_content(path: str, table: Table, files: video_files.Files) -> list[Entry]:
-    """The entries of a table without a header; see the module."""
+    """Returns the entries of a table without a header; see the module."""
     rows = [fields for _, fields in table.rows]
     video = _video_column(rows, files)
     columns = [_column(rows, i) for i in range(len(rows[0])) if i != video]
@@ -550,7 +550,7 @@ def _entries_by_content(path: str, table: Table, files: video_files.Files) -> li
 def _is_between(
     paths: list[str], first: list[str], second: list[str], files: video_files.Files
 ) -> bool:
-    """Whether the first of two numbers is a start frame or a frame count beside a label."""
+    """Returns whether the first of two numbers is a start frame or frame count, not a label."""
     if not any(map(video_files.is_video, paths)):
         sample = [] if files.remote else video_files.spread(paths, _LOOKED_AT)
         if not any(video_files.is_video(files.find(name) or "") for name in sample):
@@ -562,7 +562,7 @@ def _is_between(
 def _counts_frames(
     paths: list[str], first: list[str], last: list[str], files: video_files.Files
 ) -> bool:
-    """Whether the last number counts the frames of folders, so that lines have no labels."""
+    """Returns whether the last number counts frames of folders, so that there are no labels."""
     if files.remote or any(map(video_files.is_video, paths)):
         return False
     sample = video_files.spread(list(zip(paths, first, last, strict=True)), 5)[:5]

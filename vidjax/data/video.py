@@ -271,7 +271,7 @@ def _read(
 
 
 def _trimmed(verdict: str | None) -> int | None:
-    """The number of real frames that a verdict names, if it does."""
+    """Returns the number of real frames that a verdict names, or None."""
     if verdict in (None, "ok", "sequential"):
         return None
     kind, _, count = verdict.partition(":")

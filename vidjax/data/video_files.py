@@ -56,7 +56,7 @@ class Name(NamedTuple):
 
 
 def is_video(name: str) -> bool:
-    """Whether a name has the extension of a video, or is a record of a shard."""
+    """Returns whether a name has the extension of a video, or is a record of a shard."""
     return name.lower().endswith(EXTENSIONS) or _RECORD.search(name) is not None
 
 
@@ -92,7 +92,7 @@ class Files:
         self._lookups = _PROBED_URLS * CHECKED_URLS
 
     def has(self, name: str) -> bool:
-        """Whether there is a file or frame folder of exactly this name."""
+        """Returns whether there is a file or frame folder of exactly this name."""
         place = locators.join(self.base, name)
         if locators.is_url(place):
             return locators.is_file(place)
@@ -140,7 +140,7 @@ class Files:
         return None
 
     def _list(self, folder: str) -> tuple[set[str], dict[str, str]]:
-        """The names in a folder, and those of its videos by their stems."""
+        """Returns the names in a folder, and those of its videos by their stems."""
         if folder not in self._folders:
             place = locators.join(self.base, folder)
             try:
@@ -156,7 +156,7 @@ class Files:
         return self._folders[folder]
 
     def _is_other_folder(self, name: str) -> bool:
-        """Whether it is a folder that is no video."""
+        """Returns whether it is a folder that is no video."""
         place = os.path.join(self.base, name)
         return not is_video(name) and os.path.isdir(place) and not count_frames(place)
 
@@ -194,7 +194,7 @@ def resolve(files: Files, names: Sequence[Name]) -> tuple[list[str], str]:
 
 
 def explain_missing(places: Sequence[str], base: str, root: str) -> str:
-    """Says in words why local videos of a list may not exist, and the fix.
+    """Explains why local videos of a list may not exist, and the fix.
 
     Args:
         places: paths of missing videos.
@@ -260,12 +260,12 @@ def below(folder: str) -> tuple[list[str], list[str]]:
 
 
 def is_system(name: str) -> bool:
-    """Whether a file or folder is an operating system's or hidden, such as ._1.mp4 or @eaDir."""
+    """Returns whether a name is an operating system's or hidden, such as ._1.mp4 or @eaDir."""
     return name.startswith(".") or name in _SYSTEM
 
 
 def split_names(split: str) -> tuple[str, ...]:
-    """The names that folders of a split may have, its own first."""
+    """Returns the names that folders of a split may have, its own first."""
     names = next((names for names in SPLITS if split.lower() in names), ())
     return tuple(dict.fromkeys((split, *names)))
 
@@ -283,12 +283,12 @@ def _extension(name: str) -> str:
 
 
 def _stem(name: str) -> str:
-    """A name without its extension, if that is a video's; ids may hold dots."""
+    """Returns a name without its extension, if that is a video's; ids may hold dots."""
     return os.path.splitext(name)[0] if _rank(name) >= 0 or name.endswith(ANY) else name
 
 
 def _spell(name: Name, layout: tuple[int, int]) -> str:
-    """Another name: the format's n-th, or the listed one without its first folders."""
+    """Returns another name: the format's n-th, or the listed one without its first folders."""
     other, dropped = layout
     if other:
         others = name.others()  # of which another split has more or fewer
@@ -308,7 +308,7 @@ def _spellings(name: Name) -> Iterator[tuple[tuple[int, int], str]]:
 def _vote(
     files: Files, names: Sequence[Name], probe: Sequence[int]
 ) -> tuple[list[tuple[int, int]], str]:
-    """The layouts by which the probed names are found, the most frequent first, and its extension.
+    """Returns the layouts that find the probed names, most frequent first, and its extension.
 
     Of layouts that leave out leading folders only the first may be one.
     """
@@ -332,7 +332,7 @@ def _vote(
 
 
 def _changes(listed: list[str], resolved: list[str], layout: tuple[int, int]) -> str:
-    """What differs between names and files, as far as a user would want to know."""
+    """Describes how the files differ from the listed names, in words."""
     swaps, parts = collections.Counter(), []
     for old, new in zip(listed, resolved, strict=True):
         before, after = _extension(old), _extension(new)
@@ -356,7 +356,7 @@ def _folders_near(base: str) -> Iterator[str]:
 
 
 def _similar(name: str, folder: str) -> tuple[str, str]:
-    """A name in a folder that may mean the same video, "" for none, and the most similar one."""
+    """Returns a name that may mean the same video, "" for none, and the most similar one."""
     try:
         names = [other for other in sorted(os.listdir(folder or ".")) if not is_system(other)]
     except OSError:
@@ -371,7 +371,7 @@ def _similar(name: str, folder: str) -> tuple[str, str]:
 
 
 def _letters(name: str) -> tuple[str, str]:
-    """The letters and the digits of a name without a video's extension."""
+    """Returns the letters and the digits of a name without a video's extension."""
     stem = re.sub(r"[\W_]", "", _stem(name)).lower()
     return re.sub(r"\d", "", stem), re.sub(r"\D", "", stem)
 
