@@ -174,7 +174,7 @@ def test_a_window_that_takes_long_does_not_hang(clips, monkeypatch, verdict):
             yield frame
 
     monkeypatch.setattr(pyav, "decode", slowly)
-    monkeypatch.setattr(watchdog, "PATIENCE", 1.0)
+    monkeypatch.setattr(watchdog, "PATIENCE", 1.5)
     found, _ = read(clips["avi"], WHOLE, verdict=verdict)  # takes two seconds
     assert found == [[0, 10, 20, 30]]
 
