@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from vidjax.data import decord_reader, locators, sampling, transforms
+from vidjax.data import locators, sampling, transforms
 from vidjax.data.datasets import DATASETS, Video
 from vidjax.data.transforms import Preprocessing
-from vidjax.data.video import FETCH, READERS, read_frames
+from vidjax.data.video import FETCH, check_reader, read_frames
 from vidjax.data.watchdog import HANG, watched
 from vidjax.errors import Fault, UserError, VideoError
 from vidjax.journal import Journal
@@ -147,7 +147,7 @@ def train_loader(
     """
     Preprocessing.from_config(cfg)  # complains about wrong values here, not in a worker
     transforms.check_training(cfg)
-    _check_reader(cfg.reader)
+    check_reader(cfg.reader)
     if not len(videos):
         raise UserError("the training list holds no videos; set data.train")
     if cfg.batch_size < 1 or cfg.repeats < 1:
@@ -228,7 +228,7 @@ def eval_loader(
     transforms.check_views(facts, views[1])  # here, not in a worker
     hanging = bad_videos.hanging if bad_videos is not None else {}
     reader = getattr(cfg, "reader", "pyav")  # which no Preprocessing has
-    _check_reader(reader)
+    check_reader(reader)
     record = _EvalRecord(videos, facts, views, hanging, reader)
     # In turns as many as fill a batch's rows of this host, so that batches are the same for any
     # number of hosts; some past the end: padding.
@@ -538,13 +538,6 @@ def _padding(clips: int, shape: tuple[int, ...], label_shape: tuple[int, ...]) -
         "video_id": np.full(clips, -1, np.int32),
         "weight": np.zeros(clips, np.float32),
     }
-
-
-def _check_reader(reader: str) -> None:
-    if reader not in READERS:
-        raise UserError(f"data.reader is {reader!r}; choose one of {', '.join(READERS)}")
-    if reader == "decord":
-        decord_reader.require_installed()
 
 
 def _auto_workers() -> int:

@@ -118,11 +118,11 @@ def inspect(path: str) -> dict[str, Any]:
     with video.local_file(path) as file:
         index = video.index_of(file, "ok", timed=False)
         if index.problem:  # its count is one of packets
-            shows = map(pyav.Pictures(file), pyav.decode(file))
+            pictures = map(pyav.Pictures(file), pyav.decode(file))
         else:
-            shows = (show() for show in video.in_order(file, index))
+            pictures = (show() for show in video.in_order(file, index))
         checksums, shape = [], ()
-        for picture in shows:
+        for picture in pictures:
             shape = shape or picture.shape
             checksums.append(zlib.crc32(picture))
         verdict, reason = _verdict(file, index, checksums)

@@ -19,7 +19,10 @@ _HEAD = 512
 
 def is_text(path: str | os.PathLike) -> bool:
     """Returns whether a local file is text, such as a list of videos."""
-    head = _head(path)
+    return _is_text(_head(path))
+
+
+def _is_text(head: bytes) -> bool:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
         return True
     return not _CONTROL.intersection(head) and not head.startswith(b"YUV4MPEG2")
@@ -31,9 +34,10 @@ def require_video(path: str) -> None:
     Raises:
         VideoError: it is empty, or text: a Git LFS pointer, a web page, a playlist.
     """
-    if not is_text(path):
+    head = _head(path)
+    if not _is_text(head):
         return
-    text = _head(path).decode(errors="replace").lstrip("\ufeff \t\r\n").lower()
+    text = head.decode(errors="replace").lstrip("\ufeff \t\r\n").lower()
     if not text:
         raise VideoError("empty file")
     if text.startswith("version https://git-lfs"):
@@ -60,9 +64,8 @@ def require_moving(container: str, brand: str = "") -> None:
     Raises:
         VideoError: it is a still picture, a text, or a list of other files.
     """
-    if container.startswith(("image2", "ico")) or container.endswith("_pipe"):
-        raise VideoError("it is a still picture, not a video")
-    if brand in _STILL_BRANDS:
+    is_picture = container.startswith(("image2", "ico")) or container.endswith("_pipe")
+    if is_picture or brand in _STILL_BRANDS:
         raise VideoError("it is a still picture, not a video")
     if container == "tty":
         raise VideoError("it is text, not a video")

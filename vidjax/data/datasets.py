@@ -59,7 +59,7 @@ import numpy as np
 
 from vidjax.data import locators, tables, video_files
 from vidjax.data.tables import bad_line, read_lines, whole
-from vidjax.data.video_files import EXTENSIONS, Files
+from vidjax.data.video_files import Files
 from vidjax.errors import UserError
 
 
@@ -305,7 +305,7 @@ def _read_rows(path: str, files: Files, split: str) -> _Listed:
         return _jsonl(path, files)
     if name.endswith(".json"):
         return _json_list(path, files, split)
-    if name.lower().endswith(EXTENSIONS):
+    if video_files.is_video(name):
         raise UserError(f"{path} is a video; give a list file with lines of `path label`")
     lines = read_lines(path)
     class_index = os.path.join(folder, "classInd.txt")
@@ -645,7 +645,8 @@ def _folders(path: str) -> _Listed:
     # A class folder of pictures is not a video itself: its class would have no name.
     videos = {name: found for name, (found, _) in inside.items() if found not in ([], [""])}
     classes = sorted(videos)
-    loose = [n for n in sorted(os.listdir(path)) if n[0] != "." and n.lower().endswith(EXTENSIONS)]
+    names = filter(video_files.is_video, sorted(os.listdir(path)))
+    loose = [name for name in names if not video_files.is_system(name)]
     if not videos:
         frames = [name for name, (found, _) in inside.items() if found == [""]]
         but = f", but folders of frames, such as {frames[0]}" if frames else ""

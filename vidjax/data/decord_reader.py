@@ -19,7 +19,6 @@ import numpy as np
 
 from vidjax.data import pyav
 from vidjax.data.watchdog import progress
-from vidjax.errors import UserError
 
 _CODECS = ("h264", "hevc")  # the size of others may change within a file, as in recorded calls
 _CHUNK = 16  # frames that are held at once as they were decoded
@@ -34,26 +33,13 @@ def is_installed() -> bool:
     return True
 
 
-def require_installed() -> None:
-    """Raises UserError if decord cannot be imported."""
-    if not is_installed():
-        raise UserError(
-            "data.reader=decord is not installed; pip install decord, or leave data.reader=pyav"
-        )
-
-
 def read_at(
     path: str,
     index: pyav.Index,
     indices: Sequence[int],
     each: Callable[[np.ndarray], np.ndarray],
 ) -> list[np.ndarray] | None:
-    """Reads frames as vidjax.data.pyav.read_at does; returns None if decord cannot be trusted.
-
-    Raises:
-        UserError: decord is not installed.
-    """
-    require_installed()
+    """Reads frames as vidjax.data.pyav.read_at does; returns None if decord cannot be trusted."""
     if index.problem or index.has_open_gops or index.codec not in _CODECS:
         return None
     import decord

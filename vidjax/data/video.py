@@ -63,12 +63,24 @@ def read_frames(
     Raises:
         VideoError: the file is missing, empty, not a video, damaged, refused, hangs its decoder, or
             has another number of frames than num_frames.
+        UserError: as check_reader.
     """
+    check_reader(reader)
     if verdict == "reject":
         raise VideoError("rejected by the check")
     keep = each or (lambda picture: picture)
     with local_file(os.fspath(path)) as file:
         return watched(lambda: _read(file, sample, verdict, num_frames, reader, keep))
+
+
+def check_reader(reader: str) -> None:
+    """Raises UserError if there is no such reader, or it is not installed."""
+    if reader not in READERS:
+        raise UserError(f"data.reader is {reader!r}; choose one of {', '.join(READERS)}")
+    if reader == "decord" and not decord_reader.is_installed():
+        raise UserError(
+            "data.reader=decord is not installed; pip install decord, or leave data.reader=pyav"
+        )
 
 
 def read_video(
@@ -249,17 +261,14 @@ def _read(
         )
     unique, inverse = np.unique(indices, return_inverse=True)
     wanted, kept = unique.tolist(), None
-    if os.path.isdir(file):
-        read = frame_folders.pictures_of(frame_folders.frames_of(file))
-        kept = [each(read(number)) for number in wanted]
-    elif index.by_time and index.keyframes and verdict in (None, "ok"):
+    if index.by_time and index.keyframes and verdict in (None, "ok"):
         if reader == "decord":
             kept = decord_reader.read_at(file, index, wanted, each)
         kept = pyav.read_at(file, index, wanted, each) if kept is None else kept
     if kept is None:
         remaining = iter(wanted)
         kept, target = [], next(remaining)
-        for number, show in enumerate(pyav.in_order(file, index)):
+        for number, show in enumerate(in_order(file, index)):
             if number == target:
                 kept.append(each(show()))
                 if (target := next(remaining, None)) is None:
