@@ -10,58 +10,53 @@ from benchmarks import harness, peers
 MODELS = ("VideoMAE-B", "ViViT-B", "X-CLIP-B/16", "VideoPrism-B")
 # Checkouts that --peer may name, for VideoPrism: the variant and the format that it reads.
 PEERS = {"videoprism": ("deepmind", "original"), "kerashub": ("kerashub", "keras")}
-BATCHES = {"cpu": (1,), "gpu": (1, 8, 32)}
 
 
-def ceiling(settings: harness.Settings, dtype: str) -> dict[str, Any]:
+def ceiling(settings: harness.Settings) -> dict[str, Any]:
     """FLOP/s of large square matrix products, the better of two libraries."""
-    size = 256 if settings.quick else 4096 if settings.device == "cpu" else 8192
+    options = {"size": 256 if settings.quick else 4096, "dtype": "float32", "on": "cpu"}
     children = {
-        library: harness.Child(
-            "benchmarks.peers", "matmul", device=settings.device, library=library, size=size,
-            dtype=dtype, threads=settings.threads, on=settings.device,
-        )
+        library: harness.Child("benchmarks.peers", "matmul", library=library, **options)
         for library in ("jax", "torch")
-    }  # fmt: skip
+    }
     found = harness.interleave(children, settings.rounds)
     rates = {
         name: one["facts"]["flops"] / one["seconds"]["median"]
         for name, one in found.items()
         if "failed" not in one
     }
-    return {"size": size, "dtype": dtype, "flops_per_second": rates}
+    return {"size": options["size"], "dtype": "float32", "flops_per_second": rates}
 
 
-def variants(
-    case: peers.Case, folder: str, shape: tuple[int, ...], dtype: str, settings: harness.Settings
-) -> dict[str, harness.Child]:
+def variants(case: str, folder: str, settings: harness.Settings) -> dict[str, harness.Child]:
     """The same forward pass in several projects."""
-    device = settings.device
-    common = {"folder": folder, "shape": list(shape), "dtype": dtype}
+    common = {
+        "case": case,
+        "quick": settings.quick,
+        "batch": 1,
+        "dtype": "float32",
+        "folder": folder,
+    }
 
     def child(name: str, function: str, **options: Any) -> harness.Child:
-        output = f"{folder}/{name}.npy"
-        return harness.Child(
-            "benchmarks.peers", function, device=device, **common, output=output, **options
-        )
+        options |= common | {"output": f"{folder}/{name}.npy"}
+        return harness.Child("benchmarks.peers", function, **options)
 
     found = {"vidjax": child("vidjax", "vidjax_forward")}
-    kind = "eager" if "VideoPrism" in case.hf else "sdpa"  # which transformers does not have there
-    for compiled in (False, True):
-        name = f"hf {kind}" + " compiled" * compiled
-        found[name] = child(
-            name, "hf_forward", hf=case.hf, attention=kind, compiled=compiled,
-            threads=settings.threads, on=device,
-        )  # fmt: skip
+    kind = peers.hf_attention(case)
+    found[f"hf {kind}"] = child(f"hf {kind}", "hf_forward", attention=kind, on="cpu")
+    found[f"hf {kind} compiled"] = harness.Child(
+        "benchmarks.peers", "hf_forward", attention=kind, on="cpu", compiled="default", **common
+    )
     for peer in _checkouts(case, settings):
         name, _ = PEERS[peer]
         found[name] = child(name, f"{name}_forward", code=settings.peers[peer])
     return found
 
 
-def _checkouts(case: peers.Case, settings: harness.Settings) -> list[str]:
+def _checkouts(case: str, settings: harness.Settings) -> list[str]:
     """Those of PEERS that the user gave and that have this model."""
-    return sorted(PEERS.keys() & settings.peers.keys()) if "VideoPrism" in case.hf else []
+    return sorted(PEERS.keys() & settings.peers.keys()) if "VideoPrism" in case else []
 
 
 def differences(folder: str, names: Mapping[str, Any]) -> dict[str, float]:
@@ -79,27 +74,24 @@ def differences(folder: str, names: Mapping[str, Any]) -> dict[str, float]:
 
 
 def run(settings: harness.Settings) -> dict[str, Any]:
-    dtype = "float32" if settings.device == "cpu" else "bfloat16"
     models = {}
     for name in MODELS:
-        case = peers.CASES[name].quick() if settings.quick else peers.CASES[name]
+        shape = (1, *peers.case_of(name, settings.quick).clip, 3)
+        print(f"{name}, {shape}", flush=True)
         with harness.scratch() as folder:
-            formats = [PEERS[peer][1] for peer in _checkouts(case, settings)]
-            peers.prepare(case, folder, formats)
-            for batch in (1,) if settings.quick else BATCHES[settings.device]:
-                shape = (batch, *case.clip, 3)
-                print(f"{name}, {shape}, {dtype}", flush=True)
-                children = variants(case, str(folder), shape, dtype, settings)
-                found = harness.interleave(children, settings.rounds, print)
-                models[f"{name}, batch {batch}"] = {
-                    "shape": shape,
-                    "variants": found,
-                    "differences": differences(str(folder), found),
-                }
+            formats = [PEERS[peer][1] for peer in _checkouts(name, settings)]
+            peers.prepare(name, settings.quick, folder, formats)
+            children = variants(name, str(folder), settings)
+            found = harness.interleave(children, settings.rounds, print)
+            models[f"{name}, batch 1"] = {
+                "shape": shape,
+                "variants": found,
+                "differences": differences(str(folder), found),
+            }
     return {
-        "dtype": dtype,
+        "dtype": "float32",
         "threads": settings.threads,
-        "ceiling": ceiling(settings, dtype),
+        "ceiling": ceiling(settings),
         "models": models,
     }
 
@@ -113,8 +105,7 @@ def render(report: Mapping[str, Any]) -> str:
         "medians' ratio. The difference is the largest one of the outputs, as a share of the "
         "largest value. MFU: counted matrix products over the time, as a share of a measured "
         f"{report['ceiling']['size']}³ product ({best / 1e9:,.0f} GFLOP/s). First call: "
-        "compilation and the first run. Peak: of the whole process"
-        + ("." if report["device"] == "cpu" else ", and on the device.")
+        "compilation and the first run. Peak: of the whole process."
     ]
     header = ["variant", "ms a clip", "clips/s", "vidjax / it", "MFU", "difference", "first call s",
               "peak GiB"]  # fmt: skip

@@ -5,27 +5,30 @@ it once. Every variant lives in a process of its own, so that threads, allocator
 of one library do not disturb another's; the processes run one at a time, A B C A B C ..., so that a
 machine that becomes slower does so for all.
 
-    python -m benchmarks.harness MODULE FUNCTION '{"option": 1}'     # what a Child starts
+    python -m benchmarks.harness     # the other end of a Child
 """
 
 import contextlib
 import dataclasses
 import datetime
+import gc
 import importlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import select
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vidjax.errors import UserError
+from vidjax.errors import UserError, first_line
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -71,32 +74,68 @@ def environment(device: str = "cpu", **more: str) -> dict[str, str]:
     return {**os.environ, **_ENVIRONMENT, **platforms, "PYTHONPATH": path, **more}
 
 
+class OutOfTime(Exception):
+    """A child has not answered by its deadline."""
+
+
 class Child:
     """A variant in a process of its own, which waits until it is told to run.
 
+    Attributes:
+        call: module, function and options of the variant, called as function(**options); it returns
+            facts (JSON values) and a callable that does the work once, or as often as its argument
+            says, waits for its end, and returns None or numbers by name. It may be changed between
+            two "ready".
+
     Args:
-        module, function: called as function(**options); returns facts (JSON values) and a callable
-            that does the work once, waits for its end, and returns None or numbers by name.
+        module, function, **options: see `call`.
         device: "cpu" or "gpu".
-        **options: JSON values.
+        env: environment variables beside those of `environment`.
     """
 
-    def __init__(self, module: str, function: str, *, device: str = "cpu", **options: Any):
+    def __init__(
+        self,
+        module: str = "",
+        function: str = "",
+        *,
+        device: str = "cpu",
+        env: Mapping[str, str] | None = None,
+        **options: Any,
+    ):
+        self.call = (module, function, options)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (close closes it)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.harness", module, function, json.dumps(options)],
+            [sys.executable, "-m", "benchmarks.harness"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=environment(device),
+            env=environment(device, **env or {}),
         )
 
-    def ask(self, word: str) -> dict[str, Any]:
-        """Sends a word and returns the answer; {"failed": last line of stderr} if there is none."""
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, word: str, *arguments: Any) -> None:
+        """Sends "ready" (calls `call`), "run" (does the work, `arguments[0]` times) or "peak"."""
+        message = json.dumps([word, *(self.call if word == "ready" else arguments)])
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(word + "\n")
+            self._process.stdin.write(message + "\n")
             self._process.stdin.flush()
+
+    def receive(self, deadline: float | None = None) -> dict[str, Any]:
+        """Returns the answer to what was sent; {"failed": why} if there is none.
+
+        Args:
+            deadline: on time.monotonic's clock; None waits for ever.
+
+        Raises:
+            OutOfTime: there is no answer by then.
+        """
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        if not select.select([self._process.stdout], [], [], left)[0]:
+            raise OutOfTime
         if line := self._process.stdout.readline():
             return json.loads(line)
         code = self._process.wait()
@@ -104,10 +143,17 @@ class Child:
         lines = self._errors.read().strip().splitlines() or [f"exit code {code}"]
         return {"failed": lines[-1][:300]}
 
-    def close(self) -> None:
-        self._process.stdin.close()
+    def ask(self, word: str, *arguments: Any, deadline: float | None = None) -> dict[str, Any]:
+        """Sends a word and returns the answer."""
+        self.send(word, *arguments)
+        return self.receive(deadline)
+
+    def close(self, patience: float = 10.0) -> None:
+        """Ends the process, by force if it is still busy after `patience` seconds."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         try:
-            self._process.wait(10)
+            self._process.wait(patience)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -115,29 +161,33 @@ class Child:
         self._errors.close()
 
 
-def _serve(module: str, function: str, options: str) -> None:
+def _serve() -> None:
     """The other end of a Child."""
     # What libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-
-    def answer(value: Mapping[str, Any]) -> None:
-        print(json.dumps(value), file=answers, flush=True)
-
     once = None
     for line in sys.stdin:
+        word, *arguments = json.loads(line)
         start = time.perf_counter()
-        match line.strip():
-            case "ready":
-                facts, once = getattr(importlib.import_module(module), function)(
-                    **json.loads(options)
-                )
-                answer({"facts": facts, "seconds": time.perf_counter() - start})
-            case "run":
-                figures = once() or {}
-                answer({"seconds": time.perf_counter() - start, "figures": figures})
-            case "peak":
-                answer({"peak_bytes": peak_bytes()})
+        try:
+            match word:
+                case "ready":
+                    once = None
+                    gc.collect()  # so that the device's memory is free
+                    module, function, options = arguments
+                    facts, once = getattr(importlib.import_module(module), function)(**options)
+                    answer = {"facts": facts}
+                case "run":
+                    answer = {"figures": once(*arguments) or {}}
+                case "peak":
+                    answer = {"peak_bytes": peak_bytes()}
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"failed": f"{type(error).__name__}: {first_line(error)}"[:300]}
+        else:
+            answer["seconds"] = time.perf_counter() - start
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def peak_bytes() -> int:
@@ -189,7 +239,8 @@ def interleave(
                     runs[name].append(run)
         for name, child in children.items():
             if "failed" not in found[name]:
-                found[name] |= summaries(runs[name]) | child.ask("peak")
+                peak = child.ask("peak")["peak_bytes"]
+                found[name] |= summaries(runs[name]) | {"peak_bytes": peak}
     finally:
         for child in children.values():
             child.close()
@@ -275,8 +326,8 @@ def record(suite: str, device: str, report: Mapping[str, Any]) -> pathlib.Path:
     return path
 
 
-def origin(device: str) -> dict[str, Any]:
-    """Machine, versions, commit and date."""
+def origin(device: str, commit: str | None = None) -> dict[str, Any]:
+    """Machine, versions, commit and date; `commit` for a copy that is no git repository."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -289,9 +340,9 @@ def origin(device: str) -> dict[str, Any]:
             "system": platform.system(),
             "load_before": os.getloadavg()[0],
         }
-        | ({"gpu": _gpu()} if device == "gpu" else {}),
+        | ({"gpu": gpu()} if device == "gpu" else {}),
         "versions": versions,
-        "commit": _git("rev-parse", "--short=12", "HEAD"),
+        "commit": commit or _git("rev-parse", "--short=12", "HEAD") or "unknown",
         "uncommitted_changes": bool(_git("status", "--porcelain", "vidjax", "converters")),
         "date": datetime.date.today().isoformat(),
     }
@@ -303,14 +354,29 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def _gpu() -> str:
+def gpu() -> str:
+    """Name and driver of the first NVIDIA GPU.
+
+    Raises:
+        UserError: there is none.
+    """
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        raise UserError(
+            "there is no NVIDIA GPU here (nvidia-smi names none); --device=cpu --quick shows that "
+            "the command runs"
+        ) from None
+    return found.strip().splitlines()[0]
 
 
 def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
-    return run.stdout.strip()
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def where(report: Mapping[str, Any]) -> str:
@@ -353,4 +419,4 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    _serve(*sys.argv[1:])
+    _serve()

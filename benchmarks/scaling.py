@@ -8,18 +8,10 @@ from benchmarks import flops, harness, peers
 
 # What grows, from the same clip of 16x224x224 pixels, batch 1 and size S.
 GROWTH = {
-    "cpu": {
-        "batch": (1, 2, 4, 8),
-        "frames": (8, 16, 32, 64, 128),
-        "resolution": (112, 160, 224, 320, 448),
-        "size": ("Ti", "S", "B", "L", "H"),
-    },
-    "gpu": {
-        "batch": (1, 2, 4, 8, 16, 32, 64, 128),
-        "frames": (8, 16, 32, 64, 128),
-        "resolution": (112, 160, 224, 320, 448),
-        "size": ("Ti", "S", "B", "L", "H"),
-    },
+    "batch": (1, 2, 4, 8),
+    "frames": (8, 16, 32, 64, 128),
+    "resolution": (112, 160, 224, 320, 448),
+    "size": ("Ti", "S", "B", "L", "H"),
 }
 _QUICK = {"batch": (1, 2), "frames": (4, 8), "resolution": (32, 48), "size": ("Ti", "S")}
 
@@ -30,9 +22,7 @@ def points(settings: harness.Settings) -> dict[str, dict[str, Any]]:
     base = {"batch": 1, "frames": 16, "resolution": 224, "size": "S"}
     if settings.quick:
         base |= {"frames": 4, "resolution": 32}
-    elif settings.device == "gpu":
-        base["batch"] = 16  # the device must be full
-    for axis, values in (_QUICK if settings.quick else GROWTH[settings.device]).items():
+    for axis, values in (_QUICK if settings.quick else GROWTH).items():
         for value in values:
             at = base | {axis: value}
             shape = (at["batch"], at["frames"], at["resolution"], at["resolution"], 3)
@@ -42,52 +32,44 @@ def points(settings: harness.Settings) -> dict[str, dict[str, Any]]:
     return found
 
 
-def forward(variant: str, shape: list[int], dtype: str) -> tuple[dict, peers.Once]:
+def forward(variant: str, shape: list[int]) -> tuple[dict, peers.Once]:
     """The jitted forward pass of a VideoMAE classifier with random weights."""
     import jax
-    import numpy as np
 
     from vidjax import models
 
-    fields = {"head": "classify", "num_classes": 400, "eps": 1e-6, "dtype": dtype}
-    model = models.build("videomae", variant, **fields)
-    rng = np.random.default_rng(0)
-    want = models.abstract_params(model)
-    draw = lambda x: 0.02 * rng.standard_normal(x.shape, np.float32)  # noqa: E731
-    params = jax.device_put(jax.tree.map(lambda x: draw(x).astype(dtype), want))
-    video = jax.device_put(peers.clip(tuple(shape)).astype(dtype))
+    model = models.build("videomae", variant, head="classify", num_classes=400, eps=1e-6)
+    params = peers.random_params(model)
+    video = jax.device_put(peers.clip(tuple(shape)))
     step = jax.jit(lambda params, video: model.apply({"params": params}, video))
     einsum = model.clone(attention="einsum")
     facts = {
-        "flops": flops.matmul_flops(lambda p, v: einsum.apply({"params": p}, v), want, video),
-        "parameters": sum(x.size for x in jax.tree.leaves(want)),
+        "flops": flops.matmul_flops(lambda p, v: einsum.apply({"params": p}, v), params, video),
+        "parameters": sum(x.size for x in jax.tree.leaves(params)),
     }
 
-    def once() -> dict[str, float]:
-        jax.block_until_ready(step(params, video))
-        return peers.device_peak()
-
-    return facts, once
+    return facts, lambda: jax.block_until_ready(step(params, video)) and None
 
 
 def run(settings: harness.Settings) -> dict[str, Any]:
-    dtype = "float32" if settings.device == "cpu" else "bfloat16"
     found = {}
-    for axis in GROWTH["cpu"]:  # the points of an axis take turns
+    for axis in GROWTH:  # the points of an axis take turns
         chosen = {k: v for k, v in points(settings).items() if v["axis"] == axis}
         print(axis, flush=True)
         children = {
             name: harness.Child(
-                "benchmarks.scaling", "forward", device=settings.device,
-                variant=point["variant"], shape=list(point["shape"]), dtype=dtype,
+                "benchmarks.scaling",
+                "forward",
+                variant=point["variant"],
+                shape=list(point["shape"]),
             )
             for name, point in chosen.items()
-        }  # fmt: skip
+        }
         measured = harness.interleave(children, settings.rounds, print)
         found |= {name: chosen[name] | measured[name] for name in chosen}
-    report = {"dtype": dtype, "threads": settings.threads, "points": found}
+    report = {"dtype": "float32", "threads": settings.threads, "points": found}
     if not settings.quick:
-        plot(report, harness.RESULTS / f"scaling_{settings.device}.png")
+        plot(report, harness.RESULTS / "scaling_cpu.png")
     return report
 
 
@@ -157,9 +139,9 @@ def render(report: Mapping[str, Any]) -> str:
         "(matrix products). `time / GFLOP` is relative to the first row: 1 where the operations "
         "explain the time. Exponents are between a row and the one before, measured and of the "
         "operations.",
-        f"![growth](results/scaling_{report['device']}.png)",
+        "![growth](results/scaling_cpu.png)",
     ]
-    for axis in GROWTH["cpu"]:
+    for axis in GROWTH:
         found = rows(report, axis)
         header = [axis, "GFLOP a clip", "s a clip", "clips/s", "GFLOP/s", "time / GFLOP",
                   "exponent", "of the operations", "first call s", "peak GiB"]  # fmt: skip

@@ -1,0 +1,316 @@
+"""Measures a GPU in minutes, beside the peers, the most important figures first.
+
+    python -m benchmarks.gpu --minutes=7                     # an NVIDIA GPU, transformers beside
+    python -m benchmarks.gpu --minutes=7                     # again: the rows that are missing
+    python -m benchmarks.gpu --rows='Train steps'            # these rows anew (a regex)
+    python -m benchmarks.gpu --peer=videoprism=CHECKOUT      # google-deepmind's code, too
+    python -m benchmarks.gpu --device=cpu --quick            # tiny models: shows that it runs
+
+Every row is written as soon as it is there, to results/gpu/GPU.json, so that the command may be
+ended at any time; it ends by itself before its minutes are over. benchmarks/gpu.md shows the rows.
+"""
+
+import json
+import pathlib
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from benchmarks import harness, peers, run
+from benchmarks.gpu import page
+from benchmarks.gpu.rows import Row, Variant, rows
+from vidjax.errors import Again, UserError, run_main
+
+ROUNDS = 5
+TURN = 0.5  # seconds of work in a turn
+GAIN = 1.03  # a larger batch must be so much faster, or larger ones are not tried
+RESERVE = 5.0  # seconds that are left for ending
+
+
+class Workers:
+    """Processes that measure; they stay while rows of one table follow each other."""
+
+    def __init__(self, device: str, cache: pathlib.Path):
+        self._device, self._table = device, ""
+        self._children: dict[str, harness.Child] = {}
+        # Compiled programs stay on the disk: a batch may be prepared twice, and choices in pairs.
+        self._env = {
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "XLA_PYTHON_CLIENT_MEM_FRACTION": str(peers.MEMORY_SHARE),
+        }
+
+    def enter(self, row: Row) -> None:
+        """Closes the processes that the row does not need."""
+        needed = {variant.worker for variant in row.variants.values()}
+        for name, child in list(self._children.items()):
+            if row.table != self._table or name not in needed or not child.alive:
+                self._children.pop(name).close(patience=0)
+        self._table = row.table
+
+    def child(self, variant: Variant, **options: Any) -> harness.Child:
+        """The process of a variant, whose next "ready" makes it with these options."""
+        child = self._children.get(variant.worker)
+        if child is None or not child.alive:
+            child = harness.Child(device=self._device, env=self._env | variant.env)
+            self._children[variant.worker] = child
+        module, _, function = variant.function.partition(":")
+        child.call = (module, function, {**variant.options, **options})
+        return child
+
+    def close(self) -> None:
+        for child in self._children.values():
+            child.close(patience=0)
+        self._children.clear()
+
+
+def measure(row: Row, workers: Workers, deadline: float, turn: float = TURN) -> dict[str, Any]:
+    """Measures a row: by variant, facts, and what `_timed` says; or {"failed": why}.
+
+    Raises:
+        OutOfTime: it is not done by `deadline` (time.monotonic's clock).
+    """
+    workers.enter(row)
+    if row.batches:
+        return _timed(row, workers, deadline, turn)
+    found, names, together = {}, list(row.variants), harness.Settings().threads
+    for start in range(0, len(names), together):
+        some = names[start : start + together]
+        found |= _prepared({name: workers.child(row.variants[name]) for name in some}, deadline)
+    return found
+
+
+def _prepared(children: Mapping[str, harness.Child], deadline: float) -> dict[str, Any]:
+    """Answers to "ready", which all children work on at the same time."""
+    for child in children.values():
+        child.send("ready")
+    return {name: child.receive(deadline) for name, child in children.items()}
+
+
+def _first_runs(
+    children: Mapping[str, harness.Child], deadline: float
+) -> dict[str, dict[str, Any]]:
+    """By child: facts, and seconds until the first run, all compiling at the same time."""
+    found = _prepared(children, deadline)
+    ready = [name for name, answer in found.items() if "failed" not in answer]
+    for name in ready:
+        children[name].send("run")
+    for name in ready:
+        answer = children[name].receive(deadline)
+        answer["seconds"] = answer.get("seconds", 0.0) + found[name]["seconds"]
+        found[name] = answer | {"facts": found[name]["facts"]}
+    return found
+
+
+def _timed(row: Row, workers: Workers, deadline: float, turn: float) -> dict[str, Any]:
+    """Chooses each variant's batch, prepares it at last, and lets all take turns.
+
+    Returns:
+        By variant: batch, facts, prepared_seconds (with the first run), seconds of a call as
+        `harness.summary`, figures of the last one, and search: by batch clips/s, or why it failed.
+    """
+    variants = row.variants
+    found: dict[str, dict[str, Any]] = {name: {"search": {}} for name in variants}
+    climbing, made = list(variants), dict.fromkeys(variants)
+    children: dict[str, harness.Child] = {}
+
+    def prepare(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Makes variants with options; returns those that run."""
+        for name, more in options.items():
+            children[name] = workers.child(variants[name], **more)
+            made[name] = more
+        answers = _first_runs({name: children[name] for name in options}, deadline)
+        for name, answer in answers.items():
+            if "failed" in answer:
+                found[name]["failed"] = answer["failed"]
+            else:
+                found[name] |= {"facts": answer["facts"], "prepared_seconds": answer["seconds"]}
+        return [name for name in options if "failed" not in answers[name]]
+
+    def seconds(name: str, calls: int) -> float:
+        answer = children[name].ask("run", calls, deadline=deadline)
+        if "failed" in answer:
+            found[name]["failed"] = answer["failed"]
+            return float("inf")
+        found[name]["figures"] = answer["figures"]
+        return answer["seconds"] / calls
+
+    def rates(name: str) -> dict[int, float]:
+        return {b: x for b, x in found[name]["search"].items() if isinstance(x, float)}
+
+    for batch in row.batches:
+        running = prepare({name: {"batch": batch} if batch else {} for name in climbing})
+        for name in climbing:
+            best = max(rates(name).values(), default=0.0)
+            if name in running:
+                found[name]["search"][batch] = max(batch, 1) / seconds(name, 3)
+            if why := found[name].pop("failed", None):
+                found[name]["search"][batch] = why
+        climbing = [n for n in running if rates(n).get(batch, 0.0) >= GAIN * _best(rates(n), batch)]
+
+    last = {}
+    for name in variants:
+        if not rates(name):
+            found[name]["failed"] = next(iter(found[name]["search"].values()))
+            continue
+        best = max(rates(name).values())
+        # Of batches that are as fast as each other, the largest: it may be there already.
+        batch = max(b for b, rate in rates(name).items() if GAIN * rate >= best)
+        found[name]["batch"] = max(batch, 1)
+        options = ({"batch": batch} if batch else {}) | dict(variants[name].at_last)
+        if options != made[name]:
+            last[name] = options
+    if last:
+        prepare(last)
+    running = [name for name in variants if "failed" not in found[name]]
+    calls = {name: max(1, round(turn / seconds(name, 2))) for name in running}
+    times: dict[str, list[float]] = {name: [] for name in running}
+    for _ in range(ROUNDS):
+        for name in running:
+            times[name].append(seconds(name, calls[name]))
+    for name in running:
+        if "failed" not in found[name]:
+            found[name]["seconds"] = harness.summary(times[name])
+    return found
+
+
+def _best(rates: Mapping[int, float], but: int) -> float:
+    return max((rate for batch, rate in rates.items() if batch != but), default=0.0)
+
+
+class Results:
+    """The file of a GPU's rows."""
+
+    def __init__(self, path: pathlib.Path, name: str, origin: Mapping[str, Any]):
+        self.path, self.report = path, {"gpu": name, "origins": [], "rows": {}, "unfinished": {}}
+        if path.exists():
+            try:
+                self.report |= json.loads(path.read_text())
+            except ValueError:
+                raise UserError(f"{path} is not a file of results; move it away") from None
+        self._origin = dict(origin)
+
+    def add(self, row: Row, seconds: float, variants: Mapping[str, Any]) -> None:
+        origins = self.report["origins"]
+        if self._origin not in origins:
+            origins.append(self._origin)
+        self.report["rows"][row.key] = {
+            "origin": origins.index(self._origin), "seconds": seconds, "variants": variants,
+        }  # fmt: skip
+        self.report["unfinished"].pop(row.key, None)
+        self._write()
+
+    def stopped(self, row: Row, seconds: float) -> None:
+        """Remembers that a row took more than so many seconds."""
+        self.report["unfinished"][row.key] = seconds
+        self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_suffix(".tmp")
+        new.write_text(json.dumps(self.report, indent=1) + "\n")
+        new.replace(self.path)
+
+    def estimate(self, row: Row) -> float:
+        """Seconds that a row will take."""
+        measured = self.report["rows"].get(row.key, {}).get("seconds", row.seconds)
+        return max(measured, 1.3 * self.report["unfinished"].get(row.key, 0.0))
+
+
+def walk(
+    todo: Sequence[Row], results: Results, workers: Workers, deadline: float, turn: float
+) -> None:
+    """Measures rows in their order as long as they fit into the time that is left."""
+    for row in todo:
+        left, start = deadline - time.monotonic(), time.monotonic()
+        if results.estimate(row) > left:
+            print(f"{row.key}: {results.estimate(row):.0f} s do not fit into {max(left, 0):.0f} s")
+            continue
+        print(f"{row.key}: about {results.estimate(row):.0f} s", flush=True)
+        try:
+            variants = measure(row, workers, deadline, turn)
+        except harness.OutOfTime:
+            results.stopped(row, time.monotonic() - start)
+            print("  stopped: the time is over")
+            break  # its processes are still at work
+        seconds = time.monotonic() - start
+        results.add(row, seconds, variants)
+        print(f"  {seconds:.0f} s; {'; '.join(_short(variants))}", flush=True)
+
+
+def _short(variants: Mapping[str, Any]) -> Iterator[str]:
+    """A few words on each variant."""
+    for name, one in variants.items():
+        if "failed" in one:
+            yield f"{name} failed: {one['failed'][:80]}"
+        elif "seconds" in one and isinstance(one["seconds"], Mapping):
+            clips = f", batch {one['batch']}" if "batch" in one else ""
+            yield f"{name} {1e3 * one['seconds']['median']:.2f} ms{clips}"
+        elif wrong := page.wrong(one["facts"]):
+            yield f"{name} WRONG: {wrong}"
+        else:
+            yield f"{name} ok"
+
+
+def main(argv: list[str]) -> None:
+    values = flags.FLAGS
+    start = time.monotonic()
+    if len(argv) > 1:
+        raise UserError(f"unexpected {argv[1:]}; options look like --minutes=7")
+    if values.device == "cpu" and not values.quick:
+        raise UserError(
+            "--device=cpu shows only that the command runs: add --quick; CPUs are measured by "
+            "`python -m benchmarks.run`"
+        )
+    code = run.folders(values.peer)
+    name = "quick" if values.quick else harness.gpu().partition(",")[0]
+    folder = values.results or (
+        f"{tempfile.gettempdir()}/vidjax-gpu" if values.quick else harness.RESULTS / "gpu"
+    )
+    path = pathlib.Path(folder) / f"{re.sub(r'[^a-z0-9]+', '_', name.lower())}.json"
+    origin = harness.origin(values.device, values.commit)
+    results = Results(path, name, origin)
+    plan = rows(values.device, values.quick, code)
+    try:
+        chosen = [row for row in plan if re.search(values.rows or "", row.key)]
+    except re.error as error:
+        raise UserError(f"--rows={values.rows} is not a regular expression: {error}") from None
+    if not chosen:
+        raise UserError(f"--rows={values.rows} is in none of: {'; '.join(x.key for x in plan)}")
+    todo = chosen if values.rows else [x for x in plan if x.key not in results.report["rows"]]
+    seconds = sum(results.estimate(row) for row in todo)
+    print(f"{len(todo)} of {len(plan)} rows, about {seconds / 60:.0f} minutes, to {path}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="vidjax-compiled-") as cache:
+        workers = Workers(values.device, pathlib.Path(cache))
+        deadline = start + 60 * values.minutes - RESERVE
+        try:
+            walk(todo, results, workers, deadline, 0.02 if values.quick else TURN)
+        except KeyboardInterrupt:
+            raise Again(
+                "stopped; the same command goes on with the rows that are missing"
+            ) from None
+        finally:
+            workers.close()
+            if results.path.parent == harness.RESULTS / "gpu":
+                run.render()
+    missing = [row for row in plan if row.key not in results.report["rows"]]
+    print(f"{len(plan) - len(missing)} of {len(plan)} rows are there", end="")
+    print(f"; missing: {'; '.join(row.key for row in missing)}" if missing else "")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_float("minutes", 7.0, "The command ends before they are over.", lower_bound=0.5)
+    flags.DEFINE_enum("device", "gpu", ["gpu", "cpu"], "Where; cpu only with --quick.")
+    flags.DEFINE_bool("quick", False, "Tiny models: shows that the command runs.")
+    flags.DEFINE_string("rows", None, "Regex of rows to measure, also those that are there.")
+    flags.DEFINE_string("results", None, "Folder of the results; default: benchmarks/results/gpu.")
+    flags.DEFINE_string("commit", None, "Of a copy of vidjax that is no git repository.")
+    flags.DEFINE_multi_string("peer", [], "NAME=FOLDER of a checkout, such as videoprism=FOLDER.")
+    run_main(main)
