@@ -30,6 +30,7 @@ ROUNDS = 5
 TURN = 0.5  # seconds of work in a turn
 GAIN = 1.03  # a larger batch must be so much faster, or larger ones are not tried
 RESERVE = 5.0  # seconds that are left for ending
+PATIENCE = 3.0  # times a row's estimate after which it is given up
 
 
 class Workers:
@@ -70,20 +71,25 @@ class Workers:
         self._children.clear()
 
 
-def measure(row: Row, workers: Workers, deadline: float, turn: float = TURN) -> dict[str, Any]:
-    """Measures a row: by variant, facts, and what `_timed` says; or {"failed": why}.
+def measure(
+    row: Row, workers: Workers, deadline: float, turn: float, found: dict[str, Any]
+) -> None:
+    """Measures a row into `found`: by variant, facts and what `_timed` says; or {"failed": why}.
+
+    Args:
+        deadline: on time.monotonic's clock.
+        turn: seconds of work in a turn.
 
     Raises:
-        OutOfTime: it is not done by `deadline` (time.monotonic's clock).
+        OutOfTime: it is not done by then; `found` has what was.
     """
     workers.enter(row)
     if row.batches:
-        return _timed(row, workers, deadline, turn)
-    found, names, together = {}, list(row.variants), harness.Settings().threads
+        return _timed(row, workers, deadline, turn, found)
+    names, together = list(row.variants), harness.Settings().threads
     for start in range(0, len(names), together):
         some = names[start : start + together]
         found |= _prepared({name: workers.child(row.variants[name]) for name in some}, deadline)
-    return found
 
 
 def _prepared(children: Mapping[str, harness.Child], deadline: float) -> dict[str, Any]:
@@ -108,15 +114,14 @@ def _first_runs(
     return found
 
 
-def _timed(row: Row, workers: Workers, deadline: float, turn: float) -> dict[str, Any]:
+def _timed(row: Row, workers: Workers, deadline: float, turn: float, found: dict[str, Any]) -> None:
     """Chooses each variant's batch, prepares it at last, and lets all take turns.
 
-    Returns:
-        By variant: batch, facts, prepared_seconds (with the first run), seconds of a call as
-        `harness.summary`, figures of the last one, and search: by batch clips/s, or why it failed.
+    `found` gets by variant: batch, facts, prepared_seconds (with the first run), seconds of a call
+    as `harness.summary`, figures of the last one, and search: by batch clips/s, or why it failed.
     """
     variants = row.variants
-    found: dict[str, dict[str, Any]] = {name: {"search": {}} for name in variants}
+    found |= {name: {"search": {}} for name in variants}
     climbing, made = list(variants), dict.fromkeys(variants)
     children: dict[str, harness.Child] = {}
 
@@ -177,7 +182,6 @@ def _timed(row: Row, workers: Workers, deadline: float, turn: float) -> dict[str
     for name in running:
         if "failed" not in found[name]:
             found[name]["seconds"] = harness.summary(times[name])
-    return found
 
 
 def _best(rates: Mapping[int, float], but: int) -> float:
@@ -206,9 +210,14 @@ class Results:
         self.report["unfinished"].pop(row.key, None)
         self._write()
 
-    def stopped(self, row: Row, seconds: float) -> None:
-        """Remembers that a row took more than so many seconds."""
-        self.report["unfinished"][row.key] = seconds
+    def stopped(self, row: Row, seconds: float, variants: Mapping[str, Any]) -> None:
+        """Remembers that a row took more than so many seconds, and the clips/s that it had."""
+        rates = {
+            name: max(x for x in one["search"].values() if isinstance(x, float))
+            for name, one in variants.items()
+            if any(isinstance(x, float) for x in one.get("search", {}).values())
+        }
+        self.report["unfinished"][row.key] = {"seconds": seconds, "clips_per_second": rates}
         self._write()
 
     def _write(self) -> None:
@@ -220,7 +229,8 @@ class Results:
     def estimate(self, row: Row) -> float:
         """Seconds that a row will take."""
         measured = self.report["rows"].get(row.key, {}).get("seconds", row.seconds)
-        return max(measured, 1.3 * self.report["unfinished"].get(row.key, 0.0))
+        unfinished = self.report["unfinished"].get(row.key, {}).get("seconds", 0.0)
+        return max(measured, 1.3 * unfinished)
 
 
 def walk(
@@ -228,17 +238,19 @@ def walk(
 ) -> None:
     """Measures rows in their order as long as they fit into the time that is left."""
     for row in todo:
-        left, start = deadline - time.monotonic(), time.monotonic()
-        if results.estimate(row) > left:
-            print(f"{row.key}: {results.estimate(row):.0f} s do not fit into {max(left, 0):.0f} s")
+        start, estimate = time.monotonic(), results.estimate(row)
+        if estimate > deadline - start:
+            print(f"{row.key}: {estimate:.0f} s do not fit into {deadline - start:.0f} s")
             continue
-        print(f"{row.key}: about {results.estimate(row):.0f} s", flush=True)
+        print(f"{row.key}: about {estimate:.0f} s", flush=True)
+        variants: dict[str, Any] = {}
         try:
-            variants = measure(row, workers, deadline, turn)
+            measure(row, workers, min(deadline, start + PATIENCE * estimate), turn, variants)
         except harness.OutOfTime:
-            results.stopped(row, time.monotonic() - start)
-            print("  stopped: the time is over")
-            break  # its processes are still at work
+            workers.close()  # they are still at work
+            results.stopped(row, time.monotonic() - start, variants)
+            print(f"  stopped after {time.monotonic() - start:.0f} s", flush=True)
+            continue
         seconds = time.monotonic() - start
         results.add(row, seconds, variants)
         print(f"  {seconds:.0f} s; {'; '.join(_short(variants))}", flush=True)

@@ -11,7 +11,7 @@ from benchmarks.gpu.rows import Row, rows
 PAGE = harness.ROOT / "benchmarks" / "gpu.md"
 NOT_MEASURED = goals.NOT_MEASURED
 Report = Mapping[str, Any]
-NOTHING: Report = {"gpu": "none yet", "origins": [], "rows": {}}
+NOTHING: Report = {"gpu": "none yet", "origins": [], "rows": {}, "unfinished": {}}
 
 _HEAD = """# GPUs
 
@@ -23,6 +23,17 @@ or later should be installed beside vidjax's `cuda` and `tokamax` extras; what i
 out and said to be. decord and av are not needed. `--rows='Train steps'` measures rows anew,
 `--peer=videoprism=CHECKOUT` adds google-deepmind's code, and `--device=cpu --quick` walks through
 all rows with tiny models, in some minutes, to see that the command runs.
+
+A machine that has JAX and PyTorch but no network gets the rest as wheels. Where there is a network:
+
+    pip download --no-deps --only-binary=:all: --python-version=3.12 -d wheels \\
+        array_record ftfy grain ml_collections tensorboardX transformers wcwidth
+    pip download --no-deps --only-binary=:all: --python-version=3.12 -d wheels \\
+        tokamax annotated_types fire immutabledict pydantic pydantic_core qwix termcolor \\
+        typing_inspection xprof
+
+and there `pip install --no-index --no-deps --target=site wheels/*.whl`, with `PYTHONPATH=site`, and
+`--commit=` with the commit where the copy is no git repository.
 
 Each library has a process of its own, and they take turns of half a second, in which calls follow
 each other without waiting; medians of five turns (minimum to maximum). Batches are tried in turn
@@ -62,9 +73,18 @@ def render(report: Report) -> str:
         parts.append(f"### {table}")
         if there:
             parts.append(_TABLES[table](report, there))
-        if missing := [f"{row.name} (about {row.seconds} s)" for row in some if row not in there]:
+        if missing := [_missing(report, row) for row in some if row not in there]:
             parts.append(f"{NOT_MEASURED.capitalize()}: {'; '.join(missing)}.")
     return "\n\n".join(parts)
+
+
+def _missing(report: Report, row: Row) -> str:
+    """A row that is not measured, how long it may take, and what was seen before it was stopped."""
+    if not (one := report["unfinished"].get(row.key)):
+        return f"{row.name} (about {row.seconds} s)"
+    seen = [f"stopped after {one['seconds']:.0f} s"]
+    seen += [f"{name} {harness.number(x)} clips/s" for name, x in one["clips_per_second"].items()]
+    return f"{row.name} ({', '.join(seen)})"
 
 
 def goals_table(report: Report) -> str:

@@ -68,7 +68,7 @@ def rows(device: str, quick: bool, code: Mapping[str, str]) -> list[Row]:
         *_step(quick),
         *_choices(quick),
     ]
-    return [dataclasses.replace(row, seconds=20) for row in found] if quick else found
+    return [dataclasses.replace(row, seconds=60) for row in found] if quick else found
 
 
 def _correctness(quick: bool) -> list[Row]:

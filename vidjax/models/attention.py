@@ -34,9 +34,9 @@ from vidjax.models.blockwise import KEPT, attend_blockwise, capped_logits, scale
 Array = jax.Array
 Attend = Callable[..., tuple[Array, Callable[[], Any]]]
 
-# Tokens from which a way other than einsum is used, on both sides. Guesses, but for blockwise: not
-# measured on the devices. Splash attention works on blocks of hundreds of tokens, cuDNN's and
-# tokamax's kernels on 64 or 128.
+# Tokens from which a way other than einsum is used, on both sides. Guesses, but for blockwise: on
+# GPUs `python -m benchmarks.gpu` measures them. Splash attention works on blocks of hundreds of
+# tokens, cuDNN's and tokamax's kernels on 64 or 128.
 LONG = {"blockwise": 128, "cudnn": 128, "tokamax": 128, "splash": 512}
 
 BLOCK_MAX = 1024  # tokens of a block of splash attention: its logits must fit into 16 MB
