@@ -385,9 +385,9 @@ def _hf_model(case: Case, folder: str | None, attention: str, on: str, dtype: st
         if folder is None:
             return _new_hf_model(case, **options)
         return getattr(transformers, case.hf).from_pretrained(folder + "/hf", **options)
+    torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE)  # which starts CUDA
     torch.cuda.empty_cache()  # of what was there before this variant
     torch.cuda.reset_peak_memory_stats()
-    torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE)
     with torch.device("cuda"):
         return _new_hf_model(case, **options).to("cuda")
 

@@ -11,6 +11,7 @@ ended at any time; it ends by itself before its minutes are over. benchmarks/gpu
 """
 
 import json
+import os
 import pathlib
 import re
 import signal
@@ -45,6 +46,9 @@ class Workers:
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "XLA_PYTHON_CLIENT_MEM_FRACTION": str(peers.MEMORY_SHARE),
+            # One device, and no flags but those of a variant.
+            "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
+            "XLA_FLAGS": "",
         }
 
     def enter(self, row: Row) -> None:
@@ -196,7 +200,7 @@ class Results:
         if path.exists():
             try:
                 self.report |= json.loads(path.read_text())
-            except ValueError:
+            except (ValueError, TypeError):
                 raise UserError(f"{path} is not a file of results; move it away") from None
         self._origin = dict(origin)
 
