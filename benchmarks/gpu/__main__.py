@@ -203,6 +203,10 @@ class Results:
             except (ValueError, TypeError):
                 raise UserError(f"{path} is not a file of results; move it away") from None
         self._origin = dict(origin)
+        try:  # before minutes are spent
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--results={path.parent} cannot be made: {error.strerror}") from None
 
     def add(self, row: Row, seconds: float, variants: Mapping[str, Any]) -> None:
         origins = self.report["origins"]
@@ -225,7 +229,6 @@ class Results:
         self._write()
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_suffix(".tmp")
         new.write_text(json.dumps(self.report, indent=1) + "\n")
         new.replace(self.path)

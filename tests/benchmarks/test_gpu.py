@@ -200,6 +200,7 @@ def test_the_command_is_stopped_and_goes_on(tmp_path):
         (["--rows=Nothing"], "--rows=Nothing is in none of: Correctness: attention; "),
         (["--rows=("], "is not a regular expression"),
         (["--peer=videoprism=/nowhere"], "must be NAME=FOLDER, and the folder must exist"),
+        (["--results=/proc/here"], "--results=/proc/here cannot be made"),
         (["--noquick"], "--device=cpu shows only that the command runs: add --quick"),
         (["--noquick", "--device=gpu"], "there is no NVIDIA GPU here"),
     ],
