@@ -21,11 +21,12 @@ ALLOWED = {
     "vidjax.sharding": set(),
     "vidjax.checkpoint": set(),
     "vidjax.journal": set(),
+    "vidjax.checksums": set(),
     "vidjax.distributed": set(),
     "vidjax.metrics": {"vidjax.journal"},
-    "vidjax.embeddings": set(),
+    "vidjax.embeddings": {"vidjax.checksums"},
     "vidjax.models": set(),
-    "vidjax.data": {"vidjax.journal"},
+    "vidjax.data": {"vidjax.journal", "vidjax.checksums"},
     "vidjax.pretrained": {
         *("vidjax.models", "vidjax.checkpoint", "vidjax.sharding", "vidjax.data")
     },

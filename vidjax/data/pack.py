@@ -14,8 +14,13 @@ reading a clip out of the middle cheap.
 Every video is decoded and judged as by vidjax.data.check, every record read back and compared.
 What cannot be decoded is left out and listed in bad_videos.jsonl. A pack that was killed goes on
 with the first shard that is not complete, and ends with the same bytes.
+
+The same command on a finished pack compares all shards with their SHA-256 in the manifest's first
+line (packs without them: all records with theirs), and packs those again that are damaged or
+missing. Records that are still whole are taken from the damaged shard, not made of their videos.
 """
 
+import collections
 import contextlib
 import fcntl
 import hashlib
@@ -23,15 +28,17 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from absl import flags
 
+from vidjax import checksums
 from vidjax.data import datasets, locators, pyav, video
 from vidjax.data.check import inspect, killable_map, with_progress
 from vidjax.errors import UserError, VideoError, run_main
@@ -40,6 +47,7 @@ from vidjax.errors import UserError, VideoError, run_main
 # Without cpu-independent, x264's bytes differ by machine, and by chance where it has AVX-512.
 _ENCODER = {"crf": "20", "preset": "fast", "x264-params": "cpu-independent=1"}
 _DEFAULT_GOP = 16
+_SHARD_OF_ROW = re.compile(r"(\d{5,9})\.array_record#\d+")
 
 
 class _Task(NamedTuple):
@@ -51,6 +59,14 @@ class _Task(NamedTuple):
     short_side: int
     gop: int
     check: bool
+    record: str = ""  # a locator of what was made of it before
+
+
+class _Shard(NamedTuple):
+    """A shard that is whole."""
+
+    sha256: str
+    rows: list[dict[str, Any]]  # of its records, and of the bad videos between them
 
 
 def pack(
@@ -87,8 +103,8 @@ def pack(
 
     Raises:
         UserError: the list or a setting is wrong, the output cannot be written, holds a pack of
-            another list or with other settings, or is being packed now; or a record that was
-            written is not what is read.
+            another list or with other settings or one whose pack.json is damaged, or is being
+            packed now; or a record that was written is not what is read.
     """
     path, root, output = (os.path.expanduser(place) for place in (path, root, output))
     if locators.is_url(output):
@@ -115,21 +131,27 @@ def pack(
         "videos": len(videos),
         "list": _fingerprint(videos, names),
     }
-    manifest = os.path.join(output, "manifest.jsonl")
     with _claim(output, settings):
-        if not os.path.exists(manifest):
-            for folder in os.listdir(output):  # of packs that were killed
-                if folder.startswith("tmp-"):
-                    shutil.rmtree(os.path.join(output, folder), ignore_errors=True)
-            with tempfile.TemporaryDirectory(prefix="tmp-", dir=output) as aside:
-                tasks = [
-                    _Task(item, name, os.path.join(aside, str(index)), short_side, gop, check)
-                    for index, (item, name) in enumerate(zip(videos, names, strict=True))
-                ]
-                _pack_shards(tasks, output, videos_per_shard, workers, timeout)
-        _join(output, videos, -(-len(videos) // videos_per_shard))
-    _summary(output, path)
-    return manifest
+        for folder in os.listdir(output):  # of packs that were killed
+            if folder.startswith("tmp-"):
+                shutil.rmtree(os.path.join(output, folder), ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="tmp-", dir=output) as aside:
+            tasks = [
+                _Task(item, name, os.path.join(aside, str(index)), short_side, gop, check)
+                for index, (item, name) in enumerate(zip(videos, names, strict=True))
+            ]
+            shards = {
+                number: tasks[start : start + videos_per_shard]
+                for number, start in enumerate(range(0, len(tasks), videos_per_shard))
+            }
+            whole, records = _earlier(output, shards)
+            if records:
+                whole |= _pack_shards(output, shards, records, workers, timeout)
+        ordered = [whole[number] for number in shards]
+        rows = [row for shard in ordered for row in shard.rows]
+        _join(output, videos, [shard.sha256 for shard in ordered], rows)
+    _summary(output, path, rows)
+    return _manifest_file(output)
 
 
 def _relative(path: str, base: str) -> str:
@@ -162,10 +184,18 @@ def _claim(output: str, settings: dict[str, Any]) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
         except BlockingIOError:
             raise UserError(f"another process packs into {output} now; wait for it") from None
-        file.seek(0)
-        text = file.read()
-        # A line cut short is that of a pack killed before it did anything.
-        earlier = json.loads(text) if text.endswith("\n") else settings
+        earlier, is_new = settings, os.listdir(output) == [os.path.basename(path)]
+        try:
+            file.seek(0)
+            text = file.read()
+            # A line cut short is that of a pack killed before it did anything.
+            if text.endswith("\n") or not is_new:
+                earlier = dict(json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            raise UserError(
+                f"{path} is damaged, so that the settings of this pack are unknown; restore it "
+                f"from a copy, or choose a new folder"
+            ) from None
         if changed := [key for key in settings if earlier.get(key) != settings[key]]:
             other = {"list", "videos"} & {*changed}
             what = "another list" if other else "other settings"
@@ -177,31 +207,144 @@ def _claim(output: str, settings: dict[str, Any]) -> Iterator[None]:
             file.truncate(0)
             file.write(json.dumps(settings) + "\n")
             file.flush()
+            os.fsync(file.fileno())
         yield
 
 
-def _pack_shards(
-    tasks: Sequence[_Task], output: str, videos_per_shard: int, workers: int, timeout: float
-) -> None:
-    """Writes the shards that are not there, each when all its videos are made."""
-    shards = {
-        number: tasks[start : start + videos_per_shard]
-        for number, start in enumerate(range(0, len(tasks), videos_per_shard))
+_Listed = dict[int, tuple[str | None, list[dict[str, Any]]]]  # digest and rows by shard
+
+
+def _earlier(
+    output: str, shards: Mapping[int, Sequence[_Task]]
+) -> tuple[dict[int, _Shard], dict[int, dict[str, str]]]:
+    """Returns the shards that are whole with their rows, and of the others what `_records` does."""
+    lists = _listed_by_manifest(output, shards), _listed_by_shards(output, shards)
+    whole, records, broken = {}, {}, []
+    for number in shards:
+        path, listed = _shard_file(output, number), [found[number] for found in lists]
+        for sha256, rows in listed:
+            with contextlib.suppress(OSError, RuntimeError):  # array_record raises the latter
+                if rows and number not in whole:
+                    digest = checksums.sha256(path)
+                    if sha256 is None:  # written before there were digests
+                        _check_records(path, rows)
+                    if sha256 in (None, digest):
+                        whole[number] = _Shard(digest, rows)
+        if number not in whole:
+            records[number] = _records(path, [row for _, rows in listed for row in rows])
+            if os.path.exists(path) or os.path.exists(_manifest_file(output)):
+                broken.append(os.path.basename(path))
+    if broken:
+        print(
+            f"{len(broken)} of {len(shards)} shards in {output}, such as {broken[0]}, or their "
+            f"rows, are damaged or missing; they are packed again"
+        )
+    return whole, records
+
+
+def _listed_by_shards(output: str, shards: Mapping[int, Sequence[_Task]]) -> _Listed:
+    """Reads the files that list the shards of an unfinished pack, one for each."""
+    listed = {}
+    for number, tasks in shards.items():
+        rows = checksums.read_lines(_rows_file(output, number))
+        sha256 = rows.pop(0)["shard"] if rows and "shard" in rows[0] else None
+        listed[number] = sha256, _matched(number, tasks, rows)
+    return listed
+
+
+def _listed_by_manifest(output: str, shards: Mapping[int, Sequence[_Task]]) -> _Listed:
+    """Reads the manifest and the bad videos of a finished pack."""
+    rows, digests = collections.defaultdict(list), {}
+    for row in checksums.read_lines(_manifest_file(output)):
+        if "manifest" in row:
+            digests = dict(enumerate(row.get("shards", ())))
+        elif match := _SHARD_OF_ROW.fullmatch(str(row.get("path"))):
+            rows[int(match[1])].append(row)
+    bad = checksums.read_lines(_bad_file(output))
+    return {
+        number: (digests.get(number), _matched(number, tasks, rows[number] + bad))
+        for number, tasks in shards.items()
     }
-    todo = [number for number in shards if not os.path.exists(_rows_file(output, number))]
-    items = [(number, task) for number in todo for task in shards[number]]
-    workers = workers or os.cpu_count() or 1
-    print(f"{len(tasks)} videos, {len(items)} to pack, {workers} processes", flush=True)
-    made: dict[int, dict[_Task, Any]] = {number: {} for number in todo}
+
+
+def _matched(
+    number: int, tasks: Sequence[_Task], rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Returns a shard's row of each task, in order; nothing if one is missing or of another."""
+    good = collections.deque(row for row in rows if "verdict" in row)
+    bad = {row.get("source", row.get("path")): row for row in rows if "verdict" not in row}
+    matched, count = [], 0
+    for task in tasks:
+        expected = _row(number, count, task)
+        row = bad.get(task.name) or bad.get(task.item.path)
+        if good and expected.items() <= good[0].items() and good[0].keys() >= {"sha256", "size"}:
+            matched.append(good.popleft())
+            count += 1
+        elif row and "reason" in row:
+            matched.append(row)
+        else:
+            return []
+    return [] if good else matched
+
+
+def _row(number: int, index: int, task: _Task) -> dict[str, Any]:
+    """Returns what the row of a record says without its video having been seen."""
+    label, captions = json.loads(json.dumps([task.item.label, task.item.captions]))
+    row = {"path": f"{number:05d}.array_record#{index}", "label": label, "source": task.name}
+    return row | ({"captions": captions} if captions else {})
+
+
+def _pack_shards(
+    output: str,
+    shards: Mapping[int, Sequence[_Task]],
+    records: Mapping[int, Mapping[str, str]],
+    workers: int,
+    timeout: float,
+) -> dict[int, _Shard]:
+    """Writes the shards that `records` has, each when all its videos are made; returns them."""
+    items = [
+        (number, task._replace(record=records[number].get(task.name, "")))
+        for number in records
+        for task in shards[number]
+    ]
+    workers, count = workers or os.cpu_count() or 1, sum(map(len, shards.values()))
+    print(f"{count} videos, {len(items)} to pack, {workers} processes", flush=True)
+    made, written = collections.defaultdict(dict), {}
     answers = killable_map(_make, [task for _, task in items], workers, timeout)
     for index, facts in with_progress(answers, len(items), "packed"):
         number, task = items[index]
         if isinstance(facts, str):  # nothing that another video could mend
             raise UserError(f"{facts}; start again when that is mended, and the pack goes on")
-        made[number][task] = facts
+        made[number][task.place] = task, facts
         if len(made[number]) == len(shards[number]):
             facts = made.pop(number)
-            _write_shard(output, number, [(task, facts[task]) for task in shards[number]])
+            ordered = [facts[task.place] for task in shards[number]]
+            written[number] = _write_shard(output, number, ordered)
+    return written
+
+
+def _records(shard: str, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Returns locators of a damaged shard's whole records by the path in the list.
+
+    Args:
+        shard: its file.
+        rows: of it. If there are none, each record is compared with the digest in itself only.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    wanted, records = {row.get("sha256") for row in rows}, {}
+    if not os.path.isfile(shard):
+        return {}
+    with contextlib.suppress(OSError, RuntimeError):
+        reader = ArrayRecordReader(shard, "readahead_buffer_size:0")
+        for index in range(reader.num_records()):
+            with contextlib.suppress(RuntimeError, ValueError, KeyError, TypeError):
+                record = reader.read([index])[0]
+                head = json.loads(record[: record.index(b"\n")])
+                digest = hashlib.sha256(locators.video_in(record)).hexdigest()
+                if digest == head["sha256"] and digest in (wanted or {digest}):
+                    records[head["path"]] = f"{shard}#{index}"
+    return records
 
 
 def _make(task: _Task) -> dict[str, Any] | str:
@@ -215,8 +358,12 @@ def _make(task: _Task) -> dict[str, Any] | str:
     item, encode = task.item, bool(task.gop)
     frames, verdict = item.num_frames, item.verdict
     try:
-        with video.local_file(item.path) as file:
-            if encode:
+        with video.local_file(task.record or item.path) as file:
+            if task.record:
+                content = _content(file)
+                if encode:
+                    frames, verdict = video.index_of(file, None).count, None
+            elif encode:
                 content, frames = _encoded(file, verdict, task.short_side, task.gop)
                 verdict = None
             else:
@@ -287,17 +434,18 @@ def _size(height: int, width: int, short_side: int) -> tuple[int, int]:
     return tuple(max(2, min(round(side * scale / 2), side // 2) * 2) for side in (height, width))
 
 
-def _write_shard(output: str, number: int, made: Sequence[tuple[_Task, Any]]) -> None:
+def _write_shard(output: str, number: int, made: Sequence[tuple[_Task, Any]]) -> _Shard:
     """Writes a shard and its rows, reads it back, and renames both into place, the rows last."""
-    from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+    from array_record.python.array_record_module import ArrayRecordWriter
 
-    name, rows = f"{number:05d}.array_record", []
-    part = os.path.join(output, f"{name}.part")
+    path, rows = _shard_file(output, number), []
+    part = f"{path}.part"
     try:
         writer = ArrayRecordWriter(part, "group_size:1,uncompressed")
         for task, facts in made:
             if isinstance(facts, VideoError):
-                rows.append({"path": task.item.path, "reason": str(facts)})
+                row = {"path": task.item.path, "reason": str(facts), "source": task.name}
+                rows.append(row)
                 continue
             label, captions = task.item.label, task.item.captions
             head = {"path": task.name, "label": label, "captions": captions}
@@ -305,79 +453,87 @@ def _write_shard(output: str, number: int, made: Sequence[tuple[_Task, Any]]) ->
             with open(task.place, "rb") as file:
                 writer.write(json.dumps(head).encode() + b"\n" + file.read())
             os.remove(task.place)
-            place = f"{name}#{sum('verdict' in row for row in rows)}"
-            row = {"path": place, "label": label, **facts, "source": task.name}
-            rows.append(row | ({"captions": captions} if captions else {}))
+            index = sum("verdict" in row for row in rows)
+            rows.append(_row(number, index, task) | facts)
         writer.close()
-        reader = ArrayRecordReader(part)
-        good = [row for row in rows if "verdict" in row]
-        if reader.num_records() != len(good):
-            raise OSError(f"{reader.num_records()} of {len(good)} records can be read back")
-        for index, row in enumerate(good):
-            content = locators.video_in(reader.read([index])[0])
-            if hashlib.sha256(content).hexdigest() != row["sha256"]:
-                raise OSError(f"record {index} is not what was written")
-        reader.close()
-        _sync(part)
-        os.replace(part, os.path.join(output, name))
-        _write_lines(_rows_file(output, number), rows)
+        _check_records(part, rows)
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())  # what is in place is whole after a power cut, too
+        shard = _Shard(checksums.sha256(part), rows)
+        os.replace(part, path)
+        checksums.write_lines(_rows_file(output, number), [{"shard": shard.sha256}, *rows])
+        return shard
     except (OSError, RuntimeError) as error:  # array_record raises the latter
         raise UserError(
             f"cannot write {part}: {error}; start again when that is mended, and the pack goes on"
         ) from None
 
 
+def _check_records(path: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Raises OSError or RuntimeError if a shard does not hold the records of these rows."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    reader = ArrayRecordReader(path)
+    good = [row for row in rows if "verdict" in row]
+    if reader.num_records() != len(good):
+        raise OSError(f"{reader.num_records()} of {len(good)} records can be read back")
+    for index, row in enumerate(good):
+        content = locators.video_in(reader.read([index])[0])
+        if hashlib.sha256(content).hexdigest() != row["sha256"]:
+            raise OSError(f"record {index} is not what was written")
+    reader.close()
+
+
+def _shard_file(output: str, number: int) -> str:
+    return os.path.join(output, f"{number:05d}.array_record")
+
+
 def _rows_file(output: str, number: int) -> str:
     return os.path.join(output, f"{number:05d}.rows.jsonl")
 
 
-def _write_lines(path: str, entries: Sequence[dict[str, Any]]) -> None:
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(entry) + "\n" for entry in entries)
-    _sync(f"{path}.part")
-    os.replace(f"{path}.part", path)
+def _manifest_file(output: str) -> str:
+    return os.path.join(output, "manifest.jsonl")
 
 
-def _sync(path: str) -> None:
-    """Onto the disk, so that a file that is in place is whole after a power cut, too."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+def _bad_file(output: str) -> str:
+    return os.path.join(output, "bad_videos.jsonl")
 
 
-def _join(output: str, videos: datasets.VideoList, count: int) -> None:
-    """Makes one manifest and one list of bad videos of the rows of `count` shards."""
-    manifest = os.path.join(output, "manifest.jsonl")
-    if not os.path.exists(manifest):
-        rows = []
-        for number in range(count):
-            with open(_rows_file(output, number), encoding="utf-8") as file:
-                rows += map(json.loads, file)
-        bad = [row for row in rows if "verdict" not in row]
-        if len(bad) == len(rows):
-            raise UserError(
-                f"none of the {len(rows)} videos can be decoded, such as {bad[0]['path']}: "
-                f"{bad[0]['reason']}"
-            )
-        _write_lines(os.path.join(output, "bad_videos.jsonl"), bad)
-        good = [row for row in rows if "verdict" in row]
-        _write_lines(manifest, [{"manifest": 1, "classes": videos.classes}, *good])
-    for number in range(count):
+def _join(
+    output: str, videos: datasets.VideoList, digests: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> None:
+    """Makes one manifest and one list of bad videos of the rows of all shards."""
+    good = [row for row in rows if "verdict" in row]
+    bad = [row for row in rows if "verdict" not in row]
+    if not good:
+        raise UserError(
+            f"none of the {len(rows)} videos can be decoded, such as {bad[0]['path']}: "
+            f"{bad[0]['reason']}"
+        )
+    header = {"manifest": 1, "classes": videos.classes, "videos": len(good), "shards": digests}
+    try:
+        checksums.write_lines(_bad_file(output), bad)
+        checksums.write_lines(_manifest_file(output), [header, *good])
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror}") from None
+    for number in range(len(digests)):
         with contextlib.suppress(FileNotFoundError):
             os.remove(_rows_file(output, number))
 
 
-def _summary(output: str, path: str) -> None:
-    manifest, bad = (os.path.join(output, n) for n in ("manifest.jsonl", "bad_videos.jsonl"))
-    with open(manifest, encoding="utf-8") as file:
-        sizes = [json.loads(line)["size"] for line in file if not line.startswith('{"manifest"')]
-    with open(bad, encoding="utf-8") as file:
-        left_out = [json.loads(line) for line in file]
+def _summary(output: str, path: str, rows: Sequence[dict[str, Any]]) -> None:
+    sizes = [row["size"] for row in rows if "verdict" in row]
+    left_out = [row for row in rows if "verdict" not in row]
     print(f"{path}: {len(sizes)} videos packed, {sum(sizes) / 1e6:,.1f} MB")
     if left_out:
-        print(f"{len(left_out)} videos could not be decoded and are left out; {bad} lists them:")
+        print(
+            f"{len(left_out)} videos could not be decoded and are left out; {_bad_file(output)} "
+            f"lists them:"
+        )
         for row in left_out[:5]:
             print(f"  {row['path']}: {row['reason']}")
-    print(f"train from it with\n  --config.data.train={manifest}")
+    print(f"train from it with\n  --config.data.train={_manifest_file(output)}")
 
 
 def main(argv: list[str]) -> None:
