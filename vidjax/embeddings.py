@@ -10,24 +10,33 @@ The finished file out.npz holds (np.load; nothing in it is pickled)
     stamps                  int64 [paths, 2], size and time of change (ns) of each; -1: no file
     settings                JSON: what it was made with
 
-or out.npy the embeddings alone, and out.json the rest.
+or out.npy the embeddings alone, and out.json the rest. The zip comment of out.npz, or out.json, has
+the SHA-256 of what was written, which is compared before the output counts as finished.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import struct
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from vidjax import checksums
 from vidjax.errors import UserError
 
 _INDEX = ("start_frame", "end_frame", "start_time", "end_time")
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+_DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError),
+    *(struct.error, zlib.error, zipfile.BadZipFile),
+)
+_COMMENT = b"sha256:"  # before the digest of all that precedes it
+_DIGITS = 64
 
 
 class Part:
@@ -42,7 +51,7 @@ class Part:
         windows: path -> float64 [W, 4], columns as _INDEX.
 
     Raises:
-        UserError: the folder has videos of other settings, or cannot be written.
+        UserError: the folder has videos of other or unreadable settings, or cannot be written.
     """
 
     def __init__(self, folder: str, settings: dict[str, Any], stamps: dict[str, list[int]]):
@@ -55,8 +64,14 @@ class Part:
                 self._write_whole(path, lambda file: file.write(json.dumps(settings).encode()))
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error.strerror}") from None
-        with open(path) as file:
-            _check_settings(folder, json.load(file), settings)
+        try:
+            with open(path) as file:
+                earlier = dict(json.load(file))
+        except _DAMAGED:
+            raise UserError(
+                f"{path} is damaged; delete {folder}, and the same command begins anew"
+            ) from None
+        _check_settings(folder, earlier, settings)
 
     def add(self, path: str, windows: Sequence, vectors: np.ndarray, pool: str) -> None:
         """Keeps a video's windows [W, 4] and embeddings [W, D]."""
@@ -99,9 +114,10 @@ class Part:
             # JSON has no nan.
             index = {k: np.where(np.isnan(v), None, v).tolist() for k, v in index.items()}
             index |= {"paths": paths, "stamps": stamps, "settings": self._settings}
-            text = json.dumps(index)
+            aside = self._write_aside(embeddings)
+            text = checksums.sealed_line(index | {"sha256": checksums.sha256(aside)})
             self._write_whole(_json_of(output), lambda file: file.write(text.encode()))
-            self._write_whole(output, embeddings)
+            os.replace(aside, output)
             return
         index |= {"paths": np.array(paths), "stamps": np.array(stamps)}
         index["settings"] = np.array(json.dumps(self._settings))
@@ -116,17 +132,26 @@ class Part:
                             embeddings(member)
                         else:
                             np.lib.format.write_array(member, index[name], allow_pickle=False)
+                members.comment = _COMMENT + b"0" * _DIGITS
 
-        self._write_whole(output, archive)
+        aside = self._write_aside(archive)
+        with open(aside, "r+b") as file:
+            file.seek(-_DIGITS, os.SEEK_END)
+            file.write(_digest_but_comment(aside))
+            os.fsync(file.fileno())
+        os.replace(aside, output)
 
     def _write_whole(self, path: str, write: Callable) -> None:
         """Writes a file that has its name only when it is complete and on the disk."""
+        os.replace(self._write_aside(write), path)
+
+    def _write_aside(self, write: Callable) -> str:
         aside = os.path.join(self._folder, f"{uuid.uuid4().hex}.tmp")  # pods may share process ids
         with open(aside, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        return aside
 
     def _load(self, path: str, *names: str) -> list[np.ndarray]:
         with np.load(self._file(path)) as file:
@@ -141,7 +166,8 @@ def is_finished(output: str, settings: dict[str, Any], stamps: dict[str, list[in
     """Whether the output is there, of these settings and of these videos as they are now.
 
     Raises:
-        UserError: its name, or that of its .json, is taken by something else.
+        UserError: its name, or that of its .json, is taken by something else, or it is damaged, or
+            of other settings, another list or videos that have changed since.
     """
     index = _json_of(output) if output.endswith(".npy") else output
     if not (os.path.exists(output) or os.path.exists(index)):
@@ -150,18 +176,29 @@ def is_finished(output: str, settings: dict[str, Any], stamps: dict[str, list[in
         if index != output:
             with open(index) as file:
                 found = json.load(file)
+            if not checksums.is_intact(found):
+                raise ValueError("its checksum is of another content")
             paths, old, made_with = found["paths"], found["stamps"], found["settings"]
         else:
             with np.load(output) as file:
                 paths, old = file["paths"].tolist(), file["stamps"].tolist()
                 made_with = json.loads(str(file["settings"]))
+        made_with = dict(made_with)
+        if len(paths) != len(old):
+            raise ValueError("paths and stamps are not of the same videos")
     except _DAMAGED:
         taken = index if os.path.exists(index) else output
         raise UserError(
-            f"{taken} exists and was not made by this command; choose another --output"
+            f"{taken} exists and was not made by this command, or is damaged; choose another "
+            f"--output, or move it away"
         ) from None
     if not os.path.exists(output):  # killed between the two, or the .npy deleted since
         return False
+    if not _is_whole(output, None if index == output else found):
+        raise UserError(
+            f"{output} is not as it was written; delete it, and the same command makes it anew, or "
+            f"restore it from a copy"
+        )
     _check_settings(output, made_with, settings)
     if paths != list(stamps):
         raise UserError(f"{output} is complete, of another list; choose another --output")
@@ -172,6 +209,25 @@ def is_finished(output: str, settings: dict[str, Any], stamps: dict[str, list[in
             f"{changed[0]}; choose another --output, or delete it"
         )
     return True
+
+
+def _is_whole(output: str, index: dict[str, Any] | None) -> bool:
+    """Whether a finished output is as it was written; `index` is the .json of a .npy."""
+    try:
+        if index is not None and "sha256" in index:
+            return checksums.sha256(output) == index["sha256"]
+        if index is not None:  # written before there were digests, as are files without a comment
+            return len(np.load(output, mmap_mode="r")) == len(index["video"])
+        with zipfile.ZipFile(output) as file:
+            if not file.comment:
+                return file.testzip() is None
+            return file.comment == _COMMENT + _digest_but_comment(output)
+    except _DAMAGED:
+        return False
+
+
+def _digest_but_comment(path: str) -> bytes:
+    return checksums.sha256(path, os.path.getsize(path) - _DIGITS).encode()
 
 
 def stamp_of(path: str) -> list[int]:

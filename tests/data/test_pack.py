@@ -1,4 +1,4 @@
-"""Shards hold what the list does, as it was or encoded anew; packs that are killed go on."""
+"""Shards hold what the list does, as it was or encoded anew; packs killed or damaged are mended."""
 
 import hashlib
 import json
@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
+from damage import damage
 from made_videos import FRAMES, number_of
 
 from vidjax.data import check, datasets, locators, pack, pyav, video
@@ -206,3 +208,149 @@ def test_a_killed_pack_goes_on_to_the_same_bytes(listed, tmp_path):
     assert command().wait(100) == 0
     assert content_of(output) == whole
     assert (output / "00000.array_record").stat().st_mtime_ns == made  # not made again
+
+
+def test_the_bytes_do_not_depend_on_the_run_or_the_number_of_processes(clips, tmp_path):
+    """x264's rate control adds floats in another order, where its settings allow that."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (50, 12, 16, 3), np.uint8).repeat(16, 1).repeat(16, 2)
+    for i in range(3):
+        (tmp_path / f"{i}").mkdir()
+        for number, picture in enumerate(noise[i:]):
+            cv2.imwrite(str(tmp_path / f"{i}/{number:03}.png"), picture)
+    (tmp_path / "list.csv").write_text("".join(f"{i} 0\n" for i in range(3)))
+    packs = []
+    for workers in (1, 3, 2, 1):
+        output = tmp_path / f"set{len(packs)}"
+        pack.pack(tmp_path / "list.csv", output, short_side=112, workers=workers)
+        packs.append(content_of(output))
+    assert packs[1:] == packs[:-1]
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Tasks run here, because the start of a child process takes longer than they do."""
+    made = []
+
+    def one_by_one(task, items, *_):
+        for index, item in enumerate(items):
+            made.append(item)
+            try:
+                yield index, task(item)
+            except VideoError as error:
+                yield index, error
+
+    monkeypatch.setattr(pack, "killable_map", one_by_one)
+    return made
+
+
+@pytest.fixture
+def small(clips, tmp_path):
+    """A list of five videos, one of them bad."""
+    kinds = ("good", "mkv", "missing", "avi", "one frame")
+    entries = [{"path": clips[k], "label": i, "captions": [k]} for i, k in enumerate(kinds)]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
+    return tmp_path / "list.jsonl"
+
+
+FEW = {"videos_per_shard": 2, "check": False}
+
+
+def outcome(small, output, whole, damaged) -> str:
+    """Packs again; the output must be as it was, or a sentence must say what is wrong."""
+    try:
+        pack.pack(small, output, **FEW)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return str(error).partition(str(output))[2]
+    found = content_of(output)
+    if damaged == "pack.json":  # the same settings, written in another way
+        found[damaged] = whole[damaged]
+    assert found == whole
+    return "same"
+
+
+@pytest.mark.parametrize("state", ["finished", "without a manifest"])
+def test_a_damaged_pack_is_mended_or_refused(small, tmp_path, in_process, monkeypatch, state):
+    sound = tmp_path / "sound"
+    if state != "finished":
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            patch.setattr(pack, "_join", lambda *_: (_ for _ in ()).throw(Interrupted))
+            pack.pack(small, sound, **FEW)
+        assert len(list(sound.glob("*.rows.jsonl"))) == 3
+    else:
+        pack.pack(small, sound, **FEW)
+    names = sorted(path.name for path in sound.iterdir())
+    pack.pack(small, tmp_path / "whole", **FEW)
+    whole, output, outcomes = content_of(tmp_path / "whole"), tmp_path / "damaged", set()
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        shutil.rmtree(output, ignore_errors=True)
+        shutil.copytree(sound, output)
+        name = names[seed % len(names)]
+        match rng.integers(10):
+            case 0 if name != "pack.json":
+                (output / name).unlink()
+            case 1:
+                other = (output / names[seed % len(names) - 1]).read_bytes()
+                (output / name).write_bytes(other)
+            case _:
+                (output / name).write_bytes(damage((sound / name).read_bytes(), rng))
+        found = outcome(small, output, whole, name)
+        assert found == "same" or name == "pack.json", (seed, name, found)
+        outcomes.add(found.partition(",")[0])
+    settings = {" holds a pack of other settings", " holds a pack of another list"}
+    assert outcomes <= settings | {"same", "/pack.json is damaged"}
+    assert {"same", "/pack.json is damaged"} <= outcomes
+
+
+def test_whole_records_of_a_damaged_shard_are_kept(
+    clips, tmp_path, in_process, monkeypatch, capsys
+):
+    videos = [clips[kind] for kind in ("good", "mkv", "avi", "ts")]
+    (tmp_path / "list.csv").write_text("".join(f"{path},0\n" for path in videos))
+    options = {"short_side": 32, "videos_per_shard": 4}
+    output = pathlib.Path(pack.pack(tmp_path / "list.csv", tmp_path / "set", **options)).parent
+    whole, encoded, encode = content_of(output), [], pack._encoded
+    monkeypatch.setattr(pack, "_encoded", lambda *a: encoded.append(a[0]) or encode(*a))
+
+    content = bytearray((output / "00000.array_record").read_bytes())
+    content[content.index(b"moov") + 9] ^= 1  # in the first record
+    (output / "00000.array_record").write_bytes(content)
+    pack.pack(tmp_path / "list.csv", output, **options)
+    assert "such as 00000.array_record, or their rows, are damaged" in capsys.readouterr().out
+    assert content_of(output) == whole and encoded == videos[:1]
+    (output / "manifest.jsonl").write_bytes(b"")
+    pack.pack(tmp_path / "list.csv", output, **options)
+    assert content_of(output) == whole and encoded == videos[:1]
+
+
+def test_packs_without_checksums_are_checked_by_their_records(small, tmp_path, in_process, capsys):
+    output = pathlib.Path(pack.pack(small, tmp_path / "set", **FEW)).parent
+    whole = content_of(output)
+
+    def as_before():
+        for name in ("manifest.jsonl", "bad_videos.jsonl"):
+            rows = [json.loads(line) for line in (output / name).open()]
+            for row in rows:
+                for key in ("line_crc32", "shards", "videos"):
+                    row.pop(key, None)
+                if "verdict" not in row:
+                    row.pop("source", None)
+            (output / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    as_before()
+    assert len(datasets.read_list(output / "manifest.jsonl")) == 4
+    in_process.clear()
+    pack.pack(small, output, **FEW)
+    assert content_of(output) == whole and not in_process
+    as_before()
+    shard = output / "00001.array_record"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    pack.pack(small, output, **FEW)
+    assert content_of(output) == whole and len(in_process) == 2
+    assert "1 of 3 shards" in capsys.readouterr().out

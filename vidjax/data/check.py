@@ -12,14 +12,14 @@ are killed and replaced when they hang. A verdict says how vidjax's own reader m
     reject       it cannot be decoded
 
 The manifest holds one JSON line per video, in the order of the list. An interrupted check goes on
-where it was; a file is checked again only if its size or modification time changed.
+where it was; a file is checked again only if its size or modification time changed, or if its line
+was damaged, which each line's checksum tells.
 """
 
 import bisect
 import collections
 import contextlib
 import hashlib
-import json
 import math
 import multiprocessing
 import os
@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from vidjax import checksums
 from vidjax.data import datasets, frame_folders, locators, pyav, video, watchdog
 from vidjax.errors import UserError, VideoError, run_main
 
@@ -65,7 +66,8 @@ def check(
         The manifest's path.
 
     Raises:
-        UserError: the list is wrong, there is no place for the manifest, or a glob has no `out`.
+        UserError: the list is wrong, there is no place for the manifest or another file in it, or
+            a glob has no `out`.
     """
     path, root = os.path.expanduser(path), os.path.expanduser(root)
     out = os.path.expanduser(out) or _default_out(path, split)
@@ -96,7 +98,7 @@ def check(
         for index, facts in with_progress(answers, len(todo), "checked"):
             name = todo[index]
             rows[name] = _row(name, paths[name], facts)
-            part.write(json.dumps(rows[name]) + "\n")
+            part.write(checksums.sealed_line(rows[name]))
             part.flush()
     _write(out, videos, names, rows)
     os.remove(f"{out}.part")
@@ -299,20 +301,35 @@ def _stamp(path: str) -> tuple[int | None, int | None]:
 
 
 def _earlier(manifest: str) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier or interrupted check by path."""
+    """Returns rows of an earlier or interrupted check by path.
+
+    Raises:
+        UserError: the file is something else, which must not be replaced.
+    """
     rows = {}
-    if os.path.isfile(manifest):
-        with open(manifest, encoding="utf-8") as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                    # A hang may have been the machine's fault: such files are checked again.
-                    is_known = row.get("reader") == _READER
-                    if is_known and not row["reason"].startswith(watchdog.HANG):
-                        rows[row["path"]] = row
-                except ValueError:  # the line that was being written when the check was killed
-                    continue
+    for row in _entries(manifest):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # written without a checksum
+            datasets.manifest_row("", row)
+            # A hang may have been the machine's fault: such files are checked again.
+            is_hang = row["reason"].startswith(watchdog.HANG)
+            if row["reader"] == _READER and not is_hang and {"size", "mtime"} <= row.keys():
+                rows[row["path"]] = row
     return rows
+
+
+def _entries(manifest: str) -> list[dict[str, Any]]:
+    try:
+        entries = checksums.read_lines(manifest)
+        has_content = os.path.exists(manifest) and os.path.getsize(manifest) > 0
+    except OSError as error:
+        raise UserError(f"{manifest} cannot be read: {error.strerror}") from None
+    is_ours = any("manifest" in entry or "verdict" in entry for entry in entries)
+    # Of an interrupted check there may be no more than the start of a line.
+    if has_content and not is_ours and not manifest.endswith(".part"):
+        raise UserError(
+            f"{manifest} exists and holds no line of a manifest; choose another --out, or delete it"
+        )
+    return entries
 
 
 def _row(name: str, path: str, facts: dict[str, Any] | VideoError) -> dict[str, Any]:
@@ -326,12 +343,13 @@ def _row(name: str, path: str, facts: dict[str, Any] | VideoError) -> dict[str, 
 
 def _write(out: str, videos: datasets.VideoList, names: list[str], rows: dict[str, dict]) -> None:
     with open(f"{out}.tmp", "w", encoding="utf-8") as file:
-        file.write(json.dumps({"manifest": 1, "classes": videos.classes}) + "\n")
+        header = {"manifest": 1, "classes": videos.classes, "videos": len(videos)}
+        file.write(checksums.sealed_line(header))
         for item, name in zip(videos, names, strict=True):
             row = {**rows[name], "label": item.label, "captions": item.captions}
             if not item.captions:
                 del row["captions"]
-            file.write(json.dumps(row) + "\n")
+            file.write(checksums.sealed_line(row))
     os.replace(f"{out}.tmp", out)
 
 

@@ -57,6 +57,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vidjax import checksums
 from vidjax.data import locators, tables, video_files
 from vidjax.data.tables import bad_line, read_lines, whole
 from vidjax.data.video_files import Files
@@ -144,6 +145,7 @@ _GROUP_COLUMNS = {
 }
 
 
+_VERDICT = re.compile(r"None|ok|sequential|trim:[1-9]\d*|reject")
 _HMDB51 = re.compile(r".+_test_split\d\.txt")
 
 
@@ -684,9 +686,13 @@ def _folders(path: str) -> _Listed:
 
 def _captions(texts: Sequence[str]) -> tuple[str, ...]:
     """Texts without line breaks, and without the empty ones; TypeError if they are not texts."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise TypeError("captions are a list of texts")
-    return tuple(filter(None, (" ".join(text.split()) for text in texts)))
+    return tuple(filter(None, (" ".join(text.split()) for text in _texts(texts))))
+
+
+def _texts(values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise TypeError("not a list of texts")
+    return tuple(values)
 
 
 def _captioned_text(path: str, lines: list[tuple[int, str]], columns: list[str]) -> list[_Row]:
@@ -787,26 +793,39 @@ def _jsonl(path: str, files: Files) -> _Listed:
 
     A manifest's first line is about the list.
     """
-    rows, classes, plain = [], None, []
+    rows, classes, plain, expected = [], None, [], 0
     for number, line in read_lines(path):
         where = f"line {number}"
         try:
             entry = json.loads(line)
+            if not checksums.is_intact(entry):
+                raise UserError(
+                    f"{path} {where} is damaged or was edited, as its checksum is that of another "
+                    f"line; write the manifest again, or delete `line_crc32` from the line"
+                )
             if "manifest" in entry:
-                classes = entry["classes"] and tuple(entry["classes"])
+                classes = _texts(entry["classes"]) if entry["classes"] else None
+                expected += whole(entry.get("videos")) or 0
             elif entry.keys().isdisjoint(("captions", "verdict")):
                 plain.append((where, entry))
             else:
-                rows.append(_manifest_row(where, entry))
-        except (ValueError, KeyError, TypeError, AttributeError):
+                rows.append(manifest_row(where, entry))
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise bad_line(path, where, line, _JSONL) from None
+    notices = []
+    if len(rows) < expected:
+        notices.append(
+            f"{path} lists {len(rows)} of the {expected} videos that it was written with"
+        )
     if not plain:
-        return rows, classes, []
+        return rows, classes, notices
     try:
-        labelled, _, notices = _objects(path, plain, files)
+        labelled, _, more = _objects(path, plain, files)
     except KeyError:
         raise bad_line(path, *plain[0], _JSONL) from None
-    return rows + labelled, classes, notices
+    return rows + labelled, classes, notices + more
 
 
 _JSONL = (
@@ -815,7 +834,8 @@ _JSONL = (
 )
 
 
-def _manifest_row(where: str, entry: dict) -> _Row:
+def manifest_row(where: str, entry: dict) -> _Row:
+    """Returns a line of a manifest; raises ValueError, KeyError or TypeError if it is none."""
     captions = _captions(entry.get("captions", []))
     if "captions" in entry:
         entry = {"label": -1, "frames": None, "verdict": None} | entry
@@ -824,7 +844,11 @@ def _manifest_row(where: str, entry: dict) -> _Row:
         label = tuple(map(int, label))
     elif not isinstance(label, str):
         label = tables.labels([label])[0]
-    return _Row(where, entry["path"], label, entry["frames"], entry["verdict"], captions)
+    path, frames, verdict = (entry[key] for key in ("path", "frames", "verdict"))
+    is_count = frames is None or (type(frames) is int and frames >= 0)
+    if not (isinstance(path, str) and path and is_count and _VERDICT.fullmatch(str(verdict))):
+        raise ValueError("a value of another type")
+    return _Row(where, path, label, frames, verdict, captions)
 
 
 # --- labels and paths ---------------------------------------------------------------------------
