@@ -10,14 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import jax
 import numpy as np
 import pytest
+from damage import damage
 from made_videos import write_video
 
 import vidjax
-from vidjax import embed, models, pretrained
+from vidjax import embed, embeddings, models, pretrained
 from vidjax.data import BadVideos, windows
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
@@ -230,6 +232,91 @@ def test_a_finished_output_is_of_the_videos_as_they_are(checkpoint, folder, tmp_
     assert output.stat().st_mtime_ns == before
     output.unlink()  # as it says; the .json beside it is no obstacle
     embed.embed(*arguments, batch_size=1)
+
+
+def arguments_of(output: pathlib.Path) -> tuple[str, dict, dict]:
+    """Arguments with which `is_finished` finds an output to be just that."""
+    if output.suffix == ".npz":
+        with np.load(output) as file:
+            content = {name: file[name].tolist() for name in ("paths", "stamps")}
+            content["settings"] = json.loads(str(file["settings"]))
+    else:
+        content = json.loads(output.with_suffix(".json").read_text())
+    stamps = dict(zip(content["paths"], content["stamps"], strict=True))
+    return str(output), content["settings"], stamps
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "json"])
+def test_a_damaged_output_is_noticed(checkpoint, folder, tmp_path, kind):
+    output = tmp_path / ("o.npz" if kind == "npz" else "o.npy")
+    embed.embed(checkpoint, str(folder), str(output), batch_size=1)
+    arguments, damaged = arguments_of(output), output.with_suffix(f".{kind}")
+    whole, refused = damaged.read_bytes(), set()
+    assert embeddings.is_finished(*arguments)
+    for seed in range(150):
+        damaged.write_bytes(damage(whole, np.random.default_rng(seed)))
+        try:  # what is no longer to be seen in the content of JSON is white space
+            finished = embeddings.is_finished(*arguments)
+            assert finished and kind == "json", seed
+            assert json.loads(damaged.read_bytes()) == json.loads(whole), seed
+        except UserError as error:
+            assert "\n" not in str(error)
+            refused.add(str(error).partition(" ")[2])
+    remedy = "delete it, and the same command makes it anew, or restore it from a copy"
+    other = "exists and was not made by this command, or is damaged; choose another --output"
+    expected = {f"is not as it was written; {remedy}", f"{other}, or move it away"}
+    assert refused <= expected and refused
+    damaged.unlink()
+    if kind == "json":  # a .npy alone may be the user's
+        with pytest.raises(UserError, match=r"o\.npy exists and was not made by this command"):
+            embeddings.is_finished(*arguments)
+    else:
+        assert not embeddings.is_finished(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy"])
+def test_outputs_without_digests_are_checked_as_far_as_they_can_be(
+    checkpoint, folder, tmp_path, kind
+):
+    output = tmp_path / f"o.{kind}"
+    embed.embed(checkpoint, str(folder), str(output), batch_size=1)
+    if kind == "npz":
+        with zipfile.ZipFile(output, "a") as file:
+            file.comment = b""
+    else:
+        index = json.loads((tmp_path / "o.json").read_text())
+        del index["line_crc32"], index["sha256"]
+        (tmp_path / "o.json").write_text(json.dumps(index))
+    assert embeddings.is_finished(*arguments_of(output))
+    arguments, content = arguments_of(output), bytearray(output.read_bytes())
+    if kind == "npz":
+        content[300] ^= 1  # in the embeddings, whose checksum the zip file has
+    else:
+        del content[-9:]
+    output.write_bytes(content)
+    with pytest.raises(UserError, match="is not as it was written; delete it"):
+        embeddings.is_finished(*arguments)
+
+
+def test_damaged_parts_count_as_not_there(checkpoint, folder, tmp_path, monkeypatch):
+    folder_of_parts = unfinished(checkpoint, folder, tmp_path / "o.npz", monkeypatch)
+    settings = json.loads((folder_of_parts / "settings.json").read_text())
+    stamps = {str(folder / name): embed.stamp_of(folder / name) for name in LENGTHS}
+    path = str(folder / "b.mp4")
+    part = embed.Part(str(folder_of_parts), settings, stamps)
+    assert part.find(path)
+    file, windows = pathlib.Path(part._file(path)), part.windows[path]
+    whole, vectors = file.read_bytes(), part._load(path, "embeddings")[0]
+    for seed in range(150):
+        part.windows.clear()
+        file.write_bytes(damage(whole, np.random.default_rng(seed)))
+        if part.find(path):  # what was hit says nothing about the arrays
+            np.testing.assert_array_equal(part.windows[path], windows)
+            np.testing.assert_array_equal(part._load(path, "embeddings")[0], vectors)
+    for content in (b"", b"[1]", b'{"model": '):
+        (folder_of_parts / "settings.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"settings\.json is damaged; delete .*o\.npz\.part, "):
+            embed.Part(str(folder_of_parts), settings, stamps)
 
 
 @pytest.mark.parametrize("content", ['[{"videoID": "b.mp4"}]', '{"paths": [], "settings": {}}'])

@@ -23,9 +23,14 @@ def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, _KEY: f"{zlib.crc32(text.encode()):08x}"}
 
 
+def is_sealed(entry: Mapping[str, Any]) -> bool:
+    """Whether an object is as it was sealed."""
+    return entry.get(_KEY) == sealed(entry)[_KEY]
+
+
 def is_intact(entry: Mapping[str, Any]) -> bool:
     """Whether an object is as it was sealed, or has no checksum."""
-    return _KEY not in entry or entry[_KEY] == sealed(entry)[_KEY]
+    return _KEY not in entry or is_sealed(entry)
 
 
 def sealed_line(entry: Mapping[str, Any]) -> str:

@@ -175,8 +175,9 @@ def is_finished(output: str, settings: dict[str, Any], stamps: dict[str, list[in
     try:
         if index != output:
             with open(index) as file:
-                found = json.load(file)
-            if not checksums.is_intact(found):
+                found = dict(json.load(file))
+            has_digest = "sha256" in found
+            if not (checksums.is_sealed(found) if has_digest else checksums.is_intact(found)):
                 raise ValueError("its checksum is of another content")
             paths, old, made_with = found["paths"], found["stamps"], found["settings"]
         else:

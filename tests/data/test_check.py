@@ -10,11 +10,12 @@ import time
 
 import numpy as np
 import pytest
+from damage import damage
 from made_videos import FRAMES, number_of, write_pictures
 
 import vidjax
 from vidjax.data import check, datasets, pyav, video, watchdog
-from vidjax.errors import UserError
+from vidjax.errors import UserError, VideoError
 
 VERDICTS = {
     "good": "ok",
@@ -174,6 +175,103 @@ def test_an_interrupted_check_goes_on(clips, tmp_path, monkeypatch):
     assert seen == ["x", "c.mp4"]
     assert len(rows_of(tmp_path / "list.manifest.jsonl")) == 3
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.fixture
+def three(clips, tmp_path, monkeypatch):
+    """A list of three videos, one of them bad; facts are found once, and in this process."""
+    for name, kind in (("a.mp4", "good"), ("b.mkv", "mkv"), ("c.mp4", "text")):
+        shutil.copy(clips[kind], tmp_path / name)
+    (tmp_path / "list.txt").write_text("a.mp4 x\nb.mkv y\nc.mp4 x\n")
+    known = {}
+
+    def known_facts(task, items, *_):
+        for index, path in enumerate(items):
+            if path not in known:
+                try:
+                    known[path] = check.inspect(path)
+                except VideoError as error:
+                    known[path] = error
+            yield index, known[path]
+
+    monkeypatch.setattr(check, "killable_map", known_facts)
+    return tmp_path / "list.txt"
+
+
+def test_a_damaged_manifest_is_mended_by_the_same_command(three):
+    manifest = pathlib.Path(check.check(three))
+    whole, part, outcomes = manifest.read_bytes(), pathlib.Path(f"{manifest}.part"), set()
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        damaged = damage(whole, rng)
+        if rng.integers(2):  # what an interrupted check has
+            manifest.unlink(missing_ok=True)
+            part.write_bytes(damaged)
+        else:
+            manifest.write_bytes(damaged)
+        try:
+            check.check(three)
+        except UserError as error:
+            assert "\n" not in str(error)
+            outcomes.add(str(error).partition(" ")[2])
+            continue
+        assert manifest.read_bytes() == whole and not part.exists(), seed
+        outcomes.add("same")
+    refusal = "exists and holds no line of a manifest; choose another --out, or delete it"
+    assert outcomes <= {"same", refusal} and "same" in outcomes
+
+
+def test_a_damaged_manifest_is_not_trained_from(three):
+    """One sentence, the same videos, or a notice that some are missing."""
+    manifest = pathlib.Path(check.check(three))
+    whole, expected = manifest.read_bytes(), datasets.read_list(manifest)
+    outcomes = []
+    for seed in range(300):
+        manifest.write_bytes(damage(whole, np.random.default_rng(seed)))
+        try:
+            found = datasets.read_list(manifest)
+        except UserError as error:
+            assert "\n" not in str(error)
+            outcomes.append(str(error).partition(" ")[2])
+            continue
+        notices = [n for n in found.notices if n.endswith("videos that it was written with")]
+        is_same = (found.videos, found.classes) == (expected.videos, expected.classes)
+        assert is_same or notices, seed
+    assert sum("is damaged or was edited, as its checksum is" in text for text in outcomes) > 30
+
+
+def test_a_manifest_may_be_shortened_and_files_of_others_are_not_replaced(three):
+    manifest = pathlib.Path(check.check(three))
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(lines[:2]))
+    short = datasets.read_list(manifest)
+    assert len(short) == 1 and short.classes == ("x", "y")
+    assert short.notices == (f"{manifest} lists 1 of the 3 videos that it was written with",)
+    for content in ("my thesis", '{"path": "a.mp4", "label": 3}\n'):
+        mine = three.parent / "mine.jsonl"
+        mine.write_text(content)
+        with pytest.raises(UserError, match=r"mine\.jsonl exists and holds no line of a manifest"):
+            check.check(three, out=mine)
+        assert mine.read_text() == content
+
+
+def test_a_manifest_without_checksums_is_read_and_its_rows_are_kept(three, monkeypatch):
+    manifest = pathlib.Path(check.check(three))
+    whole, expected = manifest.read_bytes(), datasets.read_list(manifest)
+    rows = [json.loads(line) for line in whole.splitlines()]
+    for row in rows:
+        for key in ("line_crc32", "videos"):
+            row.pop(key, None)
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert datasets.read_list(manifest) == expected
+    monkeypatch.setattr(check, "killable_map", lambda task, items, *_: iter(items[:0]))
+    check.check(three)
+    assert manifest.read_bytes() == whole
+    for key, value in (("verdict", "good"), ("frames", -1), ("frames", "40"), ("path", 3)):
+        changed = [rows[0], rows[1] | {key: value}]
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        with pytest.raises(UserError, match="line 2: expected a JSON object with path"):
+            datasets.read_list(manifest)
 
 
 def test_the_manifest_can_move_with_its_videos(clips, tmp_path):

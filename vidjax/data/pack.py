@@ -281,7 +281,7 @@ def _matched(
             matched.append(good.popleft())
             count += 1
         elif row and "reason" in row:
-            matched.append(row)
+            matched.append(row | {"source": task.name})
         else:
             return []
     return [] if good else matched
