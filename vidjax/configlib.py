@@ -90,12 +90,13 @@ def base() -> ConfigDict:
             "momentum": 0.9,  # of sgd
             "weight_decay": 0.0,  # of kernels only
             "clip_norm": 0.0,  # 0: gradients are not clipped
+            "clip_parts": 1,  # equal shards of the batch, clipped each before their mean is taken
             "layer_decay": 1.0,  # rate of a layer relative to the next one
             "freeze": (),  # regexes of parameters that are not trained
             "rates": (),  # pairs of a regex and the factor of its parameters' peak rate
         }
     )
-    config.grad_accum = 1  # parts a batch is cut into, one after the other
+    config.grad_accum = 1  # slices a batch (or each of clip_parts) is cut into, one at a time
     config.ema_decay = 0.0  # 0: no average of the parameters is kept
 
     # Start order: a checkpoint in the workdir, then `init`, then random values.
