@@ -169,7 +169,7 @@ def test_shards_that_do_not_divide():
     assert axes(2, 64, data=8, fsdp=1) == axes(32, 64) == ()  # one after the other
     with pytest.raises(UserError, match="24 shards must divide the 64 clips of a step"):
         axes(24, 64, data=8, fsdp=1)
-    with pytest.raises(UserError, match="data = 64 x fsdp = 1; .* with --config.mesh.fsdp=2"):
+    with pytest.raises(UserError, match=r"data = 64 x fsdp = 1; .* with --config.mesh.fsdp=2"):
         axes(32, 64, data=64, fsdp=1)
     with pytest.raises(UserError, match=r"32 shards x 4 slices \(config.grad_accum\) must divide"):
         axes(32, 64, 4, data=8, fsdp=1)

@@ -60,6 +60,8 @@ def base() -> ConfigDict:
             "std": (0.229, 0.224, 0.225),
             "augment": "multi_scale_crop",  # "random_resized_crop", "scale_jitter", "center_crop"
             "flip": 0.0,  # probability
+            "mix_group": 0,  # neighbouring clips that mixup and cutmix draw for at once; 0: all
+            "mix_partners": "reversed",  # order of a group's clips they are mixed with; "permuted"
             "rand_augment": "",  # "rand-m7-n4-mstd0.5-inc1", "scenic-n2-m15": data.transforms
             "min_frames": 0,  # shorter videos are bad in training; 0: `frames`, 1 with dense_cycle
             "max_bad_share": 0.1,  # a run with a larger share of bad videos stops
@@ -154,7 +156,7 @@ def use_demo(
             **{"name": data, "train": "", "val": "", "root": "", "classes": ""},
             **{"batch_size": 32, "repeats": 1, "frames": 8, "stride": 2, "sampling": "dense"},
             **{"size": 32, "short_side": 32, "augment": "center_crop", "flip": 0.0},
-            **{"rand_augment": "", "fit": "crop", "views_short_side": None},
+            **{"rand_augment": "", "fit": "crop", "views_short_side": None, "mix_group": 0},
         }
     )
     config.model.dtype = "float32"
@@ -177,6 +179,7 @@ def use_demo(
         {
             **{"lr": lr, "min_lr": 0.0, "lr_batch_size": 0, "layer_decay": 1.0},
             **{"warmup_epochs": 1.0, "warmup_steps": 0},
+            "clip_parts": min(config.optim.clip_parts, 8),
         }
     )
     for entry in config.evals.values():
