@@ -7,7 +7,9 @@ Single keys are set by `--config.optim.lr=3e-4`. Configs are locked: an unknown 
 
 import difflib
 import importlib.util
+import math
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -123,6 +125,77 @@ def base() -> ConfigDict:
     config.profile = ()  # first and last step of a trace for TensorBoard, in workdir/profile
     config.estimate = False  # print sizes and memory, then stop
     return config
+
+
+# Ranges of numbers: what a run cannot work with is an error, whatever the rest of the config is.
+# Keys that a config does not have, or leaves unset, are not looked at.
+_RANGES = {
+    "at least 1": (
+        lambda x: x >= 1,
+        "data.batch_size data.repeats data.frames data.stride data.size data.short_side "
+        "data.views_short_side data.text_length optim.clip_parts grad_accum log_every "
+        "checkpoint.every checkpoint.keep model.width model.depth model.num_heads model.mlp_dim "
+        "model.decoder_width model.decoder_num_heads model.decoder_mlp_dim model.unroll",
+    ),
+    "at least 0": (
+        lambda x: x >= 0,
+        "seed train_steps train_epochs data.min_frames data.mix_group data.shots data.patience "
+        "optim.lr optim.min_lr optim.lr_batch_size optim.warmup_epochs optim.warmup_steps "
+        "optim.eps optim.weight_decay optim.clip_norm model.eps model.fc_norm_eps "
+        "model.decoder_norm_eps objective.mixup objective.cutmix",
+    ),
+    "from 0 to 1": (
+        lambda x: 0 <= x <= 1,
+        "data.flip data.max_bad_share objective.label_smoothing objective.erase "
+        "objective.color_jitter objective.grey",
+    ),
+    "at least 0 and below 1": (
+        lambda x: 0 <= x < 1,
+        "ema_decay optim.b1 optim.b2 optim.momentum model.drop_path model.dropout "
+        "model.head_dropout objective.mask_ratio objective.decoder_mask_ratio "
+        "objective.drop_tokens",
+    ),
+    "above 0 and at most 1": (lambda x: 0 < x <= 1, "optim.layer_decay"),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Checks what can be said of single keys.
+
+    Raises:
+        UserError: a number out of its range, or patterns that are no regular expressions.
+    """
+    for meaning, (fits, keys) in _RANGES.items():
+        for key in keys.split():
+            block, _, name = key.rpartition(".")
+            value = (config[block] if block else config).get(name)
+            if value is not None and not (math.isfinite(value) and fits(value)):
+                raise UserError(f"config.{key} must be {meaning}, not {value}")
+    for rate in config.optim.rates:
+        if not (isinstance(rate, Sequence) and len(rate) == 2 and _is_factor(rate[1])):
+            raise UserError(
+                f"config.optim.rates must be pairs of a pattern and a factor of at least 0, such "
+                f"as (('head/.*', 10.0),), not {tuple(config.optim.rates)}"
+            )
+    patterns = {
+        "optim.freeze": config.optim.freeze,
+        "optim.rates": [pattern for pattern, _ in config.optim.rates],
+        "init_missing": config.init_missing,
+        "init_unused": config.init_unused,
+    }
+    for key, values in patterns.items():
+        for pattern in values:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise UserError(
+                    f"config.{key}: {pattern!r} is no regular expression ({error}); patterns match "
+                    f"whole paths of parameters, such as 'encoder/blocks/.*'"
+                ) from None
+
+
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
 def unset(kind: type) -> FieldReference:

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from vidjax import data, evaluators, models, objectives, pretrained, sharding
+from vidjax import configlib, data, evaluators, models, objectives, pretrained, sharding
 from vidjax.data import augment, datasets, demo
 from vidjax.data.text import ClipTokenizer, Tokenizer, open_tokenizer
 from vidjax.data.transforms import Preprocessing, check_views
@@ -54,6 +54,11 @@ class Task:
         self.config, self.checkpoint = config, checkpoint
         self.card = card = pretrained.read_card(checkpoint) if checkpoint else None
         _check(config)
+        if config.model.dtype == "float16" and not checkpoint:
+            raise UserError(
+                "config.model.dtype = float16 is for evaluation only: in training its small "
+                "gradients become 0, as losses are not scaled here; set it to bfloat16 or float32"
+            )
         if card and card.model["head"] != config.model.head:
             raise UserError(
                 f"the config evaluates a model with head {config.model.head!r}, the checkpoint has "
@@ -459,19 +464,13 @@ class Task:
 
 
 def _check(config: ConfigDict) -> None:
+    configlib.check(config)
     name = config.data.name
     if name not in datasets.DATASETS and name != "custom":
         raise UserError(
             f"config.data.name must be one of {', '.join(datasets.DATASETS)}, or custom for your "
             f"own data, not {name!r}"
         )
-    positive = ("data.batch_size", "data.repeats", "data.frames", "data.size", "grad_accum")
-    for key in (*positive, "log_every", "checkpoint.every", "checkpoint.keep"):
-        value = config
-        for part in key.split("."):
-            value = value[part]
-        if value < 1:
-            raise UserError(f"config.{key} must be at least 1, not {value}")
     best = config.checkpoint.best
     if best and (best.split("/")[0] not in config.evals or "/" not in best):
         raise UserError(

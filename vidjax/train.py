@@ -189,6 +189,7 @@ def abstract_state(work: task.Task, optimizer) -> tuple[Any, TrainState]:
         example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), work.example_batch(1))
         return start(work.objective.init(rng, example))
 
+    optim.check_patterns(config.optim, jax.eval_shape(nn.meta.unbox, work.abstract_params))
     by_path = checkpoint.flatten(work.param_shardings())
     abstract = jax.eval_shape(start, work.abstract_params)  # tracing the model takes long
     shapes = {path: x.shape for path, x in checkpoint.flatten(abstract.params).items()}
@@ -391,7 +392,7 @@ class _Run:
                 f"config.profile = {config.profile} needs a --workdir on a disk, as the profiler "
                 f"writes to disks only"
             )
-        checkpoint.claim_workdir(self.workdir, task.plain(config))
+        checkpoint.claim_workdir(self.workdir, task.plain(config), task.plain(configlib.base()))
         card = pretrained.Card(
             model=models.config_of(work.model),
             preprocessing=task.with_views(work.preprocessing, config.evals.to_dict()),
