@@ -7,6 +7,8 @@ Argument: variant S, B, L or H; `epochs=800` or any other number; `demo`.
 Hardware: the reference used 64 V100 for B; the rates here follow the batch size.
 Published top-1 on Kinetics-400 after fine-tuning (16x5x3 views), for weights of the original code;
 not measured here: S 79.0 (1600 epochs), B 80.0 (800) and 81.5 (1600), L 85.2, H 86.6 (1600).
+Unlike the reference, the model computes in bfloat16 (there float16 with loss scaling), and it
+trains for as many epochs as are named (the scripts say one more, 1601 for 1600).
 Source: Tong et al. 2022 (arXiv:2203.12602), MCG-NJU/VideoMAE scripts/pretrain and MODEL_ZOO.md.
 """
 

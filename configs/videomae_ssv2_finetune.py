@@ -9,17 +9,21 @@ Argument: variant S, B or B800 (from 800 epochs of pre-training); `demo`.
 Hardware: the reference used 64 V100 for B; the rates here follow the batch size.
 Published top-1/top-5 (16x2x3 views), for weights of the original code; not measured here:
 S 66.8/90.3, B800 69.6/92.0, B 70.8/92.4. Clips are never flipped: left and right are classes.
+Unlike the reference, which computes in float16 with loss scaling, the model computes in bfloat16.
 Source: Tong et al. 2022 (arXiv:2203.12602), MCG-NJU/VideoMAE scripts/finetune and MODEL_ZOO.md.
 """
 
 from vidjax import configlib
 
 # Rates are per 256 videos. batch_size does not count the repeats, and neither does the rate.
+# mix_group is the clips of one GPU of the reference's script.
 RECIPES = {
-    "S": dict(variant="S", lr=1e-3, batch_size=384, repeats=2, epochs=40.0, layer_decay=0.7),
-    "B": dict(variant="B", lr=5e-4, batch_size=384, repeats=2, epochs=30.0),
-    "B800": dict(variant="B", lr=5e-4, batch_size=512, repeats=1, epochs=50.0),
-}
+    "S": dict(
+        variant="S", lr=1e-3, batch_size=384, repeats=2, mix_group=24, epochs=40.0, layer_decay=0.7
+    ),
+    "B": dict(variant="B", lr=5e-4, batch_size=384, repeats=2, mix_group=12, epochs=30.0),
+    "B800": dict(variant="B", lr=5e-4, batch_size=512, repeats=1, mix_group=8, epochs=50.0),
+}  # fmt: skip
 
 
 def get_config(arg=None):
@@ -40,7 +44,7 @@ def get_config(arg=None):
     config.init_unused = ("encoder/norm/.*", "encoder_to_decoder/.*", "mask_token", "decoder/.*")
     config.data.update(
         name="ssv2", frames=16, sampling="segment",
-        batch_size=recipe["batch_size"], repeats=recipe["repeats"],
+        batch_size=recipe["batch_size"], repeats=recipe["repeats"], mix_group=recipe["mix_group"],
         augment="random_resized_crop", flip=0.0, rand_augment="rand-m7-n4-mstd0.5-inc1",
     )  # fmt: skip
     config.optim.update(

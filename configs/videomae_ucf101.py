@@ -7,6 +7,8 @@ Argument: `demo`.
 Hardware: the reference used 8 GPUs with 24 clips each; the rates here follow the batch size.
 Published top-1 on UCF101 after fine-tuning (16x5x3 views), for weights of the original code; not
 measured here: B 91.3. The mask ratio is 0.75, not the 0.9 of the larger datasets.
+Unlike the reference, the model computes in bfloat16 (there float16 with loss scaling), and it
+trains for as many epochs as are named (the scripts say one more, 3201 for 3200).
 Source: Tong et al. 2022 (arXiv:2203.12602), MCG-NJU/VideoMAE scripts/pretrain and MODEL_ZOO.md.
 """
 

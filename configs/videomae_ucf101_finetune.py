@@ -9,6 +9,7 @@ Argument: `demo`.
 Hardware: the reference used 8 GPUs; the rates here follow the batch size.
 Published top-1 (16x5x3 views), for weights of the original code; not measured here: B 91.3 after
 pre-training on UCF101 alone, 96.1 after pre-training on Kinetics-400.
+Unlike the reference, which computes in float16 with loss scaling, the model computes in bfloat16.
 Source: Tong et al. 2022 (arXiv:2203.12602), MCG-NJU/VideoMAE scripts/finetune and MODEL_ZOO.md.
 """
 
@@ -32,7 +33,7 @@ def get_config(arg=None):
     config.init_unused = ("encoder/norm/.*", "encoder_to_decoder/.*", "mask_token", "decoder/.*")
     config.data.update(
         name="ucf101", frames=16, stride=4, sampling="dense_linspace",
-        batch_size=128, repeats=2,
+        batch_size=128, repeats=2, mix_group=32,
         augment="random_resized_crop", flip=0.5, rand_augment="rand-m7-n4-mstd0.5-inc1",
     )  # fmt: skip
     config.optim.update(

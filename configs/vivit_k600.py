@@ -36,7 +36,9 @@ def get_config(arg=None):
         size=224, short_side=256, resize="tf_bilinear", mean=(0.5,) * 3, std=(0.5,) * 3,
         augment="scale_jitter", flip=0.5,
     )  # fmt: skip
-    config.optim.update(name="sgd", momentum=0.9, lr=0.05, warmup_epochs=2.5, clip_norm=1.0)
+    config.optim.update(
+        name="sgd", momentum=0.9, lr=0.05, warmup_epochs=2.5, clip_norm=1.0, clip_parts=32
+    )
     config.evals.val = dict(name="classification", every=5_000)
     config.evals.test = dict(name="classification", views=(4, 3), average="logits")
     if arg.demo:

@@ -11,9 +11,10 @@ layers there too; the released Kinetics model has 24.
 Argument: `frames`; `demo`. The model is L with a factorised encoder, on clips of 256 x 256.
 Hardware: the reference trained on TPU pods; a batch has 64 videos whatever the hardware.
 Published top-1/top-5 of the paper, for weights that were never released: 65.9/89.9.
-Departures from the reference as in vivit_k400.py; also, it draws one mixup weight per device. Its
-published loader mirrors clips, which would make labels such as "pushing something from left to
-right" wrong; a comment in it says that the one used for this dataset did not, and neither do we.
+Departures from the reference as in vivit_k400.py. Mixup draws one weight for each of the 32 shards,
+as there for each device. The reference's published loader mirrors clips, which would make labels
+such as "pushing something from left to right" wrong; a comment in it says that the one used for
+this dataset did not, and neither do we.
 Source: Arnab et al. 2021 (arXiv:2103.15691), google-research/scenic projects/vivit/configs.
 """
 
@@ -41,7 +42,9 @@ def get_config(arg=None):
         size=256, short_side=288, resize="tf_bilinear", mean=(0.5,) * 3, std=(0.5,) * 3,
         augment="scale_jitter", rand_augment="scenic-n2-m20",
     )  # fmt: skip
-    config.optim.update(name="sgd", momentum=0.9, lr=0.4, warmup_epochs=2.5, clip_norm=1.0)
+    config.optim.update(
+        name="sgd", momentum=0.9, lr=0.4, warmup_epochs=2.5, clip_norm=1.0, clip_parts=32
+    )
     config.evals.val = dict(name="classification", every=2_000)
     config.evals.test = dict(name="classification", views=(4, 3), average="logits")
     if arg.demo:

@@ -12,13 +12,17 @@ Hardware: the reference trained on 8 V100 and more; rates are for 256 videos a s
 Published top-1/top-5 (4x3 views), for weights of the original code; not measured here:
 B/32 80.4/95.0 (8 frames), 81.1/95.5 (16); B/16 83.8/95.7, 84.7/96.8; L/14 87.1/97.6 (8);
 L/14@336 87.7/97.4 (16).
-The temporal views are interleaved here; the reference draws them at random.
+Mixup and cutmix mix the 8, 4 or 1 clips that the reference's configs give a GPU at once, each with
+a random one of them: an eighth or a quarter of the clips stay as they are, and all of L/14@336's.
+Unlike the reference, the temporal views are interleaved (there random), the rate is not one step
+late, and the model computes in bfloat16 (there partly in float16, with loss scaling).
 Source: Ni et al. 2022 (arXiv:2208.02816), microsoft/VideoX X-CLIP/configs/k400.
 """
 
 from vidjax import configlib
 
 SIZES = {"B/32": 224, "B/16": 224, "L/14": 224, "L/14@336": 336}
+MIX_GROUPS = {"B/32": 8, "B/16": 8, "L/14": 4, "L/14@336": 1}
 
 
 def get_config(arg=None):
@@ -41,7 +45,9 @@ def get_config(arg=None):
     config.data.update(
         name="k400", frames=arg.frames, sampling="segment", batch_size=256, size=size,
         short_side=size * 256 // 224, views_short_side=size, resize="mmcv_linear",
-        augment="corner_crop", flip=0.5, min_frames=1,
+        augment="corner_crop", flip=0.5, min_frames=1, mix_partners="permuted",
+        # B/16 has half as many clips on a GPU from 16 frames on.
+        mix_group=4 if arg.variant == "B/16" and arg.frames > 8 else MIX_GROUPS[arg.variant],
     )  # fmt: skip
     config.optim.update(
         schedule="timm_cosine", lr=8e-6, min_lr=8e-8, warmup_epochs=5.0, b2=0.98,

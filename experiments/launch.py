@@ -163,7 +163,8 @@ def validate(run: Run, *, lists: str = "any") -> None:
     try:
         config = configlib.of_command([x for x in run.argv if x.startswith("--config")])
         if (before := run.workdir / "config.json").exists():
-            checkpoint.check_same_run(before, task.plain(config))
+            defaults = task.plain(configlib.base())
+            checkpoint.check_same_run(before, task.plain(config), defaults)
         _trace(config, lists)
     except UserError as error:
         raise UserError(f"run {run.name}: {error}") from None
@@ -193,6 +194,7 @@ def _trace(config: Any, lists: str) -> None:
     with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.rules(config.mesh)):
         work.param_shardings()
         params = jax.eval_shape(nn.meta.unbox, work.abstract_params)
+        optim.check_patterns(config.optim, params)
         trained, _ = optim.split_params(params, config.optim.freeze)
         jax.eval_shape(optimizer.init, trained)
 

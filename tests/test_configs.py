@@ -53,7 +53,8 @@ def test_config_traces_its_step(
         config.init = str(tmp_path)
     work = task.Task(config)
     assert work.evaluators(tmp_path)  # they exist, and the objective predicts what they need
-    batch, freeze = work.example_batch(16), config.optim.freeze
+    size = math.lcm(16, config.data.mix_group or 1, config.optim.clip_parts)
+    batch, freeze = work.example_batch(size), config.optim.freeze
     # Recipes that differ only in rates, and in what they are called, share a step.
     cfg = {key: value for key, value in task.plain(config)["optim"].items() if key not in RATES}
     key = work.objective, str((cfg, batch, config.ema_decay, work.mesh))
@@ -61,7 +62,14 @@ def test_config_traces_its_step(
         return
     optimizer = optim.make_optimizer(config.optim, lambda step, factor=1.0: 1e-3 * factor)
     _, abstract = train.abstract_state(work, optimizer)
-    step = train.make_train_step(work.objective, optimizer, freeze=freeze, seed=config.seed)
+    step = train.make_train_step(
+        work.objective,
+        optimizer,
+        freeze=freeze,
+        seed=config.seed,
+        clip_parts=config.optim.clip_parts,
+        clip_norm=config.optim.clip_norm,
+    )
     state, figures = jax.eval_shape(step, abstract, batch)
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (abstract, state))
     assert shapes[0] == shapes[1]
@@ -94,6 +102,115 @@ def test_published_recipes(name, batch, peak, final, decay, epochs):
     assert config.optim.b2 == (0.999 if "finetune" in name else 0.95)
 
 
+@pytest.mark.parametrize(
+    ("variant", "batch", "peak", "final", "parameters", "clip_norm"),
+    [
+        ("B", 1024, 4e-3, 4e-5, 94_210_944, 0.0),
+        # 8 layers of the decoder less than VideoMAE's; H's is as wide as L's.
+        ("L", 1536, 6e-3, 6e-5, 342_996_992 - 8 * 3_151_872, 0.0),
+        ("H", 2048, 8e-3, 8e-5, None, 0.0),
+        ("g", 2048, 4.8e-3, 8e-5, None, 0.02),
+    ],
+)
+def test_published_videomaev2_recipes(variant, batch, peak, final, parameters, clip_norm):
+    config = configlib.load(f"configs/videomaev2_pretrain.py:{variant}")
+    assert (config.data.batch_size, config.data.repeats) == (batch, 4)
+    assert optim.scaled_rates(config.optim, batch) == pytest.approx((peak, final))
+    assert config.train_epochs == (200 if variant == "B" else 300)
+    assert config.optim.warmup_epochs == config.train_epochs / 10
+    assert (config.optim.b2, config.optim.clip_norm) == (0.95, clip_norm)
+    objective = config.objective
+    assert (objective.mask_ratio, objective.decoder_mask_ratio) == (0.9, 0.5)
+    model = task.Task(config).model
+    assert model.decoder_depth == 4
+    assert (model.decoder_width, model.decoder_num_heads, model.decoder_mlp_dim) == {
+        "B": (384, 6, 1536),
+        "L": (512, 8, 2048),
+        "H": (512, 8, 2048),
+        "g": (512, 8, 2234),
+    }[variant]
+    if parameters:
+        found = pretrained.param_specs(model)
+        assert sum(math.prod(x.shape) for x in found.values()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "peak", "epochs", "decay", "drop_path", "head_dropout", "weight_decay"),
+    [
+        ("B_k400", 512, 1.4e-3, 90, 0.75, 0.1, 0.0, 0.05),
+        ("B_ssv2", 256, 2e-3, 25, 0.65, 0.1, 0.0, 0.05),
+        ("L_ssv2", 192, 3.75e-4, 20, 0.75, 0.2, 0.0, 0.05),
+        ("H_k400", 128, 5e-4, 40, 0.8, 0.2, 0.5, 0.05),
+        ("g_k400", 192, 7.5e-4, 30, 0.9, 0.2, 0.0, 0.1),
+        ("g_k710", 96, 3.75e-4, 35, 0.9, 0.3, 0.0, 0.1),
+        ("g_ssv2", 96, 1.125e-4, 20, 0.9, 0.25, 0.0, 0.05),
+        ("g_k710_hmdb51", 24, 4.6875e-5, 15, 0.9, 0.35, 0.5, 0.05),
+    ],
+)
+def test_published_videomaev2_finetuning(
+    name, batch, peak, epochs, decay, drop_path, head_dropout, weight_decay
+):
+    config = configlib.load(f"configs/videomaev2_finetune.py:{name}")
+    assert (config.data.batch_size, config.data.repeats) == (batch, 2)
+    assert optim.scaled_rates(config.optim, batch)[0] == pytest.approx(peak)
+    assert (config.train_epochs, config.optim.warmup_epochs) == (epochs, 5)
+    assert (config.optim.layer_decay, config.optim.weight_decay) == (decay, weight_decay)
+    assert (config.model.drop_path, config.model.head_dropout) == (drop_path, head_dropout)
+    ssv2 = name.endswith("ssv2")
+    assert (config.data.flip, config.data.sampling, config.evals.test.views) == (
+        (0.0, "segment", (2, 3)) if ssv2 else (0.5, "dense_linspace", (5, 3))
+    )
+    assert config.data.stride == (2 if name.endswith("hmdb51") else 4)
+    assert (
+        task.Task(config).num_classes
+        == {"k400": 400, "k710": 710, "ssv2": 174, "hmdb51": 51}[config.data.name]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "partners"),
+    [
+        ("videomae_k400_finetune.py:S", 24, "reversed"),
+        ("videomae_k400_finetune.py:B", 12, "reversed"),
+        ("videomae_k400_finetune.py:B800", 8, "reversed"),
+        ("videomae_k400_finetune.py:L", 4, "reversed"),
+        ("videomae_k400_finetune.py:H", 16, "reversed"),
+        ("videomae_ssv2_finetune.py:S", 24, "reversed"),
+        ("videomae_ssv2_finetune.py:B", 12, "reversed"),
+        ("videomae_ssv2_finetune.py:B800", 8, "reversed"),
+        ("videomae_ucf101_finetune.py", 32, "reversed"),
+        ("videomaev2_finetune.py:B_k710", 32, "reversed"),
+        ("videomaev2_finetune.py:L_k400", 12, "reversed"),
+        ("videomaev2_finetune.py:H_ssv2", 8, "reversed"),
+        ("videomaev2_finetune.py:g_k710_ucf101", 6, "reversed"),
+        ("vivit_ssv2.py", 0, "reversed"),  # a shard of clip_parts
+        ("xclip_k400.py:B/32,frames=16", 8, "permuted"),
+        ("xclip_k400.py:B/16", 8, "permuted"),
+        ("xclip_k400.py:B/16,frames=16", 4, "permuted"),
+        ("xclip_k400.py:L/14", 4, "permuted"),
+        ("xclip_k400.py:L/14@336,frames=16", 1, "permuted"),
+        ("xclip_k600.py", 8, "permuted"),
+        ("xclip_fewshot_ucf101.py:2", 4, "permuted"),
+        ("xclip_zeroshot.py", 4, "permuted"),
+    ],
+)
+def test_published_groups_of_mixed_clips(name, group, partners):
+    config = configlib.load(f"configs/{name}")
+    assert (config.data.mix_group, config.data.mix_partners) == (group, partners)
+    clips = config.data.batch_size * config.data.repeats
+    assert clips // 4 % max(1, group) == 0  # with up to four slices
+
+
+def test_a_mix_group_that_does_not_divide():
+    config = configlib.load("configs/videomae_ucf101_finetune.py")
+    config.data.mix_group = 24
+    with pytest.raises(UserError, match="mix_group = 24 must divide the 256 clips"):
+        task.Task(config)
+    config.data.update(mix_group=64, mix_partners="shuffled")
+    with pytest.raises(UserError, match="mix_partners must be reversed or permuted"):
+        task.Task(config)
+
+
 # Of Kinetics, Something-Something and Epic-Kitchens.
 COLOURS = dict(color_jitter=0.8, grey=0.1)
 KINETICS = [2, 256, 224, 0.5, "", 0.0, COLOURS, (4, 3)]
@@ -119,6 +236,7 @@ def test_published_vivit_recipes(name, lr, epochs, parameters, recipe):
     config = configlib.load(f"configs/{name}")
     assert config.optim.name == "sgd" and config.optim.momentum == 0.9
     assert config.optim.clip_norm == 1.0 and config.optim.weight_decay == 0.0
+    assert config.optim.clip_parts == 32
     assert config.optim.warmup_epochs == 2.5
     assert optim.scaled_rates(config.optim, config.data.batch_size) == (lr, 0.0)
     assert config.train_epochs == epochs and config.data.batch_size == 64
@@ -206,6 +324,25 @@ MISTAKES = [
     ),
     (("--config=configs/videomae_k400.py:demo", "--config.model.dtype=bf16"), "bfloat16"),
     (("--config=configs/videomae_k400.py:demo", "--config.grad_accum=0"), "at least 1"),
+    ((DEMO, "--config.model.dtype=float16"), "float16 is for evaluation only"),
+    ((DEMO, "--config.optim.lr=-1"), "config.optim.lr must be at least 0, not -1"),
+    ((DEMO, "--config.seed=-1"), "config.seed must be at least 0, not -1"),
+    ((DEMO, "--config.optim.lr=nan"), "config.optim.lr must be at least 0, not nan"),
+    ((DEMO, "--config.optim.b2=1.5"), "config.optim.b2 must be at least 0 and below 1, not 1.5"),
+    ((DEMO, "--config.ema_decay=1.5"), "config.ema_decay must be at least 0 and below 1, not 1.5"),
+    ((DEMO, "--config.model.drop_path=2.0"), "model.drop_path must be at least 0 and below 1"),
+    ((DEMO, "--config.optim.weight_decay=-0.1"), "weight_decay must be at least 0, not -0.1"),
+    ((DEMO, "--config.optim.clip_norm=-1.0"), "clip_norm must be at least 0, not -1.0"),
+    ((DEMO, "--config.optim.clip_parts=0"), "clip_parts must be at least 1, not 0"),
+    ((DEMO, "--config.optim.layer_decay=0.0"), "must be above 0 and at most 1, not 0.0"),
+    ((DEMO, "--config.data.flip=1.5"), "config.data.flip must be from 0 to 1, not 1.5"),
+    ((DEMO, "--config.optim.freeze=('encoder/[',)"), "'encoder/[' is no regular expression"),
+    ((DEMO, "--config.optim.rates=('head/.*',10.0)"), "must be pairs of a pattern and a factor"),
+    (
+        (DEMO, "--config.estimate", "--config.optim.freeze=('encoder/blocks',)"),
+        "did you mean 'encoder/blocks/.*'?",
+    ),
+    ((DEMO, "--config.estimate", "--config.optim.freeze=('.*',)"), "leaves nothing to train"),
     (("--config=configs/videomae_k400.py:demo", "--config.mesh.fsdp=0"), "does not make"),
 ]
 

@@ -184,3 +184,49 @@ def test_adafactor_keeps_rows_and_columns_only():
     updates, _ = optimizer.update(grads, state, params)
     np.testing.assert_allclose(updates["head"]["kernel"], -0.1, rtol=1e-3)
     np.testing.assert_allclose(updates["head"]["bias"], 0.1, rtol=1e-3)
+
+
+def test_adafactor_cuts_the_update_of_each_layer():
+    cfg = configlib.base().optim
+    cfg.update(name="adafactor", b1=0.0)
+    optimizer = optim.make_optimizer(cfg, lambda step: 0.1)
+
+    def moved(params, *grads):
+        state = optimizer.init(params)
+        for grad in grads:
+            updates, state = optimizer.update(grad, state, params)
+        return updates
+
+    # Two steps: the first one's update has root mean square 1 whatever the gradient. In the second
+    # one the first layer's gradient grows, and the second one's falls.
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(2, 128, 256)).astype(np.float32)
+    second = first * np.float32([30, 0.1])[:, None, None]
+    stacked = moved(
+        {"encoder": {"blocks": {"kernel": jnp.zeros((2, 128, 256))}}},
+        *({"encoder": {"blocks": {"kernel": x}}} for x in (first, second)),
+    )["encoder"]["blocks"]["kernel"]
+    for layer in range(2):
+        alone = moved(
+            {"encoder": {"kernel": jnp.zeros((128, 256))}},
+            *({"encoder": {"kernel": x[layer]}} for x in (first, second)),
+        )["encoder"]["kernel"]
+        np.testing.assert_allclose(stacked[layer], alone, rtol=1e-5, atol=1e-8)
+    sizes = np.sqrt(np.square(stacked).mean((1, 2)))
+    assert sizes[0] == pytest.approx(0.1, rel=1e-4) and sizes[1] < 0.05
+
+
+def test_patterns_that_match_nothing_are_refused():
+    cfg = configlib.base().optim
+    cfg.update(freeze=("encoder/.*",), rates=(("head/kernel", 10.0),))
+    optim.check_patterns(cfg, PARAMS)
+    for key, value, message in (
+        ("freeze", ("encoder/blocks",), "'encoder/blocks' .* did you mean 'encoder/blocks/.*'?"),
+        ("freeze", ("backbone/.*",), "freeze: 'backbone/.*' .* start with encoder, fc_norm, head"),
+        ("rates", (("mit/.*", 10.0),), "rates: 'mit/.*' matches no parameter"),
+        ("freeze", (".*",), "matches all 6 parameters, which leaves nothing to train"),
+    ):
+        wrong = configlib.base().optim
+        wrong[key] = value
+        with pytest.raises(UserError, match=message):
+            optim.check_patterns(wrong, PARAMS)

@@ -1,6 +1,8 @@
 """The loop on real encoded clips: it learns, resumes exactly, shards, and answers wrong input."""
 
+import contextlib
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from vidjax import configlib, models, optim, pretrained, sharding, task, train
 from vidjax.data import transforms
@@ -112,6 +115,120 @@ def test_grad_accumulation_averages():
     np.testing.assert_allclose(results[0][1]["loss"], results[1][1]["loss"], rtol=1e-6)
     np.testing.assert_allclose(results[0][1]["grad_norm"], results[1][1]["grad_norm"], rtol=1e-6)
     np.testing.assert_allclose(results[0][0].params["w"], results[1][0].params["w"], rtol=1e-6)
+
+
+def shards_of(x, count):
+    return np.split(np.asarray(x), count)
+
+
+class Noisy:
+    """An objective that is linear in "w" and in a number drawn for each call."""
+
+    def loss(self, params, batch, *, rng, ema_params=None):
+        return jnp.mean(batch["x"] @ params["w"]) * (1.0 + jax.random.uniform(rng)), {}
+
+
+@pytest.mark.parametrize("sizes", [None, (8, 1, 1), (2, 4, 1), (2, 2, 2)])
+@pytest.mark.parametrize(("clip_parts", "grad_accum"), [(8, 1), (16, 1), (8, 2)])
+def test_each_shard_is_clipped_before_the_mean(sizes, clip_parts, grad_accum):
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    expected, norms = np.zeros(3), []
+    rngs = jax.random.split(jax.random.fold_in(jax.random.key(7), 0), clip_parts)
+    for shard, rng in zip(shards_of(x, clip_parts), rngs, strict=True):
+        keys = jax.random.split(rng, grad_accum) if grad_accum > 1 else [rng]
+        noise = [1.0 + float(jax.random.uniform(key)) for key in keys]
+        grad = np.mean([n * shard[i::grad_accum].mean(0) for i, n in enumerate(noise)], axis=0)
+        norms.append(np.linalg.norm(grad))
+        expected += grad * min(1.0, 1.0 / norms[-1]) / clip_parts
+    assert min(norms) < 1.0 < max(norms)
+
+    optimizer, params = optax.sgd(1.0), {"w": jnp.zeros(3)}
+    step = train.make_train_step(
+        Noisy(), optimizer, seed=7, grad_accum=grad_accum, clip_parts=clip_parts, clip_norm=1.0
+    )
+    state, batch = train.TrainState(jnp.int32(0), params, optimizer.init(params), {}), {"x": x}
+    with contextlib.ExitStack() as stack:
+        if sizes:
+            data, fsdp, tensor = sizes
+            mesh = sharding.make_mesh(ConfigDict(dict(data=data, fsdp=fsdp, tensor=tensor)))
+            stack.enter_context(jax.set_mesh(mesh))
+            stack.enter_context(nn.logical_axis_rules(sharding.RULES))
+            batch = sharding.put_batch(batch, mesh)
+        state, figures = step(state, batch)
+    np.testing.assert_allclose(state.params["w"], -expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(figures["grad_norm"], np.mean(norms), rtol=1e-5)
+
+
+def test_shards_that_do_not_divide():
+    def axes(shards, clips, slices=1, **sizes):
+        return sharding.clip_axes(shards, clips, slices, SimpleNamespace(shape=sizes))
+
+    assert axes(32, 64, data=8, fsdp=1) == ("data",)
+    assert axes(32, 64, data=32, fsdp=2) == ("data",)  # two devices share a shard's two clips
+    assert axes(32, 64, data=1, fsdp=8) == ("data", "fsdp")
+    assert axes(2, 64, data=8, fsdp=1) == axes(32, 64) == ()  # one after the other
+    with pytest.raises(UserError, match="24 shards must divide the 64 clips of a step"):
+        axes(24, 64, data=8, fsdp=1)
+    with pytest.raises(UserError, match=r"data = 64 x fsdp = 1; .* with --config.mesh.fsdp=2"):
+        axes(32, 64, data=64, fsdp=1)
+    with pytest.raises(UserError, match=r"32 shards x 4 slices \(config.grad_accum\) must divide"):
+        axes(32, 64, 4, data=8, fsdp=1)
+
+
+def test_losses_of_vivit_are_those_of_scenics_clipping_on_each_device(small):
+    """20 steps at a high rate beside a loop as Scenic's pmap: gradient of each of 8 devices, its
+    norm clipped, the mean, SGD with momentum."""
+    config = small("vivit_k400", data__batch_size=32, optim__clip_parts=8, estimate=True)
+    config.model.num_classes = 8
+    assert config.optim.name == "sgd" and config.optim.clip_norm == 1.0
+    rng = np.random.default_rng(0)
+    batches = [
+        {
+            "video": rng.integers(0, 256, (32, 4, 32, 32, 3), dtype=np.uint8),
+            "label": rng.integers(0, 8, 32).astype(np.int32),
+        }
+        for _ in range(20)
+    ]
+    work = task.Task(config)
+    optimizer = optim.make_optimizer(config.optim, lambda step: 0.4)
+    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
+        init, abstract = train.abstract_state(work, optimizer)
+        shardings = jax.tree.map(lambda x: x.sharding, abstract)
+        start = jax.device_get(jax.jit(init)(jax.random.key(0)))
+
+    def losses(clip_parts):
+        step = train.make_train_step(
+            work.objective, optimizer, clip_parts=clip_parts, clip_norm=1.0, shardings=shardings
+        )
+        state, found = jax.device_put(start, shardings), []
+        with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
+            for batch in batches:
+                state, figures = step(state, sharding.put_batch(batch, work.mesh))
+                found.append(float(figures["loss"]))
+        return found
+
+    key = jax.random.key(0)  # without augmentation and dropout nothing is drawn from it
+    one_device = jax.jit(
+        jax.value_and_grad(lambda params, batch: work.objective.loss(params, batch, rng=key)[0])
+    )
+    clip = optax.clip_by_global_norm(1.0)
+    params = start.params
+    trace = jax.tree.map(np.zeros_like, params)
+    expected, clipped = [], 0
+    for batch in batches:
+        devices = [
+            one_device(params, {key: shards_of(x, 8)[i] for key, x in batch.items()})
+            for i in range(8)
+        ]
+        expected.append(np.mean([float(loss) for loss, _ in devices]))
+        clipped += sum(float(optax.tree.norm(grads)) > 1.0 for _, grads in devices)
+        grads = [jax.device_get(clip.update(g, clip.init(params))[0]) for _, g in devices]
+        mean = jax.tree.map(lambda *x: np.mean(x, axis=0), *grads)
+        trace = jax.tree.map(lambda m, g: 0.9 * m + g, trace, mean)
+        params = jax.tree.map(lambda p, m: p - np.float32(0.4) * m, params, trace)
+    assert clipped > 80  # of 160: the clipping is at work
+    np.testing.assert_allclose(losses(8), expected, rtol=1e-4)
+    assert np.abs(np.array(losses(1)) - expected).max() > 1e-2
 
 
 def test_frozen_parameters_stay_and_have_no_moments(small, tmp_path, monkeypatch):

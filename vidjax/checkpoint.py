@@ -282,11 +282,14 @@ def merge_params(
     return traverse_util.unflatten_dict(merged, sep="/"), stays, left
 
 
-def claim_workdir(workdir: epath.Path, config: dict[str, Any]) -> None:
+def claim_workdir(
+    workdir: epath.Path, config: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> None:
     """Creates the workdir and its config.json; a folder with anything else in it is refused.
 
-    `config` must be plain values. How often to log, save or evaluate, and on how many devices and
-    processes, may change between runs of one workdir; everything may until the first checkpoint.
+    `config` and `defaults` (see `check_same_run`) must be plain values. How often to log, save or
+    evaluate, and on how many devices and processes, may change between runs of one workdir;
+    everything may until the first checkpoint.
     On a file system (not in a bucket) the workdir is this process's until it ends.
 
     Raises:
@@ -304,7 +307,7 @@ def claim_workdir(workdir: epath.Path, config: dict[str, Any]) -> None:
             )
         _lock(workdir)
         if path.exists():
-            check_same_run(path, config)
+            check_same_run(path, config, defaults)
         write_whole(path, json.dumps(config, indent=1) + "\n")
     except (OSError, ImportError) as error:  # the latter of what reads buckets
         raise UserError(f"workdir {workdir} cannot be used: {error}") from None
@@ -360,10 +363,16 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
     new.replace(path)
 
 
-def check_same_run(path: epath.Path, config: dict[str, Any]) -> None:
-    """Raises a UserError if `path`, of a run with checkpoints, has another config than `config`."""
+def check_same_run(
+    path: epath.Path, config: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> None:
+    """Raises a UserError if `path`, of a run with checkpoints, has another config than `config`.
+
+    Keys that were not there when the run began have the values of `defaults`, a config like it.
+    """
     try:
         old, new = (_leaves(_essential(c)) for c in (json.loads(path.read_text()), config))
+        old = (_leaves(_essential(defaults)) if defaults else {}) | old
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"{path} is not the config of a run; choose another --workdir") from None
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))

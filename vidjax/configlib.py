@@ -7,7 +7,9 @@ Single keys are set by `--config.optim.lr=3e-4`. Configs are locked: an unknown 
 
 import difflib
 import importlib.util
+import math
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +62,8 @@ def base() -> ConfigDict:
             "std": (0.229, 0.224, 0.225),
             "augment": "multi_scale_crop",  # "random_resized_crop", "scale_jitter", "center_crop"
             "flip": 0.0,  # probability
+            "mix_group": 0,  # neighbouring clips that mixup and cutmix draw for at once; 0: all
+            "mix_partners": "reversed",  # order of a group's clips they are mixed with; "permuted"
             "rand_augment": "",  # "rand-m7-n4-mstd0.5-inc1", "scenic-n2-m15": data.transforms
             "min_frames": 0,  # shorter videos are bad in training; 0: `frames`, 1 with dense_cycle
             "max_bad_share": 0.1,  # a run with a larger share of bad videos stops
@@ -90,12 +94,13 @@ def base() -> ConfigDict:
             "momentum": 0.9,  # of sgd
             "weight_decay": 0.0,  # of kernels only
             "clip_norm": 0.0,  # 0: gradients are not clipped
+            "clip_parts": 1,  # equal shards of the batch, clipped each before their mean is taken
             "layer_decay": 1.0,  # rate of a layer relative to the next one
             "freeze": (),  # regexes of parameters that are not trained
             "rates": (),  # pairs of a regex and the factor of its parameters' peak rate
         }
     )
-    config.grad_accum = 1  # parts a batch is cut into, one after the other
+    config.grad_accum = 1  # slices a batch (or each of clip_parts) is cut into, one at a time
     config.ema_decay = 0.0  # 0: no average of the parameters is kept
 
     # Start order: a checkpoint in the workdir, then `init`, then random values.
@@ -120,6 +125,77 @@ def base() -> ConfigDict:
     config.profile = ()  # first and last step of a trace for TensorBoard, in workdir/profile
     config.estimate = False  # print sizes and memory, then stop
     return config
+
+
+# Ranges of numbers: what a run cannot work with is an error, whatever the rest of the config is.
+# Keys that a config does not have, or leaves unset, are not looked at.
+_RANGES = {
+    "at least 1": (
+        lambda x: x >= 1,
+        "data.batch_size data.repeats data.frames data.stride data.size data.short_side "
+        "data.views_short_side data.text_length optim.clip_parts grad_accum log_every "
+        "checkpoint.every checkpoint.keep model.width model.depth model.num_heads model.mlp_dim "
+        "model.decoder_width model.decoder_num_heads model.decoder_mlp_dim model.unroll",
+    ),
+    "at least 0": (
+        lambda x: x >= 0,
+        "seed train_steps train_epochs data.min_frames data.mix_group data.shots data.patience "
+        "optim.lr optim.min_lr optim.lr_batch_size optim.warmup_epochs optim.warmup_steps "
+        "optim.eps optim.weight_decay optim.clip_norm model.eps model.fc_norm_eps "
+        "model.decoder_norm_eps objective.mixup objective.cutmix",
+    ),
+    "from 0 to 1": (
+        lambda x: 0 <= x <= 1,
+        "data.flip data.max_bad_share objective.label_smoothing objective.erase "
+        "objective.color_jitter objective.grey",
+    ),
+    "at least 0 and below 1": (
+        lambda x: 0 <= x < 1,
+        "ema_decay optim.b1 optim.b2 optim.momentum model.drop_path model.dropout "
+        "model.head_dropout objective.mask_ratio objective.decoder_mask_ratio "
+        "objective.drop_tokens",
+    ),
+    "above 0 and at most 1": (lambda x: 0 < x <= 1, "optim.layer_decay"),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Checks what can be said of single keys.
+
+    Raises:
+        UserError: a number out of its range, or patterns that are no regular expressions.
+    """
+    for meaning, (fits, keys) in _RANGES.items():
+        for key in keys.split():
+            block, _, name = key.rpartition(".")
+            value = (config[block] if block else config).get(name)
+            if value is not None and not (math.isfinite(value) and fits(value)):
+                raise UserError(f"config.{key} must be {meaning}, not {value}")
+    for rate in config.optim.rates:
+        if not (isinstance(rate, Sequence) and len(rate) == 2 and _is_factor(rate[1])):
+            raise UserError(
+                f"config.optim.rates must be pairs of a pattern and a factor of at least 0, such "
+                f"as (('head/.*', 10.0),), not {tuple(config.optim.rates)}"
+            )
+    patterns = {
+        "optim.freeze": config.optim.freeze,
+        "optim.rates": [pattern for pattern, _ in config.optim.rates],
+        "init_missing": config.init_missing,
+        "init_unused": config.init_unused,
+    }
+    for key, values in patterns.items():
+        for pattern in values:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise UserError(
+                    f"config.{key}: {pattern!r} is no regular expression ({error}); patterns match "
+                    f"whole paths of parameters, such as 'encoder/blocks/.*'"
+                ) from None
+
+
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
 def unset(kind: type) -> FieldReference:
@@ -153,7 +229,7 @@ def use_demo(
             **{"name": data, "train": "", "val": "", "root": "", "classes": ""},
             **{"batch_size": 32, "repeats": 1, "frames": 8, "stride": 2, "sampling": "dense"},
             **{"size": 32, "short_side": 32, "augment": "center_crop", "flip": 0.0},
-            **{"rand_augment": "", "fit": "crop", "views_short_side": None},
+            **{"rand_augment": "", "fit": "crop", "views_short_side": None, "mix_group": 0},
         }
     )
     config.model.dtype = "float32"
@@ -176,6 +252,7 @@ def use_demo(
         {
             **{"lr": lr, "min_lr": 0.0, "lr_batch_size": 0, "layer_decay": 1.0},
             **{"warmup_epochs": 1.0, "warmup_steps": 0},
+            "clip_parts": min(config.optim.clip_parts, 8),
         }
     )
     for entry in config.evals.values():

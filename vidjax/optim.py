@@ -104,10 +104,10 @@ def make_optimizer(cfg: Any, schedule: Schedule) -> optax.GradientTransformation
     Rates fall layer by layer where `cfg.layer_decay` < 1, and their peaks are multiplied by the
     factors of `cfg.rates`. Weight decay goes to kernels only (not to biases, norms, tokens or
     positions), and is added after the moments, to both. Gradients are clipped by their norm over
-    all devices.
+    all devices; `cfg.clip_parts` is the train step's.
     Adafactor keeps second moments of rows and columns (of matrices from 128 on), cuts each
-    parameter's update at root mean square 1, then averages updates by cfg.b1 (arXiv:1804.04235
-    without its relative rates).
+    parameter's update (of stacked blocks each layer's) at root mean square 1, then averages updates
+    by cfg.b1 (arXiv:1804.04235 without its relative rates).
 
     Raises:
         UserError: cfg.name is unknown.
@@ -117,7 +117,7 @@ def make_optimizer(cfg: Any, schedule: Schedule) -> optax.GradientTransformation
         "sgd": lambda: [optax.trace(cfg.momentum)],
         "adafactor": lambda: [
             optax.scale_by_factored_rms(),
-            optax.clip_by_block_rms(1.0),
+            optax.stateless(lambda updates, _: _clip_by_rms(updates)),
             optax.ema(cfg.b1, debias=False),
         ],
     }
@@ -133,6 +133,17 @@ def make_optimizer(cfg: Any, schedule: Schedule) -> optax.GradientTransformation
         *decay,
         rate if cfg.rates else optax.scale_by_learning_rate(schedule),
     )
+
+
+def _clip_by_rms(updates: Params) -> Params:
+    """As optax.clip_by_block_rms(1.0), but for each layer of `blocks`, which are stacked."""
+
+    def clip(path: tuple[str, ...], x: jax.Array) -> jax.Array:
+        axes = tuple(range("blocks" in path, x.ndim))
+        rms = jnp.sqrt(jnp.square(x).mean(axes, keepdims=True))
+        return x / jnp.maximum(1.0, rms)
+
+    return traverse_util.path_aware_map(clip, updates)
 
 
 def _is_kernel(params: Params) -> Params:
@@ -210,6 +221,32 @@ def _scale_by_rates(
 
     init = optax.scale_by_learning_rate(schedule).init
     return optax.GradientTransformation(init, update)
+
+
+def check_patterns(cfg: Any, params: Params) -> None:
+    """Checks the patterns of `cfg` (the `optim` block) against the parameters of the model.
+
+    Raises:
+        UserError: a pattern of `freeze` or `rates` that matches none, or nothing left to train.
+    """
+    paths = list(traverse_util.flatten_dict(params, sep="/"))
+    for key, patterns in (("freeze", cfg.freeze), ("rates", [regex for regex, _ in cfg.rates])):
+        for pattern in patterns:
+            if not any(re.fullmatch(pattern, path) for path in paths):
+                inside = pattern.rstrip("/") + "/.*"
+                known = ", ".join(dict.fromkeys(path.split("/")[0] for path in paths))
+                hint = f"paths start with {known}"
+                if any(re.fullmatch(inside, path) for path in paths):
+                    hint = f"did you mean {inside!r}?"
+                raise UserError(
+                    f"config.optim.{key}: {pattern!r} matches no parameter's whole path, such as "
+                    f"{paths[0]!r}; {hint}"
+                )
+    if not split_params(params, cfg.freeze)[0]:
+        raise UserError(
+            f"config.optim.freeze = {tuple(cfg.freeze)} matches all {len(paths)} parameters, which "
+            f"leaves nothing to train; leave some out"
+        )
 
 
 def split_params(params: Params, freeze: Iterable[str]) -> tuple[Params, Params]:

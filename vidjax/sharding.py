@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,6 +92,51 @@ def local_mesh() -> Mesh:
 def batch_parts(mesh: Mesh) -> int:
     """Number of parts that a batch is split into."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def clip_axes(shards: int, clips: int, slices: int, mesh: Any) -> tuple[str, ...]:
+    """Mesh axes over which the shards of `config.optim.clip_parts` are computed side by side.
+
+    Each of their devices has a gradient of its own then. The clips of a shard lie on the other axes
+    of a batch; shards beyond the size of the axes take turns. Clips over "fsdp" come first, because
+    gradients are split over it then.
+
+    Args:
+        shards: config.optim.clip_parts.
+        clips: of the whole batch.
+        slices: that each shard is cut into (config.grad_accum).
+        mesh: of all devices; an empty one stands for one device.
+
+    Raises:
+        UserError: the clips do not divide into the shards, or these not over the mesh.
+    """
+    sizes = {"data": 1, "fsdp": 1} | dict(mesh.shape)
+    devices = sizes["data"] * sizes["fsdp"]
+    for axes in (("data",), ("data", "fsdp"), ()):
+        abreast = math.prod(sizes[axis] for axis in axes)
+        if shards % abreast == 0 and clips % (shards * slices * (devices // abreast)) == 0:
+            return axes if abreast > 1 else ()
+    slow = f" x {slices} slices (config.grad_accum)" if slices > 1 else ""
+    if clips % (shards * slices):
+        raise UserError(
+            f"config.optim.clip_parts = {shards} shards{slow} must divide the {clips} clips of a "
+            f"step; choose another config.optim.clip_parts"
+        )
+    raise UserError(
+        f"config.optim.clip_parts = {shards} shards{slow} of {clips} clips do not divide over "
+        f"config.mesh data = {sizes['data']} x fsdp = {sizes['fsdp']}; let clip_parts be a "
+        f"multiple of data, such as with --config.mesh.fsdp={devices // math.gcd(devices, shards)}"
+    )
+
+
+def without(axes: tuple[str, ...], rules: Any) -> list[tuple[str, Any]]:
+    """The rules for what is mapped over these mesh axes, which it must not name itself."""
+
+    def rest(value: Any) -> tuple[str, ...] | None:
+        names = (value,) if isinstance(value, str) else value or ()
+        return tuple(name for name in names if name not in axes) or None
+
+    return [(name, rest(value)) for name, value in rules]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

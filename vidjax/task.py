@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import re
@@ -15,8 +16,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from vidjax import data, evaluators, models, objectives, pretrained, sharding
-from vidjax.data import datasets, demo
+from vidjax import configlib, data, evaluators, models, objectives, pretrained, sharding
+from vidjax.data import augment, datasets, demo
 from vidjax.data.text import ClipTokenizer, Tokenizer, open_tokenizer
 from vidjax.data.transforms import Preprocessing, check_views
 from vidjax.errors import UserError
@@ -38,6 +39,8 @@ class Task:
         card: of that folder.
         mesh: of all devices.
         share: what this process reads of every batch.
+        clips_at_once: clips that a training step holds at once, over all devices; evaluation takes
+            no more.
         preprocessing: of its clips.
         model: the linen module; that of `card` if there is one, as are mean, std, resize and fit.
             Those of a probe are the ones of config.init.
@@ -51,6 +54,11 @@ class Task:
         self.config, self.checkpoint = config, checkpoint
         self.card = card = pretrained.read_card(checkpoint) if checkpoint else None
         _check(config)
+        if config.model.dtype == "float16" and not checkpoint:
+            raise UserError(
+                "config.model.dtype = float16 is for evaluation only: in training its small "
+                "gradients become 0, as losses are not scaled here; set it to bfloat16 or float32"
+            )
         if card and card.model["head"] != config.model.head:
             raise UserError(
                 f"the config evaluates a model with head {config.model.head!r}, the checkpoint has "
@@ -75,6 +83,11 @@ class Task:
                 f"config.data.batch_size = {config.data.batch_size} must divide into {parts} "
                 f"devices where several processes read, as all clips of a video go to one device"
             )
+        clips, shards = self.clips_per_step // config.grad_accum, config.optim.clip_parts
+        if shards > 1 and not checkpoint:
+            axes = sharding.clip_axes(shards, self.clips_per_step, config.grad_accum, self.mesh)
+            clips //= shards // math.prod(self.mesh.shape[axis] for axis in axes)
+        self.clips_at_once = clips
         self.preprocessing = Preprocessing.from_config(config.data)
         fields = {k: x for k, x in config.model.to_dict().items() if x is not None or k == "head"}
         if card:
@@ -114,6 +127,15 @@ class Task:
                 f"config.data.repeats is {config.data.repeats}, but must be 1 to learn from texts: "
                 f"the clips of a video have one text, which would be right for one of them only"
             )
+        if objective.get("mixup") or objective.get("cutmix"):
+            objective |= {key: config.data[key] for key in ("mix_group", "mix_partners")}
+            mixed = self.clips_per_step // config.grad_accum // config.optim.clip_parts
+            if not checkpoint and mixed % max(1, config.data.mix_group):
+                raise UserError(
+                    f"config.data.mix_group = {config.data.mix_group} must divide the {mixed} "
+                    f"clips that one gradient is of (config.data.batch_size x config.data.repeats "
+                    f"/ config.grad_accum / config.optim.clip_parts); 0 mixes all of them"
+                )
         if self.by_name:
             objective |= self._class_texts()
         self.objective = objectives.build(
@@ -370,8 +392,7 @@ class Task:
             loader = data.eval_loader(
                 self.videos(split),
                 self.preprocessing,
-                # No more clips at once than in training, which may cut its batch into parts.
-                batch_size=-(-self.clips_per_step // self.config.grad_accum // parts) * parts,
+                batch_size=-(-self.clips_at_once // parts) * parts,
                 views=views,
                 share=(self.share.index, self.share.count),
                 workers=self.config.data.workers,
@@ -443,19 +464,13 @@ class Task:
 
 
 def _check(config: ConfigDict) -> None:
+    configlib.check(config)
     name = config.data.name
     if name not in datasets.DATASETS and name != "custom":
         raise UserError(
             f"config.data.name must be one of {', '.join(datasets.DATASETS)}, or custom for your "
             f"own data, not {name!r}"
         )
-    positive = ("data.batch_size", "data.repeats", "data.frames", "data.size", "grad_accum")
-    for key in (*positive, "log_every", "checkpoint.every", "checkpoint.keep"):
-        value = config
-        for part in key.split("."):
-            value = value[part]
-        if value < 1:
-            raise UserError(f"config.{key} must be at least 1, not {value}")
     best = config.checkpoint.best
     if best and (best.split("/")[0] not in config.evals or "/" not in best):
         raise UserError(
@@ -465,6 +480,7 @@ def _check(config: ConfigDict) -> None:
     for key, value, known in (
         ("checkpoint.best_is", config.checkpoint.best_is, ("max", "min")),
         ("nonfinite", config.nonfinite, ("stop", "skip")),
+        ("data.mix_partners", config.data.mix_partners, tuple(augment.PARTNERS)),
     ):
         if value not in known:
             raise UserError(f"config.{key} must be {' or '.join(known)}, not {value!r}")

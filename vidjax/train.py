@@ -8,6 +8,7 @@ a resumed run equals an uninterrupted one bit for bit.
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -73,12 +74,15 @@ def make_train_step(
     seed: int = 0,
     ema_decay: float = 0.0,
     grad_accum: int = 1,
+    clip_parts: int = 1,
+    clip_norm: float = 0.0,
     skip_nonfinite: bool = False,
     shardings: TrainState | None = None,
 ):
     """Returns train_step(state, batch) -> (state, figures), jitted, consuming `state`.
 
-    Figures are the objective's, "loss", "grad_norm", and "finite": whether these two are.
+    Figures are the objective's, "loss", "grad_norm", and "finite": whether these two are. With
+    clip_parts > 1 "grad_norm" is the mean norm of the shards' gradients before they are clipped.
 
     Args:
         objective: see vidjax.objectives.
@@ -86,7 +90,13 @@ def make_train_step(
         freeze: regexes of whole parameter paths that are not trained.
         seed: with the step, the source of all randomness.
         ema_decay: of the parameters' moving average; 0 for none.
-        grad_accum: parts that the batch is cut into and whose gradients are averaged.
+        grad_accum: slices that the batch (or each of the clip_parts) is cut into, one after the
+            other, and whose gradients are averaged.
+        clip_parts: equal, contiguous shards of the batch whose gradients are clipped to the norm
+            `clip_norm` each and then averaged, as a pmap over as many devices does that clips
+            before the mean. 1 leaves the clipping to `optimizer`. Shards are computed side by side
+            as far as the mesh has devices (`sharding.clip_axes`), else one after the other.
+        clip_norm: see clip_parts; 0 does not clip.
         skip_nonfinite: a step that is not finite changes nothing but the number of steps.
         shardings: of the state; None leaves them to jit.
     """
@@ -99,39 +109,67 @@ def make_train_step(
         (loss, figures), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
         return {"loss": loss, **figures}, grads
 
+    def summed(compute, slices):
+        """The sum of compute(*slice) over the first axis of the arrays, one slice at a time."""
+        shapes = jax.eval_shape(compute, *jax.tree.map(lambda x: x[0], slices))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        add = lambda total, one: (jax.tree.map(jnp.add, total, compute(*one)), None)  # noqa: E731
+        return jax.lax.scan(add, zeros, slices)[0]
+
     def accumulated(trained, frozen, ema_params, batch, rng):
-        # Interleaved parts, so that every device keeps its own clips.
-        parts = jax.tree.map(
+        # Interleaved slices, so that every device keeps its own clips.
+        slices = jax.tree.map(
             lambda x: x.reshape(-1, grad_accum, *x.shape[1:]).swapaxes(0, 1), batch
         )
-
-        def add(total, part_and_rng):
-            out = gradients(trained, frozen, ema_params, *part_and_rng)
-            return jax.tree.map(jnp.add, total, out), None
-
-        rngs = jax.random.split(rng, grad_accum)
-        first = jax.tree.map(lambda x: x[0], (parts, rngs))
-        shapes = jax.eval_shape(gradients, trained, frozen, ema_params, *first)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        total, _ = jax.lax.scan(add, zeros, (parts, rngs))
+        compute = functools.partial(gradients, trained, frozen, ema_params)
+        total = summed(compute, (slices, jax.random.split(rng, grad_accum)))
         return jax.tree.map(lambda x: x / grad_accum, total)
+
+    def with_norm(*args):
+        figures, grads = (accumulated if grad_accum > 1 else gradients)(*args)
+        return figures | {"grad_norm": optax.tree.norm(grads)}, grads
+
+    def clipped(trained, frozen, ema_params, batch, rng):
+        mesh = jax.sharding.get_abstract_mesh()
+        clips = len(jax.tree.leaves(batch)[0])
+        axes = sharding.clip_axes(clip_parts, clips, grad_accum, mesh)
+        abreast = math.prod(mesh.shape[axis] for axis in axes)
+
+        def in_turns(x):  # contiguous shards whatever the mesh: [turns, abreast, ...]
+            return x.reshape(abreast, clip_parts // abreast, *x.shape[1:]).swapaxes(0, 1)
+
+        shards = jax.tree.map(lambda x: x.reshape(clip_parts, -1, *x.shape[1:]), batch)
+        turns = jax.tree.map(in_turns, (shards, jax.random.split(rng, clip_parts)))
+        clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+
+        def shard(batch, rng):
+            figures, grads = with_norm(trained, frozen, ema_params, batch, rng)
+            return figures, clip.update(grads, clip.init(grads))[0]
+
+        def turn(*shards):
+            if not axes:
+                return shard(*jax.tree.map(lambda x: x[0], shards))
+            with nn.logical_axis_rules(sharding.without(axes, nn.get_logical_axis_rules())):
+                out = jax.vmap(shard, spmd_axis_name=axes)(*shards)
+            return jax.tree.map(lambda x: x.sum(0), out)
+
+        return jax.tree.map(lambda x: x / clip_parts, summed(turn, turns))
 
     def train_step(state, batch):
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
         trained, frozen = optim.split_params(state.params, freeze)
-        compute = accumulated if grad_accum > 1 else gradients
+        compute = clipped if clip_parts > 1 else with_norm
         figures, grads = compute(trained, frozen, state.ema_params, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = optim.join_params(optax.apply_updates(trained, updates), frozen)
         ema_params = state.ema_params
         if ema_decay:
             ema_params = optax.incremental_update(params, ema_params, 1.0 - ema_decay)
-        norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(figures["loss"]) & jnp.isfinite(norm)
+        finite = jnp.isfinite(figures["loss"]) & jnp.isfinite(figures["grad_norm"])
         new = TrainState(state.step, params, opt_state, ema_params)
         if skip_nonfinite:
             new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
-        return new.replace(step=state.step + 1), figures | {"grad_norm": norm, "finite": finite}
+        return new.replace(step=state.step + 1), figures | {"finite": finite}
 
     out_shardings = None if shardings is None else (shardings, None)
     return jax.jit(train_step, donate_argnums=0, out_shardings=out_shardings)
@@ -151,6 +189,7 @@ def abstract_state(work: task.Task, optimizer) -> tuple[Any, TrainState]:
         example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), work.example_batch(1))
         return start(work.objective.init(rng, example))
 
+    optim.check_patterns(config.optim, jax.eval_shape(nn.meta.unbox, work.abstract_params))
     by_path = checkpoint.flatten(work.param_shardings())
     abstract = jax.eval_shape(start, work.abstract_params)  # tracing the model takes long
     shapes = {path: x.shape for path, x in checkpoint.flatten(abstract.params).items()}
@@ -292,6 +331,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike | None) -> TrainState |
             seed=config.seed,
             ema_decay=config.ema_decay,
             grad_accum=config.grad_accum,
+            clip_parts=config.optim.clip_parts,
+            clip_norm=config.optim.clip_norm,
             skip_nonfinite=config.nonfinite == "skip",
             shardings=jax.tree.map(lambda x: x.sharding, abstract),
         )
@@ -351,7 +392,7 @@ class _Run:
                 f"config.profile = {config.profile} needs a --workdir on a disk, as the profiler "
                 f"writes to disks only"
             )
-        checkpoint.claim_workdir(self.workdir, task.plain(config))
+        checkpoint.claim_workdir(self.workdir, task.plain(config), task.plain(configlib.base()))
         card = pretrained.Card(
             model=models.config_of(work.model),
             preprocessing=task.with_views(work.preprocessing, config.evals.to_dict()),

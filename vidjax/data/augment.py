@@ -10,6 +10,7 @@ OpenGVLab/VideoMAEv2 dataset/masking_generator.py; google-deepmind/dmvr processo
 Pillow's colour operations. The order is colour jitter, normalise, erase, mix.
 """
 
+import functools
 import itertools
 
 import jax
@@ -23,6 +24,10 @@ _LUMINANCE = np.float32([0.2989, 0.587, 0.114])  # of red, green, blue: tf.image
 _LUMA = np.float32([0.299, 0.587, 0.114])  # Pillow's
 _ORDERS = np.array(list(itertools.permutations(range(4))))  # of four operations, [24, 4]
 _ERASING_TRIES = 10  # as many boxes are drawn until one fits
+PARTNERS = {  # (key, clips) -> an index of the clips that they are mixed with
+    "reversed": lambda rng, count: slice(None, None, -1),
+    "permuted": jax.random.permutation,
+}
 
 
 def normalise(
@@ -219,10 +224,13 @@ def mix(
     cutmix: float = 1.0,
     switch: float = 0.5,
     probability: float = 1.0,
+    group: int = 0,
+    partners: str = "reversed",
 ) -> tuple[Array, Array]:
-    """Mixup or cutmix of the batch with itself in reverse order.
+    """Mixup or cutmix of the clips of each group with each other.
 
-    One choice, one weight and one box for the whole batch (timm's "batch" mode).
+    One choice, one weight and one box for a group (timm's "batch" mode, in which each worker's
+    batch is a group). A clip whose partner is itself stays as it is.
 
     Args:
         rng: PRNG key.
@@ -231,15 +239,32 @@ def mix(
         mixup, cutmix: alpha of the Beta(alpha, alpha) the weight is drawn from; 0 turns it off.
         switch: probability of cutmix where both are on.
         probability: of mixing at all.
+        group: neighbouring clips that draw together and are mixed with each other; 0: all of them.
+            It must divide the number of clips.
+        partners: one of PARTNERS: the group's clips in reverse order (timm, Scenic), or in a random
+            one (X-CLIP), in which a clip is its own partner once in `group` times.
 
     Returns:
         The mixed video and targets [B, C]. Cutmix pastes one box in all frames and weights by the
         area that was really pasted.
     """
-    height, width = video.shape[2:4]
-    if not (mixup or cutmix):
+    if not (mixup or cutmix) or group == 1:
         return video, targets
-    draw_rng, weight_rng = jax.random.split(rng)
+    if group and group < len(video):
+        groups = [x.reshape(-1, group, *x.shape[1:]) for x in (video, targets)]
+        mix_group = functools.partial(
+            mix,
+            mixup=mixup,
+            cutmix=cutmix,
+            switch=switch,
+            probability=probability,
+            partners=partners,
+        )
+        mixed = jax.vmap(mix_group)(jax.random.split(rng, len(video) // group), *groups)
+        return tuple(x.reshape(-1, *x.shape[2:]) for x in mixed)
+    height, width = video.shape[2:4]
+    draw_rng, weight_rng, order_rng = jax.random.split(rng, 3)
+    order = PARTNERS[partners](order_rng, len(video))
     which, chance, y, x = jax.random.uniform(draw_rng, (4,))
     use_cutmix = which < (switch if mixup and cutmix else float(bool(cutmix)))
     alpha = jnp.where(use_cutmix, cutmix, mixup)
@@ -258,8 +283,8 @@ def mix(
     share = jnp.where(use_cutmix, 1.0 - box, weight)  # [H, W], of the clip itself
     weight = jnp.where(use_cutmix, 1 - box.mean(), weight)
     share = share[:, :, None].astype(video.dtype)
-    mixed = video * share + video[::-1] * (1 - share)
-    return mixed, targets * weight + targets[::-1] * (1 - weight)
+    mixed = video * share + video[order] * (1 - share)
+    return mixed, targets * weight + targets[order] * (1 - weight)
 
 
 def tube_mask(

@@ -27,7 +27,8 @@ class Classification:
         mean, std: normalisation of the model's inputs.
         label_smoothing: share of each target that is spread over all classes.
         mixup, cutmix: parameters of the Beta distributions that two clips are mixed by; with both
-            above 0, one of the two is drawn for each batch. 0 is off.
+            above 0, one of the two is drawn for each group of clips. 0 is off.
+        mix_group, mix_partners: clips in such a group, and who is mixed with whom: see augment.mix.
         erase: probability that a box of a clip is replaced by noise.
         color_jitter: probability that the colours of a clip are changed.
         grey: probability that a clip loses its colours.
@@ -41,6 +42,8 @@ class Classification:
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mix_group: int = 0
+    mix_partners: str = "reversed"
     erase: float = 0.0
     color_jitter: float = 0.0
     grey: float = 0.0
@@ -66,7 +69,15 @@ class Classification:
         if self.erase:
             video = augment.random_erasing(erase_rng, video, self.erase)
         targets = augment.soft_targets(batch["label"], self.sizes, self.label_smoothing)
-        video, targets = augment.mix(mix_rng, video, targets, mixup=self.mixup, cutmix=self.cutmix)
+        video, targets = augment.mix(
+            mix_rng,
+            video,
+            targets,
+            mixup=self.mixup,
+            cutmix=self.cutmix,
+            group=self.mix_group,
+            partners=self.mix_partners,
+        )
         logits = self.scores(params, video, train=True, rngs={"dropout": dropout_rng})
         losses, right = [], []
         for scores, target in zip(self.split(logits), self.split(targets), strict=True):
