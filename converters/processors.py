@@ -62,7 +62,7 @@ _LLAVA = {"size": {"height": 384, "width": 384}, "do_center_crop": False, "crop_
 _CLASSES: dict[str, Fields] = {
     "VideoMAEImageProcessor": _BASE,
     "VideoMAEVideoProcessor": _BASE | _SAMPLED,
-    "VivitImageProcessor": _VIVIT,
+    "VivitImageProcessor": {k: v for k, v in _VIVIT.items() if k != "default_to_square"},
     "VivitVideoProcessor": _VIVIT | _SAMPLED,
     "CLIPImageProcessor": _CLIP,
     "LlavaOnevisionVideoProcessor": _CLIP | _LLAVA | _SAMPLED,
@@ -340,7 +340,8 @@ class _Values:
         if not _is_whole(resample) or resample not in _RESIZES:
             raise self.error("resample", "1 (LANCZOS), 2 (bilinear) or 3 (bicubic)")
         resizes, crops = self.flag("do_resize"), self.flag("do_center_crop")
-        target = self.sides("size", self.flag("default_to_square")) if resizes else {}
+        both = "default_to_square" in self.fields and self.flag("default_to_square")
+        target = self.sides("size", both) if resizes else {}
         square = self.sides("crop_size", True) if crops else target
         if "height" not in square:
             raise self.error(

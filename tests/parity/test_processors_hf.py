@@ -206,7 +206,8 @@ class Draw:
         }.items():
             if self.chance(0.2):
                 self.fields[key] = value
-        if self.fit == "stretch_and_crop" and self.chance(0.3):
+        has = self.name != "VivitImageProcessor"
+        if has and self.fit == "stretch_and_crop" and self.chance(0.3):
             side = self.one(48, 60)
             self.fields |= {"size": side, "default_to_square": True}
 
@@ -228,7 +229,9 @@ class Draw:
             "antialias": [False],
             "size_divisor": [32],
         }  # fmt: skip
-        if self.name != "VivitImageProcessor":  # whose null is the default
+        if self.name == "VivitImageProcessor":  # whose null is the default
+            faults["default_to_square"] = [True]
+        else:
             for key in ("size", "crop_size", "image_mean", "image_std"):
                 faults[key].append(None)
         if self.video:
