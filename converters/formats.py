@@ -33,15 +33,16 @@ from vidjax.errors import UserError
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
-# Of transformers for videos, the newest first; in its processor_config.json one part among others.
-VIDEO_PREPROCESSORS = ("processor_config.json", "video_preprocessor_config.json")
+VIDEO_PREPROCESSOR = "video_preprocessor_config.json"
+PROCESSOR = "processor_config.json"  # of transformers 5, which holds both and others
 IMAGE_CONVERTER = "image_converter.json"  # KerasHub's
 KERAS_WEIGHTS = "model.weights.h5"
 # What an export of the same model needs again.
 JSON_FILES = (
     CONFIG,
     PREPROCESSOR,
-    *VIDEO_PREPROCESSORS,
+    VIDEO_PREPROCESSOR,
+    PROCESSOR,
     IMAGE_CONVERTER,
     *("metadata.json", "preprocessor.json", "tokenizer.json"),  # KerasHub's
     *("tokenizer_config.json", "special_tokens_map.json"),  # transformers'
@@ -94,10 +95,6 @@ class Source:
     @property
     def config(self) -> dict[str, Any] | None:
         return self.json.get(CONFIG)
-
-    @property
-    def preprocessor(self) -> dict[str, Any] | None:
-        return self.json.get(PREPROCESSOR)
 
 
 def open_source(path: Path) -> Source:
@@ -384,9 +381,15 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path} holds a JSON {type(content).__name__}; expected an object with named values. "
+            "Fetch it anew, or remove it"
+        )
+    return content
 
 
 _STORAGES = {

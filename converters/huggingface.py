@@ -1,13 +1,10 @@
 """What the JSON files of Hugging Face's folders say, and how they are written; for all families."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
-
-PIL_NUMBERS = {1: "pil_lanczos", 2: "pil_bilinear", 3: "pil_bicubic"}  # `resample` in JSON files
 
 
 def num_heads(
@@ -89,40 +86,6 @@ def config_json(
     return to_json({"architectures": [architecture], "model_type": model_type} | config | want)
 
 
-def preprocessor_json(
-    original: bytes | None,
-    facts: Preprocessing,
-    read: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    kind: str,
-    values: Mapping[str, Any],
-) -> bytes:
-    """A preprocessor_config.json that says `facts`; the original as it was if it says that already.
-
-    Args:
-        original: the file that the model came with, or None.
-        facts: what the new one must say.
-        read: the family's reader of such a file: fields of Preprocessing.
-        kind: of image processor, in a new file.
-        values: a new file's rescaling and normalisation.
-    """
-    if original:
-        stated = read(json.loads(original))
-        if all(getattr(facts, key) == value for key, value in stated.items()):
-            return original
-    return to_json(
-        {
-            "image_processor_type": kind,
-            "do_resize": True,
-            "size": {"shortest_edge": facts.short_side},
-            "resample": 2,
-            "do_center_crop": True,
-            "crop_size": {"height": facts.size, "width": facts.size},
-            "do_rescale": True,
-            **values,
-        }
-    )
-
-
 def contradictions(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raises UserError if config.json is not about the tensors with the sizes `found`."""
     wrong = [f"{k} {config[k]} instead of {found[k]}" for k in found if config[k] != found[k]]
@@ -131,13 +94,6 @@ def contradictions(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
             f"config.json is not about these tensors: it has {', '.join(wrong)}; fetch both anew "
             "from one place"
         )
-
-
-def side(value: Any) -> int:
-    """The shorter side in pixels that a size of a preprocessor_config.json means."""
-    if not isinstance(value, Mapping):
-        return int(value)
-    return int(value.get("shortest_edge") or min(value["height"], value["width"]))
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, formats, huggingface
+from converters import Conversion, Export, Options, formats, huggingface, processors
 from converters.formats import CONFIG, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
 from vidjax.data.transforms import Preprocessing
@@ -25,6 +25,13 @@ from vidjax.pretrained import Card
 FORMATS = ("hf", "original")
 OPTIONS = frozenset({"heads", "decoder_heads", "frames", "size"})
 TRAIN = "configs/videomae_k400_finetune.py"
+
+_PROCESSORS = processors.Family(
+    image="VideoMAEImageProcessor",
+    video="VideoMAEVideoProcessor",
+    videos_first=True,
+    new=(PREPROCESSOR, "VideoMAEImageProcessor"),
+)
 
 
 @dataclass(frozen=True)
@@ -485,36 +492,15 @@ def _preprocessing(
         "sampling": known.sampling,
         "temporal_views": known.temporal_views,
     }
-    if source.preprocessor is not None:
-        values |= _read_preprocessor(source.preprocessor)
+    stated = processors.read(source.json, _PROCESSORS, None if options.frames else frames, notes)
+    if stated:
+        values |= stated | {"frames": frames}
         if options.size:
-            values |= {"size": size, "short_side": size}
+            values |= {"size": size, "short_side": size, "stretch_to": None}
     elif format == "hf":
         values["resize"] = "pil_bilinear"
         notes.append(f"no {PREPROCESSOR}: ImageNet's mean and deviation are assumed")
     return Preprocessing(**values)
-
-
-def _read_preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of Preprocessing from a preprocessor_config.json, of whatever age."""
-
-    scale = config.get("rescale_factor", 1 / 255)
-    if config.get("resample", 2) != 2 or abs(scale * 255 - 1) > 1e-6:
-        raise UserError(
-            f"{PREPROCESSOR} has resample {config.get('resample')} and rescale_factor {scale}; "
-            "only bilinear (2) and 1/255 are known here"
-        )
-    short_side = huggingface.side(config.get("size", 224))
-    values = {
-        "resize": "pil_bilinear",
-        "short_side": short_side,
-        "size": huggingface.side(config.get("crop_size", short_side)),
-    }
-    if not config.get("do_normalize", True):
-        return values | {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    # 0.5 is the default of transformers' class, for a file that leaves them out.
-    mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
-    return values | {"mean": tuple(mean), "std": tuple(std)}
 
 
 def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
@@ -547,7 +533,7 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
             )
         files = {
             CONFIG: _hf_config(card, originals.get(CONFIG) if same else None),
-            PREPROCESSOR: _hf_preprocessor(card, originals.get(PREPROCESSOR) if same else None),
+            **processors.export(originals if same else {}, card.preprocessing, _PROCESSORS, notes),
         }
         return Export(hf_rules(model, naming), "model.safetensors", files, notes)
     if set(found) != {_ORIGINAL_EPS}:
@@ -578,16 +564,3 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
         "reconstruct": "VideoMAEForPreTraining",
     }[model["head"]]
     return huggingface.config_json(original, want, _HF_DEFAULTS, "videomae", architecture)
-
-
-def _hf_preprocessor(card: Card, original: bytes | None) -> bytes:
-    facts = card.preprocessing
-    values = {
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(facts.mean),
-        "image_std": list(facts.std),
-    }
-    return huggingface.preprocessor_json(
-        original, facts, _read_preprocessor, "VideoMAEImageProcessor", values
-    )

@@ -21,15 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, TokenizerFile, formats, huggingface
+from converters import Conversion, Export, Options, TokenizerFile, formats, huggingface, processors
 from converters.formats import (
     CONFIG,
     IMAGE_CONVERTER,
     KERAS_TOKENIZER,
     KERAS_WEIGHTS,
     NPZ_SUFFIX,
-    PREPROCESSOR,
-    VIDEO_PREPROCESSORS,
+    VIDEO_PREPROCESSOR,
     Source,
 )
 from converters.mapping import Ignore, Rule
@@ -41,6 +40,13 @@ from vidjax.pretrained import Card
 FORMATS = ("hf", "original", "keras")
 OPTIONS = frozenset({"heads", "frames", "size", "preprocessing", "tokenizer", "raw_text"})
 TRAIN = "configs/videoprism_probe_k400.py"
+
+_PROCESSORS = processors.Family(
+    image="LlavaOnevisionVideoProcessor",
+    video="LlavaOnevisionVideoProcessor",
+    videos_first=True,
+    new=(VIDEO_PREPROCESSOR, "LlavaOnevisionVideoProcessor"),
+)
 
 
 @dataclass(frozen=True)
@@ -796,15 +802,15 @@ def _preprocessing(
         "temporal_views": 1,
         "spatial_views": 1,
     }
-    processor = _hf_processor(source.json)
-    if default == "hf" and not (processor or options.preprocessing):
-        notes.append("no processor's JSON file beside the weights: the original's is assumed")
-        default = "original"
     kind = options.preprocessing or default
+    stated = processors.read(source.json, _PROCESSORS, None, notes) if kind == "hf" else None
+    if default == "hf" and not (stated or options.preprocessing):
+        notes.append("no processor's JSON file beside the weights: the original's is assumed")
+        kind = "original"
     if kind == "original":
         values |= {"fit": "crop", "resize": "pil_lanczos"}
     elif kind == "hf":
-        values |= {"fit": "stretch", "resize": "pil_bicubic"} | _read_hf_processor(processor)
+        values |= {"fit": "stretch", "resize": "pil_bicubic"} | (stated or {})
     else:
         converter = source.json.get(IMAGE_CONVERTER)
         values |= {"fit": "crop_first", "resize": "pil_bilinear"} | _read_converter(converter)
@@ -818,38 +824,12 @@ def _preprocessing(
             f"frames are prepared as {values['frames']} of {values['size']} pixels, and positions "
             f"are for {frames} of {size}: they are resampled"
         )
-    given = {"frames": options.frames, "size": options.size}
-    values |= {name: value for name, value in given.items() if value}
-    return Preprocessing(**values | {"short_side": values["size"]})
-
-
-def _hf_processor(files: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The video processor's part of a Hugging Face folder's JSON files."""
-    merged, alone = VIDEO_PREPROCESSORS
-    if "video_processor" in files.get(merged, {}):
-        return files[merged]["video_processor"]
-    return files.get(alone) or files.get(PREPROCESSOR)
-
-
-def _read_hf_processor(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Fields of Preprocessing from a video processor's JSON file; {} without one."""
-    if config is None:
-        return {}
-    resample = config.get("resample", 3)
-    if resample not in huggingface.PIL_NUMBERS:
-        raise UserError(f"the video processor has resample {resample}; only 1, 2 and 3 are known")
-    values: dict[str, Any] = {"resize": huggingface.PIL_NUMBERS[resample]}
-    if config.get("size"):
-        values["size"] = huggingface.side(config["size"])
-    if config.get("num_frames"):
-        values["frames"] = config["num_frames"]
-    white = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255
-    mean, std = [0.0] * 3, [1.0] * 3
-    if config.get("do_normalize"):
-        mean, std = config["image_mean"], config["image_std"]
-    values["mean"] = tuple(round(m / white, 12) for m in mean)
-    values["std"] = tuple(round(s / white, 12) for s in std)
-    return values
+    if options.frames:
+        values["frames"] = options.frames
+    if options.size or not stated:
+        values["size"] = options.size or values["size"]
+        values |= {"short_side": values["size"], "stretch_to": None}
+    return Preprocessing(**values)
 
 
 def _read_converter(file: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -1036,8 +1016,9 @@ def _export_hf(
     files = {name: content for name, content in originals.items() if name != CONFIG}
     files |= {
         CONFIG: _hf_config(card, originals.get(CONFIG)),
-        **_hf_processor_files(card, originals, notes),
     }
+    if head != "text":
+        files |= processors.export(originals, card.preprocessing, _PROCESSORS, notes)
     naming = HfNaming(**naming) if naming else _HF_NAMINGS[head]
     computed = {}
     if head in ("text", "video_text"):
@@ -1113,44 +1094,6 @@ def _hf_image_size(card: Card, stated: Any) -> Any:
     if [side // step for side, step in zip(sides, patch, strict=True)] == [h, w]:
         return stated
     return h * patch[0] if h * patch[0] == w * patch[1] else [h * patch[0], w * patch[1]]
-
-
-def _hf_processor_files(
-    card: Card, originals: Mapping[str, bytes], notes: list[str]
-) -> dict[str, bytes]:
-    """The JSON files that tell how video is prepared: none where the originals say it."""
-    facts = card.preprocessing
-    if card.model["head"] == "text":
-        return {}
-    config = _hf_processor({name: json.loads(originals[name]) for name in originals})
-    if config is not None and facts.fit == "stretch":
-        stated = _read_hf_processor(config)
-        if all(getattr(facts, key) == value for key, value in stated.items()):
-            return {}
-    if facts.fit != "stretch" or facts.resize not in huggingface.PIL_NUMBERS.values():
-        notes.append(
-            f"transformers stretches frames to squares, and this model's are made by fit "
-            f"{facts.fit!r} and resize {facts.resize!r}: its inputs differ slightly"
-        )
-    numbers = {name: number for number, name in huggingface.PIL_NUMBERS.items()}
-    values = {
-        "video_processor_type": "LlavaOnevisionVideoProcessor",
-        "do_sample_frames": True,
-        "num_frames": facts.frames,
-        "do_resize": True,
-        "size": {"height": facts.size, "width": facts.size},
-        "resample": numbers.get(facts.resize, 3),
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": facts.mean != (0.0,) * 3 or facts.std != (1.0,) * 3,
-        "image_mean": list(facts.mean),
-        "image_std": list(facts.std),
-    }
-    merged, alone = VIDEO_PREPROCESSORS
-    if merged in originals:
-        whole = json.loads(originals[merged])
-        return {merged: huggingface.to_json(whole | {"video_processor": values})}
-    return {alone: huggingface.to_json(values)}
 
 
 def _export_keras(

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, formats, huggingface
+from converters import Conversion, Export, Options, formats, huggingface, processors
 from converters.formats import CONFIG, NPZ_SUFFIX, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
 from vidjax.data.datasets import DATASETS
@@ -33,6 +33,13 @@ OPTIONS = frozenset(
     {"heads", "frames", "size", "factorisation", "attention_order", "pool", "input_range"}
 )
 TRAIN = "configs/vivit_k400.py"
+
+_PROCESSORS = processors.Family(
+    image="VivitImageProcessor",
+    video="VivitVideoProcessor",
+    videos_first=True,
+    new=(PREPROCESSOR, "VivitImageProcessor"),
+)
 
 
 @dataclass(frozen=True)
@@ -755,11 +762,14 @@ def _hf_preprocessing(
     }
     values |= _scenic_protocol(_protocol(source, options, model, notes))
     why = f"as Scenic trained the released weights; there is no {PREPROCESSOR}"
-    if source.preprocessor is not None:
-        values |= _read_preprocessor(source.preprocessor)
-        why = f"the net effect of {PREPROCESSOR}"
+    only = None if options.frames else clip.frames
+    stated = processors.read(source.json, _PROCESSORS, only, notes)
+    if stated:
+        values |= stated | {"frames": clip.frames}
+        why = "the net effect of its processor's file"
         if options.size and options.size != values["size"]:
-            values |= {"size": options.size, "short_side": options.size + 32}
+            changes = {"short_side": options.size + 32, "stretch_to": None}
+            values |= {"size": options.size} | changes
     if options.input_range:
         old = _range(values)
         values |= _by_range(options.input_range)
@@ -784,33 +794,6 @@ def _range(values: Mapping[str, Any]) -> str:
     """What black and white become; over all channels, where they differ."""
     mean, std = np.array(values["mean"]), np.array(values["std"])
     return f"[{(-mean / std).min():.6g}, {((1 - mean) / std).max():.6g}]"
-
-
-def _read_preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of Preprocessing from VivitImageProcessor's preprocessor_config.json.
-
-    It computes ((p * rescale_factor - 1) - image_mean) / image_std of pixels p in 0..255, the 1
-    only with `offset`; mean and std here are those of p / 255 with the same effect.
-    """
-    if config.get("resample", 2) != 2:
-        raise UserError(
-            f"{PREPROCESSOR} has resample {config['resample']}; only bilinear (2) is known"
-        )
-    rescale = config.get("do_rescale", True)
-    white = 255 * (config.get("rescale_factor", 1 / 127.5) if rescale else 1)
-    offset = 1.0 if rescale and config.get("offset", True) else 0.0
-    mean, std = [0.0] * 3, [1.0] * 3
-    if config.get("do_normalize", True):
-        # 0.5 is the default of transformers' class, for a file that leaves them out.
-        mean, std = config.get("image_mean") or [0.5] * 3, config.get("image_std") or [0.5] * 3
-    short_side = huggingface.side(config.get("size", 256))
-    return {
-        "short_side": short_side,
-        "size": huggingface.side(config.get("crop_size", 224)),
-        # The factors are rounded in the file.
-        "mean": tuple(round((offset + m) / white, 12) for m in mean),
-        "std": tuple(round(s / white, 12) for s in std),
-    }
 
 
 def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
@@ -881,14 +864,9 @@ def _export_hf(card: Card, naming: HfNaming | None, originals: Mapping[str, byte
         )
     if model.get("groups"):
         notes.append("transformers takes the groups of classes for one: split its logits yourself")
-    if facts.resize != "pil_bilinear":
-        notes.append(
-            f"transformers resizes frames with antialiasing, and this model's frames by "
-            f"{facts.resize}: its inputs differ slightly"
-        )
     files = {
         CONFIG: _hf_config(card, originals.get(CONFIG)),
-        PREPROCESSOR: _hf_preprocessor(card, originals.get(PREPROCESSOR)),
+        **processors.export(originals, facts, _PROCESSORS, notes),
     }
     naming = naming or HfNaming(encoder="vivit." if model["head"] else "")
     return Export(hf_rules(model, naming), "model.safetensors", files, notes)
@@ -921,19 +899,3 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
         want["pooler_output_size"] = model["representation_size"]
     architecture = "VivitForVideoClassification" if model["head"] else "VivitModel"
     return huggingface.config_json(original, want, _HF_DEFAULTS, "vivit", architecture)
-
-
-def _hf_preprocessor(card: Card, original: bytes | None) -> bytes:
-    facts = card.preprocessing
-    # The processor's rescaling leads to [-1, 1]; what is left is for its normalisation.
-    mean, std = [2 * m - 1 for m in facts.mean], [2 * s for s in facts.std]
-    values = {
-        "rescale_factor": 1 / 127.5,
-        "offset": True,
-        "do_normalize": mean != [0.0] * 3 or std != [1.0] * 3,
-        "image_mean": mean,
-        "image_std": std,
-    }
-    return huggingface.preprocessor_json(
-        original, facts, _read_preprocessor, "VivitImageProcessor", values
-    )

@@ -10,17 +10,18 @@ Shapes: D width of images, W of texts, E of what they share, H heads of width K,
 layers, T frames.
 """
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, TokenizerFile, formats, huggingface
-from converters.formats import CONFIG, MERGES, PREPROCESSOR, VIDEO_PREPROCESSORS, Source
+from converters import Conversion, Export, Options, TokenizerFile, formats, huggingface, processors
+from converters.formats import CONFIG, MERGES, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
 from vidjax.data.text import clip_tokenizer_json
 from vidjax.data.transforms import Preprocessing
@@ -35,6 +36,15 @@ OPTIONS = frozenset(
     }
 )
 TRAIN = "configs/xclip_k400.py"
+
+_PROCESSORS = processors.Family(
+    image="CLIPImageProcessor",
+    video="VideoMAEVideoProcessor",
+    videos_first=False,
+    new=(PREPROCESSOR, "VideoMAEImageProcessor"),
+    also="VideoMAEImageProcessor",
+)
+_CLIP_PROCESSORS = replace(_PROCESSORS, new=(PREPROCESSOR, "CLIPImageProcessor"), also=None)
 
 _HEAD_DIM = 64  # of every attention in the originals
 _EPS, _ACT, _ALPHA, _SCALE = 1e-5, "quick_gelu", 0.1, 2.6592  # of the originals
@@ -628,22 +638,33 @@ def _preprocessing(
         "spatial_views": 1 if clip else 3,
         **(_CLIP if clip else _IMAGENET),
     }
-    processor = _hf_processor(source.json)
-    if default == "hf" and not (processor or options.preprocessing):
-        notes.append(f"no {PREPROCESSOR} beside the weights: the original's is assumed")
-        default = "original"
     kind = options.preprocessing or default
+    stated = None
+    if kind == "hf":
+        only = frames if head == "video_text" and not options.frames else None
+        family = _CLIP_PROCESSORS if clip else _PROCESSORS
+        stated = processors.read(source.json, family, only, notes)
+    if default == "hf" and not (stated or options.preprocessing):
+        notes.append(f"no {PREPROCESSOR} beside the weights: the original's is assumed")
+        kind = "original"
     if kind not in ("original", "hf"):
         raise UserError(f"--preprocessing={kind} is not known of X-CLIP; give original or hf")
-    if kind == "hf" and processor:
-        stated = _read_processor(processor)
-        if head != "text" and stated["size"] != size:
+    if stated:
+        fields = _for_model(stated, size)
+        if fields["size"] != stated["size"]:
             notes.append(
                 f"its processor makes frames of {stated['size']} pixels, and the model wants "
                 f"{size}: they are made so, in transformers set crop_size to {size}"
             )
-        short_side = max(stated["short_side"], size)
-        values |= stated | {"size": size, "short_side": size if options.size else short_side}
+        elif fields["size"] != size and head != "text" and not options.size:
+            raise UserError(
+                f"its processor makes frames of {fields['size']} pixels; expected {size}, which "
+                f"the model takes. Correct crop_size, or give --size={fields['size']} or "
+                "--preprocessing=original"
+            )
+        values |= fields | {"frames": values["frames"]}
+        if options.size:
+            values |= {"size": size, "short_side": size, "stretch_to": None}
     if clip or head == "text":
         return Preprocessing(**values)
     if kind == "original":
@@ -661,34 +682,14 @@ def _preprocessing(
     return Preprocessing(**values)
 
 
-_MERGED = VIDEO_PREPROCESSORS[0]
+def _for_model(stated: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Fields of Preprocessing by a processor that may leave crop_size at its class's 224.
 
-
-def _hf_processor(files: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The image processor's part of a Hugging Face folder's JSON files."""
-    return files.get(_MERGED, {}).get("image_processor") or files.get(PREPROCESSOR)
-
-
-def _read_processor(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of Preprocessing from an image processor's JSON file, of whatever age."""
-    kind = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
-    clip = kind.startswith("CLIP")
-    resample = config.get("resample", 3 if clip else 2)
-    if resample not in huggingface.PIL_NUMBERS:
-        raise UserError(f"{PREPROCESSOR} has resample {resample}; only 1, 2 and 3 are known")
-    white = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255
-    mean, std = [0.0] * 3, [1.0] * 3
-    if config.get("do_normalize", True):
-        # Defaults of transformers' classes, CLIPImageProcessor and VideoMAEImageProcessor.
-        defaults = _CLIP if clip else {"mean": [0.5] * 3, "std": [0.5] * 3}
-        mean = config.get("image_mean") or defaults["mean"]
-        std = config.get("image_std") or defaults["std"]
+    That of the published 336-pixel model does, which resizes to the model's size.
+    """
     return {
-        "resize": huggingface.PIL_NUMBERS[resample],
-        "short_side": huggingface.side(config.get("size", 224)),
-        "size": huggingface.side(config.get("crop_size", 224)),
-        "mean": tuple(round(m / white, 12) for m in mean),
-        "std": tuple(round(s / white, 12) for s in std),
+        **stated,
+        "size": size if stated["size"] < size == stated["short_side"] else stated["size"],
     }
 
 
@@ -903,33 +904,10 @@ def _hf_processor_files(
     card: Card, originals: Mapping[str, bytes], notes: list[str]
 ) -> dict[str, bytes]:
     """The JSON file that tells how frames are prepared; as it was, where it says it."""
-    facts, head = card.preprocessing, card.model["head"]
-    if head == "text":
+    model = card.model
+    if model["head"] == "text":
         return {}
-    numbers = {name: number for number, name in huggingface.PIL_NUMBERS.items()}
-    if facts.fit != "crop" or facts.resize not in numbers:
-        notes.append(
-            f"transformers resizes frames with antialias and crops them, and this model's are made "
-            f"by fit {facts.fit!r} and resize {facts.resize!r}: its inputs differ slightly"
-        )
-    merged = json.loads(originals.get(_MERGED, b"{}"))
-    inner = "image_processor" in merged
-    original = huggingface.to_json(merged["image_processor"]) if inner else None
-    values = huggingface.preprocessor_json(
-        original if inner else originals.get(PREPROCESSOR),
-        facts,
-        _read_processor,
-        "CLIPImageProcessor" if head == "image_text" else "VideoMAEImageProcessor",
-        {
-            "resample": numbers.get(facts.resize, 2),
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(facts.mean),
-            "image_std": list(facts.std),
-        },
-    )
-    if not inner:
-        return {PREPROCESSOR: values}
-    if values == original:
-        return {}
-    return {_MERGED: huggingface.to_json(merged | {"image_processor": json.loads(values)})}
+    family = _CLIP_PROCESSORS if model["head"] == "image_text" else _PROCESSORS
+    size = model["pos_grid"][1] * model["patch_size"][1]
+    adapt = functools.partial(_for_model, size=size)
+    return processors.export(originals, card.preprocessing, family, notes, adapt)

@@ -198,6 +198,14 @@ def test_damaged_parts_and_changed_videos_are_done_again(checkpoint, folder, tmp
     np.testing.assert_allclose(found["embeddings"], expected["embeddings"], rtol=1e-5, atol=1e-5)
 
 
+def test_work_of_before_a_field_was_added_goes_on(checkpoint, folder, tmp_path, monkeypatch):
+    part = unfinished(checkpoint, folder, tmp_path / "o.npz", monkeypatch)
+    settings = json.loads((part / "settings.json").read_text())
+    assert settings["preprocessing"].pop("stretch_to") is None
+    (part / "settings.json").write_text(json.dumps(settings))
+    run(checkpoint, folder, tmp_path / "o.npz")
+
+
 def test_another_checkpoint_or_other_settings_are_refused(
     checkpoint, folder, tmp_path, monkeypatch
 ):

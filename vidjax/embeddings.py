@@ -243,7 +243,7 @@ def stamp_of(path: str) -> list[int]:
 def _check_settings(what: str, found: dict[str, Any], settings: dict[str, Any]) -> None:
     changed = []
     for key, value in settings.items():
-        if (old := found.get(key)) != value:
+        if _without_none(old := found.get(key)) != _without_none(value):
             long = key in ("model", "preprocessing", "parameters")
             changed.append(f"other {key}" if long else f"{key} {old}, now {value}")
     if changed:
@@ -251,6 +251,13 @@ def _check_settings(what: str, found: dict[str, Any], settings: dict[str, Any]) 
             f"{what} was made with another checkpoint or settings ({'; '.join(changed)}); choose "
             f"another --output, or delete it"
         )
+
+
+def _without_none(value: Any) -> Any:
+    """Leaves out keys without a value, which fields that came later have in older files."""
+    if isinstance(value, dict):
+        return {key: inner for key, inner in value.items() if inner is not None}
+    return value
 
 
 def _json_of(output: str) -> str:

@@ -27,7 +27,7 @@ from vidjax.models import attention
 from vidjax.models.layers import REMAT_POLICIES
 
 # What evaluation takes from the checkpoint rather than from the config.
-_CARD_FACTS = ("mean", "std", "resize", "fit")
+_CARD_FACTS = ("mean", "std", "resize", "fit", "stretch_to")
 
 
 class Task:

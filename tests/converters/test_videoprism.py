@@ -888,9 +888,10 @@ def test_preprocessing_of_kerashub(tmp_path):
 def test_processor_of_an_export_says_what_the_card_says(tmp_path):
     card, params = converted("videoprism_lvt")
     note = written(card, params, tmp_path / "hf", "hf")
-    assert "transformers stretches frames to squares" in note
+    assert "transformers cannot prepare frames by fit 'crop' and resize 'pil_lanczos'" in note
     facts = described(tmp_path / "hf")[0].preprocessing
-    assert (facts.resize, facts.frames, facts.size) == ("pil_lanczos", 4, 24)
+    assert (facts.fit, facts.resize) == ("crop", "hf_lanczos")  # the longer side is truncated
+    assert (facts.frames, facts.size, facts.short_side) == (4, 24, 24)
 
 
 # Vocabularies.

@@ -217,6 +217,9 @@ def test_names_choose_the_function():
     assert np.array_equal(train("linspace"), sampling.random_linspace(100, 16, rng(1)))
     parts = sampling.linspace_views(100, 16, 2)
     assert np.array_equal(sampling.view_indices("linspace", 100, 16, 4, 2), parts)
+    assert np.array_equal(train("linspace_exact"), train("linspace"))
+    exact = sampling.linspace_exact_views(100, 16, 2)
+    assert np.array_equal(sampling.view_indices("linspace_exact", 100, 16, 4, 2), exact)
     segments = sampling.segment_views(100, 16, 2)
     assert np.array_equal(sampling.view_indices("segment", 100, 16, 4, 2), segments)
     for function, last in ((sampling.train_indices, rng(0)), (sampling.view_indices, 1)):
@@ -224,10 +227,27 @@ def test_names_choose_the_function():
             function("uniform", 100, 16, 4, last)
 
 
+def test_parts_in_integers_and_in_floats():
+    """They differ at some lengths, though never where the number of frames is a power of two."""
+    for frames in (1, 2, 4, 8, 16, 64):
+        for n in range(frames, 1500):
+            (exact,) = sampling.linspace_exact_views(n, frames)
+            assert np.array_equal(exact, np.arange(frames) * n // frames)
+            assert np.array_equal(exact, sampling.linspace_views(n, frames)[0])
+    differ = [
+        n
+        for n in range(24, 3000)
+        if not np.array_equal(sampling.linspace_exact_views(n, 24), sampling.linspace_views(n, 24))
+    ]
+    assert len(differ) == 7
+    first, second = sampling.linspace_exact_views(100, 8, 2)
+    assert (first <= second).all() and (second[:-1] <= first[1:]).all()
+
+
 @pytest.mark.parametrize("num_frames", [1, 2, 7, 15, 16, 17, 63, 64, 65, 66, 1000])
 def test_indices_always_lie_in_the_video(num_frames):
     rng = np.random.default_rng(0)
-    for name in ("dense", "dense_linspace", "segment", "dense_cycle", "linspace"):
+    for name in ("dense", "dense_linspace", "segment", "dense_cycle", "linspace", "linspace_exact"):
         clips = [sampling.train_indices(name, num_frames, 16, 4, rng) for _ in range(50)]
         clips += list(sampling.view_indices(name, num_frames, 16, 4, 3))
         for clip in clips:

@@ -279,7 +279,7 @@ def test_pillows_filters_go_by_their_names(name):
 
 @pytest.mark.parametrize("shape", [(1, 40, 61, 3), (1, 61, 40, 3)])
 @pytest.mark.parametrize("resize", ["pil_bicubic", "cv2_linear"])
-def test_frames_become_square_in_three_ways(shape, resize):
+def test_frames_become_square(shape, resize):
     frames = noise(*shape)
     wide = shape[2] > shape[1]
     square = frames[:, :, 10:50] if wide else frames[:, 10:50]  # an odd margin, cut off
@@ -289,6 +289,7 @@ def test_frames_become_square_in_three_ways(shape, resize):
         ),
         "stretch": transforms.resize(frames, 24, 24, resize),
         "crop_first": transforms.resize(square, 24, 24, resize),
+        "no_resize": transforms.center_crop(frames, 24, resize),
     }
     for fit, clip in want.items():
         facts = Preprocessing(size=24, short_side=32, resize=resize, fit=fit)
@@ -307,8 +308,28 @@ def test_frames_become_square_in_three_ways(shape, resize):
             assert np.array_equal(*clips), (augment, fit)
 
 
+def test_frames_stretched_to_more_than_the_crop():
+    frames = noise(1, 40, 61, 3)
+    facts = Preprocessing(size=24, resize="pil_bilinear", fit="stretch", stretch_to=[31, 26])
+    want = transforms.resize(frames, 31, 26, "pil_bilinear")[:, 3:27, 1:25]
+    assert np.array_equal(transforms.eval_views(frames, facts)[0], want)
+    with pytest.raises(
+        UserError, match=r"size 24 does not fit frames stretched to \(31, 20\); set"
+    ):
+        Preprocessing(size=24, fit="stretch", stretch_to=(31, 20))
+
+
+def test_longer_side_of_lanczos():
+    frames = noise(1, 64, 101, 3)  # in proportion 50.5 wide, and 33.5 where 21 high
+    assert transforms.resize_short_side(frames, 32, "hf_lanczos").shape[2] == 50
+    assert transforms.resize_short_side(noise(1, 40, 64, 3), 21, "hf_lanczos").shape[2] == 33
+    assert transforms.resize_short_side(noise(1, 40, 64, 3), 21, "pil_lanczos").shape[2] == 34
+    one, other = (transforms.resize(frames, 20, 30, f"{home}_lanczos") for home in ("hf", "pil"))
+    assert np.array_equal(one, other)
+
+
 def test_only_crops_have_several_spatial_views():
-    for fit in ("stretch", "crop_first"):
+    for fit in ("stretch", "crop_first", "no_resize"):
         facts = Preprocessing(size=24, short_side=8, fit=fit)  # which it does not use
         with pytest.raises(UserError, match=f"fit '{fit}' makes one square of a frame, not 3"):
             transforms.eval_views(noise(1, 30, 40, 3), facts, 3)

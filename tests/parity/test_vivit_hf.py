@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from round_trip import check_back_to_hugging_face, command
 
-from converters import vivit
+from converters import processors, vivit
 from vidjax import load_model, pretrained
-from vidjax.data.transforms import eval_views
+from vidjax.data.transforms import Preprocessing, eval_views
 from vidjax.models import layers
 
 pytestmark = pytest.mark.parity
@@ -154,7 +154,6 @@ def test_back_to_hugging_face_and_through_scenic(form):
 def test_exported_scenic_weights_run_in_transformers(tmp_path):
     """A model that never was in Hugging Face's format: config.json is ours as well."""
     from vidjax import models
-    from vidjax.data.transforms import Preprocessing
 
     fields = {"width": 24, "depth": 2, "num_heads": 3, "mlp_dim": 40, "eps": 1e-6}
     patches = {"patch_size": (2, 8, 8), "clip": (4, 16, 16)}
@@ -199,7 +198,8 @@ def test_image_processor(tmp_path, changes, ends, shape):
     theirs = processor([frame], return_tensors="np")["pixel_values"][0, 0]
     processor.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    facts = vivit.Preprocessing(frames=1, resize="pil_bilinear", **vivit._read_preprocessor(config))
+    files = {"preprocessor_config.json": config}
+    facts = Preprocessing(frames=1, **processors.read(files, vivit._PROCESSORS, None, []))
     clip = eval_views(frame[None], facts)[0, 0] / np.float32(255)
     ours = (clip - np.float32(facts.mean)) / np.float32(facts.std)
     error = np.abs(ours - theirs.transpose(1, 2, 0)).max()

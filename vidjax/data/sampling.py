@@ -14,6 +14,8 @@ One random clip for training (`train_indices`) and fixed clips for evaluation an
     linspace        the whole video: one frame from each of `frames` equal parts, which need not
                     be whole frames long; evaluation takes their first. `stride` is not used.
                     VideoPrism.
+    linspace_exact  the same, but for evaluation's frames where the parts are not whole: exact
+                    integers instead of truncated floats. Hugging Face's video processors.
 
 For one clip of a video in hand (prediction, validation while training) ask for one view: the
 middle clip at the exact stride, the centres of the segments, or the first frames of the parts.
@@ -27,14 +29,16 @@ import numpy as np
 
 from vidjax.errors import UserError
 
+_SAMPLINGS = ("dense", "dense_linspace", "segment", "dense_cycle", "linspace", "linspace_exact")
+
 
 def check_sampling(sampling: str) -> None:
     """Raises UserError if `sampling` is not one of the names above."""
-    if sampling not in ("dense", "dense_linspace", "segment", "dense_cycle", "linspace"):
+    if sampling not in _SAMPLINGS:
         raise UserError(
             f"data.sampling is {sampling!r}; choose 'dense' (exact stride), 'dense_linspace' "
-            f"(VideoMAE fine-tuning), 'segment' (one frame per segment), 'dense_cycle' (ViViT) or "
-            f"'linspace' (the whole video, VideoPrism)"
+            f"(VideoMAE fine-tuning), 'segment' (one frame per segment), 'dense_cycle' (ViViT), "
+            f"'linspace' (the whole video, VideoPrism) or 'linspace_exact' (Hugging Face's)"
         )
 
 
@@ -53,14 +57,14 @@ def train_indices(
     """Frame indices [frames] of one random clip.
 
     Short videos repeat their last frame, with "dense_cycle" all of their frames one after the
-    other, and with "linspace" each.
+    other, and with "linspace" and "linspace_exact" each.
 
     Raises UserError if `sampling` is not one of the names above.
     """
     check_sampling(sampling)
     if sampling == "segment":
         return random_segments(num_frames, frames, rng)
-    if sampling == "linspace":
+    if sampling in ("linspace", "linspace_exact"):
         return random_linspace(num_frames, frames, rng)
     clips = {
         "dense": random_dense,
@@ -82,6 +86,8 @@ def view_indices(
         return segment_views(num_frames, frames, views)
     if sampling == "linspace":
         return linspace_views(num_frames, frames, views)
+    if sampling == "linspace_exact":
+        return linspace_exact_views(num_frames, frames, views)
     clips = dense_cycle_views if sampling == "dense_cycle" else dense_views
     return clips(num_frames, frames, stride, views)
 
@@ -205,6 +211,16 @@ def linspace_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
     first = np.linspace(0, num_frames, frames, endpoint=False)
     later = np.arange(views)[:, None] * (num_frames / frames / views)
     return (first + later).astype(np.int64)
+
+
+def linspace_exact_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
+    """The first frame of each of `frames` equal parts, [views, frames]; further views between.
+
+    transformers video_utils.py, default_sample_indices_fn, which takes one view and refuses
+    videos of fewer frames; here they repeat frames.
+    """
+    parts = np.arange(frames) * views + np.arange(views)[:, None]
+    return parts * num_frames // (frames * views)
 
 
 def _cycle(start: int, num_frames: int, frames: int, stride: int) -> np.ndarray:

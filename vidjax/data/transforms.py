@@ -14,14 +14,17 @@ when shrinking 2.3x:
     pil_bicubic   the same with BICUBIC. Hugging Face's processor of VideoPrism.
     pil_lanczos   the same with LANCZOS, and the longer side rounded where the others truncate it.
                   The original VideoPrism (mediapy).
+    hf_lanczos    the same with LANCZOS, and the longer side truncated. Hugging Face's processors.
     tf_bilinear   TensorFlow's bilinear, no antialias, its fractions cut off (so half a level darker
                   in the mean); centre crop at (side - size) // 2, of several crops at
                   ceil((side - size) / 2). The original ViViT (Scenic, DMVR).
 
 And the ways to make evaluation frames square:
     crop          the shorter side to `short_side`, then crops of `size`.
-    stretch       both sides to `size`, whatever that does to the aspect. Hugging Face's VideoPrism.
+    stretch       both sides to `size`, whatever that does to the aspect; or to `stretch_to`, then
+                  the centre crop. Hugging Face's VideoPrism.
     crop_first    the largest central square, resized to `size`. KerasHub.
+    no_resize     the centre crop of frames as large as they are.
 
 Sources: MCG-NJU/VideoMAE kinetics.py, video_transforms.py, transforms.py, rand_augment.py;
 timm/data/auto_augment.py; google-deepmind/dmvr modalities.py, processors.py;
@@ -51,9 +54,10 @@ _PIL_FILTERS = {
     "pil_bilinear": Image.Resampling.BILINEAR,
     "pil_bicubic": Image.Resampling.BICUBIC,
     "pil_lanczos": Image.Resampling.LANCZOS,
+    "hf_lanczos": Image.Resampling.LANCZOS,
 }
 _RESIZES = ("cv2_linear", "mmcv_linear", "tf_bilinear", *_PIL_FILTERS)
-_FITS = ("crop", "stretch", "crop_first")
+_FITS = ("crop", "stretch", "crop_first", "no_resize")
 _JITTER = (0.9, 1.33)  # factors of height and width in every recipe of ViViT
 _FILL = (128, 128, 128)  # of what RandAugment's geometric operations uncover
 _RANDAUGMENT_OPS = (
@@ -72,17 +76,19 @@ class Preprocessing:
         size: side of the square crop, in pixels.
         short_side: what the frame's shorter side is resized to before evaluation crops; of fit
             "crop" only.
-        resize: "cv2_linear", "mmcv_linear", "pil_bilinear", "pil_bicubic", "pil_lanczos" or
-            "tf_bilinear", see the module.
-        fit: "crop", "stretch" or "crop_first", see the module.
+        resize: "cv2_linear", "mmcv_linear", "pil_bilinear", "pil_bicubic", "pil_lanczos",
+            "hf_lanczos" or "tf_bilinear", see the module.
+        fit: "crop", "stretch", "crop_first" or "no_resize", see the module.
         mean, std: of RGB in [0, 1].
         temporal_views, spatial_views: the published evaluation protocol.
         view_average: "softmax" averages probabilities over the views, "logits" logits.
         views_short_side: the short_side where there are several spatial views (X-CLIP has 256 for
             one crop and 224 for three); None is the same.
+        stretch_to: height and width of frames before the centre crop, of fit "stretch" only; None
+            is `size` for both, which leaves nothing to crop.
 
     Raises:
-        UserError: if a value is not one of those, or the crop does not fit the short side.
+        UserError: if a value is not one of those, or the crop does not fit the resized frame.
     """
 
     frames: int = 16
@@ -98,11 +104,14 @@ class Preprocessing:
     view_average: str = "softmax"
     fit: str = "crop"
     views_short_side: int | None = None
+    stretch_to: tuple[int, int] | None = None
 
     def __post_init__(self):
         # JSON and config files hold lists.
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+        if self.stretch_to is not None:
+            object.__setattr__(self, "stretch_to", tuple(self.stretch_to))
         _check_choice("resize", self.resize, _RESIZES)
         _check_choice("fit", self.fit, _FITS)
         _check_choice("view_average", self.view_average, ("softmax", "logits"))
@@ -114,6 +123,11 @@ class Preprocessing:
                     f"a crop of size {self.size} does not fit a {name} of {side}; "
                     f"set {name} to at least {self.size}"
                 )
+        if self.stretch_to is not None and self.size > min(self.stretch_to):
+            raise UserError(
+                f"a crop of size {self.size} does not fit frames stretched to {self.stretch_to}; "
+                f"set both sides of stretch_to to at least {self.size}"
+            )
 
     @classmethod
     def from_config(cls, cfg: Any) -> "Preprocessing":
@@ -539,7 +553,16 @@ def _central(frames: np.ndarray, facts: Preprocessing) -> np.ndarray:
     size = facts.size
     match facts.fit:
         case "stretch":
-            return resize(frames, size, size, facts.resize)
+            frames = resize(frames, *(facts.stretch_to or (size, size)), facts.resize)
+            return center_crop(frames, size, facts.resize)
+        case "no_resize":
+            height, width = frames.shape[1:3]
+            if min(height, width) < size:
+                raise UserError(
+                    f"frames of {height}x{width} pixels are smaller than the crop of {size}, and "
+                    f"fit 'no_resize' takes them as they are; enlarge the video"
+                )
+            return center_crop(frames, size, facts.resize)
         case "crop_first":
             height, width = frames.shape[1:3]
             side = min(height, width)
