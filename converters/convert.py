@@ -351,7 +351,7 @@ def _restore_dtypes(tensors: Tensors, dtypes: str | Mapping[str, str]) -> Tensor
 
 
 def _families() -> list[str]:
-    shared = {"convert", "formats", "huggingface", "mapping"}
+    shared = {"convert", "formats", "huggingface", "json_types", "mapping", "unpickling"}
     return [m.name for m in pkgutil.iter_modules(converters.__path__) if m.name not in shared]
 
 
