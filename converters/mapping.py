@@ -164,7 +164,8 @@ def to_params(
         problems += [f"cannot ignore {name}: {verdict}" for name, verdict in verdicts if verdict]
     if problems:
         raise UserError(
-            f"the file's tensors do not fit this model ({len(problems)} problems):{_listed(problems)}"
+            f"the file's tensors do not fit this model ({len(problems)} problems):"
+            f"{_listed(problems)}"
         )
     return params
 

@@ -265,7 +265,7 @@ _BUILDS: dict[str, Callable[[_Machine], None]] = {
 
 
 def _key(key: Any) -> Any:
-    """A key of a dict; of a tuple, whose hash takes as long as a file likes, only that it is one."""
+    """A key of a dict; only the name of a tuple, whose hash takes as long as a file likes."""
     plain = isinstance(key, str | int | float | None)
     return key if plain else Inert(getattr(key, "what", type(key).__name__))
 

@@ -11,7 +11,7 @@ import numbers
 import os
 import reprlib
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from etils import epath
@@ -123,6 +123,26 @@ def check(
                 f"{name}: {key}{word} is {shown(value)}, expected {wanted}; correct that value, or "
                 "fetch or convert the file again"
             )
+
+
+def check_keys(
+    values: Mapping[str, Any],
+    required: Collection[str],
+    known: Collection[str],
+    name: str | os.PathLike,
+    key: str = "",
+) -> None:
+    """Raises UserError for an object that lacks a required key, or has one that is not known.
+
+    `name` and `key` as for `check`.
+    """
+    if missing := [word for word in required if word not in values]:
+        raise UserError(f"{name}: {key}{missing[0]} is missing; fetch or convert the file again")
+    if unknown := [word for word in values if word not in known]:
+        raise UserError(
+            f"{name}: {key}{unknown[0][:80]} is no key of such a file, expected "
+            f"{', '.join(known)}; correct it, or fetch or convert the file again"
+        )
 
 
 def fits(value: Any, kind: Any) -> bool:
