@@ -128,7 +128,7 @@ def open_source(path: Path) -> Source:
     if file.name not in WEIGHTS:
         # Other files lie in any folder, where a config.json need not be about them.
         return Source(path, Tensors(makers, specs), files)
-    found = {name: _read_json(file.parent / name) for name in JSON_FILES}
+    found = {name: read_json(file.parent / name) for name in JSON_FILES}
     # KerasHub's tokenizer.json is a configuration.
     names = (KERAS_TOKENIZER,) if file.name == KERAS_WEIGHTS else TOKENIZERS
     tokenizers = [file.parent / name for name in names if (file.parent / name).is_file()]
@@ -409,7 +409,7 @@ def _reason(error: Exception) -> str:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    names = (_read_json(index) or {}).get("weight_map")
+    names = (read_json(index) or {}).get("weight_map")
     if not names:
         raise UserError(f"{index} has no weight_map of tensor names to files; fetch it again")
     beside = {file.name for file in index.parent.iterdir() if file.is_file()}
@@ -418,7 +418,12 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return tuple(index.parent / name for name in sorted(set(names.values())))
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Reads one of JSON_FILES, or the index of a weight file in pieces; None if it is not there.
+
+    Raises:
+        UserError: it is no JSON object, or has a value of another type than its key can have.
+    """
     if not path.is_file():
         return None
     content = json_files.read(path)
