@@ -218,8 +218,8 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     notes = list(conversion.notes)
     if diverged:
         notes.append(
-            f"WARNING: {len(diverged)} parameters hold NaN or infinity ({diverged[0]}, ...), and so "
-            "will outputs: its training diverged, or the file is damaged"
+            f"WARNING: {len(diverged)} parameters hold NaN or infinity ({diverged[0]}, ...), so "
+            "outputs will: its training diverged, or the file is damaged"
         )
     return report + [f"note: {note}" for note in notes]
 

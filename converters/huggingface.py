@@ -125,7 +125,7 @@ def preprocessor_json(
 
 def contradictions(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raises UserError if config.json is not about the tensors with the sizes `found`."""
-    wrong = [f"{k} {config[k]} instead of {found[k]}" for k in found if config[k] != found[k]]
+    wrong = [f"{k} {config.get(k)} instead of {v}" for k, v in found.items() if config.get(k) != v]
     if wrong:
         raise UserError(
             f"config.json is not about these tensors: it has {', '.join(wrong)}; fetch both anew "
@@ -135,6 +135,8 @@ def contradictions(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
 
 def side(value: Any) -> int:
     """The shorter side in pixels that a size of a preprocessor_config.json means."""
+    if value is None:
+        raise UserError("a size of the processor is null; give it in pixels")
     if not isinstance(value, Mapping):
         return int(value)
     return int(value.get("shortest_edge") or min(value["height"], value["width"]))

@@ -5,9 +5,9 @@ matter; here is what a key can mean at all.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from vidjax.json_files import Count, Digits, Nullable, Positive, Size
+from vidjax.json_files import Count, Digits, Must, Nullable, Positive, Size
 
 _Sizes = Size | tuple[Size, ...]
 _CONFIG: dict[str, Any] = {
@@ -60,11 +60,18 @@ _CONFIG["config"] = {
     ),
 }
 
-_Side = Mapping[str, Size | None]
+_Side = Annotated[
+    Mapping[str, Size | None],
+    Must(
+        "of shortest_edge, or of height and width",
+        lambda x: x.get("shortest_edge") or (x.get("height") and x.get("width")),
+    ),
+]
 _PROCESSOR: dict[str, Any] = {
     **dict.fromkeys(("image_processor_type", "feature_extractor_type"), str | None),
     "video_processor_type": str | None,
-    **dict.fromkeys(("size", "crop_size"), _Sizes | _Side | None),
+    "size": Size | _Side,
+    "crop_size": Size | _Side | None,
     **dict.fromkeys(
         (
             *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"),
@@ -72,10 +79,10 @@ _PROCESSOR: dict[str, Any] = {
         ),
         bool | None,
     ),
-    "resample": Count | None,
-    "rescale_factor": Positive | None,
-    "image_mean": float | tuple[float, ...] | None,
-    "image_std": Positive | tuple[Positive, ...] | None,
+    "resample": Count,
+    "rescale_factor": Positive,
+    "image_mean": tuple[float, float, float] | None,
+    "image_std": tuple[Positive, Positive, Positive] | None,
     "num_frames": Size | None,
 }
 
@@ -88,8 +95,8 @@ _FILES: dict[str, dict[str, Any]] = {
     "image_converter.json": {
         "config": {
             "image_size": tuple[Size, Size],
-            "scale": Positive | tuple[Positive, ...] | None,
-            "offset": float | tuple[float, ...] | None,
+            "scale": Positive | tuple[Positive] | tuple[Positive, Positive, Positive] | None,
+            "offset": float | tuple[float] | tuple[float, float, float] | None,
             "interpolation": str,
             **dict.fromkeys(
                 ("antialias", "pad_to_aspect_ratio", "crop_to_aspect_ratio"), bool | None

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 _MAX_BYTES = 64_000_000
-_MAX_OPERATIONS = 4_000_000  # a tensor takes about 40
+_MAX_OPERATIONS = 2_000_000  # a tensor takes about 40
 
 STORAGES = {
     "FloatStorage": np.dtype(np.float32),
@@ -110,7 +110,7 @@ class _Machine:
     def run(self, data: bytes) -> Any:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if count == _MAX_OPERATIONS:
-                raise ValueError(f"its structure takes more than {_MAX_OPERATIONS} operations")
+                raise ValueError(f"its structure takes more than {_MAX_OPERATIONS:,} operations")
             name = opcode.name
             if name == "STOP":
                 return self._stack.pop()

@@ -513,7 +513,7 @@ def _read_preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
     if not config.get("do_normalize", True):
         return values | {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     # 0.5 is the default of transformers' class, for a file that leaves them out.
-    mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
+    mean, std = config.get("image_mean") or [0.5] * 3, config.get("image_std") or [0.5] * 3
     return values | {"mean": tuple(mean), "std": tuple(std)}
 
 

@@ -69,7 +69,7 @@ def parse(content: bytes, name: str | os.PathLike) -> Any:
         value = json.loads(content.decode(), parse_constant=_no_number, parse_float=_finite)
         level, depth = [value], 0
         while level := [x for node in level if isinstance(node, dict | list) for x in _in(node)]:
-            if (depth := depth + 1) > _MAX_DEPTH:
+            if (depth := depth + 1) >= _MAX_DEPTH:
                 raise RecursionError
         if b"\\ud" in content.lower():
             json.dumps(value, ensure_ascii=False).encode()

@@ -57,6 +57,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vidjax import json_files
 from vidjax.data import locators, tables, video_files
 from vidjax.data.tables import bad_line, read_lines, whole
 from vidjax.data.video_files import Files
@@ -578,7 +579,7 @@ def _id(value: object) -> str:
 def _json(path: str):
     try:
         return json.loads(tables.read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
 
 
@@ -792,13 +793,16 @@ def _jsonl(path: str, files: Files) -> _Listed:
         where = f"line {number}"
         try:
             entry = json.loads(line)
+            json_files.check(entry, _JSONL_TYPES, f"{path} {where}")
             if "manifest" in entry:
                 classes = entry["classes"] and tuple(entry["classes"])
             elif entry.keys().isdisjoint(("captions", "verdict")):
                 plain.append((where, entry))
             else:
                 rows.append(_manifest_row(where, entry))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise bad_line(path, where, line, _JSONL) from None
     if not plain:
         return rows, classes, []
@@ -813,6 +817,14 @@ _JSONL = (
     "a JSON object with path and captions, with path and label, or with path, label, frames and "
     "verdict (written by data.check)"
 )
+
+
+_JSONL_TYPES = {
+    "classes": tuple[str, ...] | None,
+    "path": str,
+    "frames": json_files.Count | None,
+    "verdict": str | None,
+}
 
 
 def _manifest_row(where: str, entry: dict) -> _Row:
