@@ -131,8 +131,8 @@ def convert(
         with _new_folder(target, replaces=written) as folder:
             report = _import(source, folder, model, options)
     for line in report:
-        say(line)
-    say(f"written to {target}")
+        say(errors.printable(line))
+    say(errors.printable(f"written to {target}"))
     if not ours:
         card = pretrained.read_card(target)
         if card.model["head"] != "text":  # which no command uses by itself
@@ -190,6 +190,7 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
+    diverged = [name for name, x in params.items() if not _is_finite(x)]
     pretrained.save_pretrained(folder, traverse_util.unflatten_dict(params, sep="/"), card)
     params.clear()  # the check reads the folder, and shall not need the memory twice;
     gc.collect()  # Orbax leaves what it saved in reference cycles
@@ -214,7 +215,13 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     titles = {"model": card.model, "preprocessing": vars(card.preprocessing)}
     for title, values in (titles | {"tokenizer": card.tokenizer or {"file": None}}).items():
         report.append(f"{title}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
-    return report + [f"note: {note}" for note in conversion.notes]
+    notes = list(conversion.notes)
+    if diverged:
+        notes.append(
+            f"WARNING: {len(diverged)} parameters hold NaN or infinity ({diverged[0]}, ...), so "
+            "outputs will: its training diverged, or the file is damaged"
+        )
+    return report + [f"note: {note}" for note in notes]
 
 
 def _export(source: Path, folder: Path, format: str) -> list[str]:
@@ -229,7 +236,7 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
     originals = {
         name: (source / _ORIGINALS / name).read_bytes()
         for name in formats.JSON_FILES
-        if (source / _ORIGINALS / name).is_file()
+        if formats.read_json(source / _ORIGINALS / name) is not None
     }
     plan = module.export(card, format, originals)
     stored = pretrained.open_params(source)
@@ -317,6 +324,11 @@ def _bytes(tensor: np.ndarray) -> np.ndarray:
     return flat.view(f"uint{8 * flat.itemsize}")
 
 
+def _is_finite(x: np.ndarray) -> bool:
+    """Whether all values are; NaN and infinity show in the extremes, which need no memory."""
+    return not x.size or bool(np.isfinite(x.min()) and np.isfinite(x.max()))
+
+
 def _dtypes(tensors: Tensors, ignored: Mapping[str, Any]) -> str | dict[str, str]:
     """The tensors' dtype, or that of each where they differ."""
     names = [name for name in tensors if name not in ignored]
@@ -351,7 +363,15 @@ def _restore_dtypes(tensors: Tensors, dtypes: str | Mapping[str, str]) -> Tensor
 
 
 def _families() -> list[str]:
-    shared = {"convert", "formats", "huggingface", "mapping", "processors"}
+    shared = {
+        "convert",
+        "formats",
+        "huggingface",
+        "json_types",
+        "mapping",
+        "processors",
+        "unpickling",
+    }
     return [m.name for m in pkgutil.iter_modules(converters.__path__) if m.name not in shared]
 
 
@@ -477,6 +497,8 @@ def _new_folder(target: Path, replaces: tuple[str, ...]) -> Iterator[Path]:
         if target.exists():
             target.rename(temporary / "old")
         folder.rename(target)
+    except UserError as error:  # of what is gone when it is read
+        raise type(error)(str(error).replace(str(folder), str(target))) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

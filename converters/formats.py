@@ -7,6 +7,7 @@ Flax's msgpack files (flax/serialization.py; Scenic calls them `checkpoint` and 
 npz and Keras' h5 files hold trees; their arrays are named by the path to them, joined with "/".
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -15,9 +16,7 @@ import pickle
 import re
 import struct
 import zipfile
-import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -28,7 +27,9 @@ import numpy as np
 import safetensors
 from flax import serialization, traverse_util
 
+from converters import json_types, unpickling
 from converters.mapping import Spec, Tensors, spec_of
+from vidjax import errors, json_files
 from vidjax.errors import UserError
 
 CONFIG = "config.json"
@@ -124,7 +125,7 @@ def open_source(path: Path) -> Source:
     if file.name not in WEIGHTS:
         # Other files lie in any folder, where a config.json need not be about them.
         return Source(path, Tensors(makers, specs), files)
-    found = {name: _read_json(file.parent / name) for name in JSON_FILES}
+    found = {name: read_json(file.parent / name) for name in JSON_FILES}
     # KerasHub's tokenizer.json is a configuration.
     names = (KERAS_TOKENIZER,) if file.name == KERAS_WEIGHTS else TOKENIZERS
     tokenizers = [file.parent / name for name in names if (file.parent / name).is_file()]
@@ -189,7 +190,7 @@ def read(path: Path) -> Tensors:
     if path.suffix in TORCH_SUFFIXES:
         return _TorchFile(path).tensors()
     if path.suffix == NPZ_SUFFIX:
-        return _read_npz(path)
+        return _NpzFile(path).tensors()
     if path.suffix == KERAS_SUFFIX:
         return _read_h5(path)
     if path.suffix == FLAX_SUFFIX or _FLAX_NAME.fullmatch(path.name):
@@ -347,154 +348,84 @@ def write_msgpack(
 
 
 def _read_safetensors(path: Path) -> Tensors:
-    try:
+    with _reading(path, kind="safetensors"):
         # pread, because the touched pages of a memory map count as ours until it is closed.
         handle = safetensors.safe_open(path, framework="np", backend="pread")
         names = list(handle.keys())
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read as safetensors: {error}") from error
+
+    def read_tensor(name: str) -> np.ndarray:
+        with _reading(path, name):
+            return handle.get_tensor(name)
 
     def spec(name: str) -> Spec | np.ndarray:
         part = handle.get_slice(name)
         dtype = _SAFETENSORS.get(part.get_dtype())
-        return Spec(tuple(part.get_shape()), dtype) if dtype else handle.get_tensor(name)
+        return Spec(tuple(part.get_shape()), dtype) if dtype else read_tensor(name)
 
     return Tensors(
-        {name: functools.partial(handle.get_tensor, name) for name in names},
+        {name: functools.partial(read_tensor, name) for name in names},
         {name: functools.partial(spec, name) for name in names},
     )
 
 
-def _shards(index: Path) -> tuple[Path, ...]:
+_SHARING = 8  # how often the tensors of a file may use the same bytes
+_DEFLATION = 100  # how small zip may make arrays; more is a bomb
+
+
+def _check_claim(path: Path, num_bytes: int, factor: int = 1) -> None:
+    """Raises UserError for a file that claims more than its size can hold, before it is read."""
+    if num_bytes > factor * (size := path.stat().st_size):
+        raise UserError(
+            f"{path} has {size:,} bytes and claims tensors of {num_bytes:,}; it is damaged, fetch "
+            "it again"
+        )
+
+
+@contextlib.contextmanager
+def _reading(path: Path, name: str = "", kind: str = "") -> Iterator[None]:
+    """Turns what libraries raise of damaged files, which is anything, into one sentence.
+
+    Raises:
+        UserError: naming the file, and the tensor `name` in it, or the `kind` of file it should be.
+    """
     try:
-        names = sorted(set(_read_json(index)["weight_map"].values()))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index} has no weight_map of tensor names to files") from error
-    files = tuple(index.parent / name for name in names)
-    for file in files:
-        if file.parent != index.parent or not file.is_file():
-            raise UserError(f"{index} names {file.name}, which is not beside it")
-    return files
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        what = f"{path}: {name}" if name else path
+        how = f"as {kind}" if kind else "safely"
+        raise UserError(f"{what} cannot be read {how}: {_reason(error)}; fetch it again") from error
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _reason(error: Exception) -> str:
+    """An exception's first line, after its type where that says more than the line does."""
+    telling = isinstance(error, ValueError | OSError | zipfile.BadZipFile)
+    prefix = "" if telling else f"{type(error).__name__}: "
+    return prefix + errors.first_line(error)[:200]
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    names = (read_json(index) or {}).get("weight_map")
+    if not names:
+        raise UserError(f"{index} has no weight_map of tensor names to files; fetch it again")
+    beside = {file.name for file in index.parent.iterdir() if file.is_file()}
+    if missing := sorted(set(names.values()) - beside):
+        raise UserError(f"{index} names {missing[0]}, which is not beside it; fetch that file too")
+    return tuple(index.parent / name for name in sorted(set(names.values())))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Reads one of JSON_FILES, or the index of a weight file in pieces; None if it is not there.
+
+    Raises:
+        UserError: it is no JSON object, or has a value of another type than its key can have.
+    """
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{path} holds a JSON {type(content).__name__}; expected an object with named values. "
-            "Fetch it anew, or remove it"
-        )
+    content = json_files.read(path)
+    json_files.check(content, json_types.of(path.name), path)
     return content
-
-
-_STORAGES = {
-    "FloatStorage": np.dtype(np.float32),
-    "DoubleStorage": np.dtype(np.float64),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
-}
-
-
-class _Storage(NamedTuple):
-    key: str
-    dtype: np.dtype
-    size: int
-
-
-class _Tensor(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class _Inert:
-    """Stands for any object of a class that we do not know; nothing can be done with it."""
-
-    what = "an unknown object"
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        pass
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "_Inert":
-        return _Inert()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        pass
-
-    add = append
-
-
-class _Script:
-    """Stands for a module of TorchScript: nothing but its attributes."""
-
-    attributes: Mapping[str, Any] = {}
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict):
-            self.attributes = state
-
-    def tensors(self) -> dict[str, _Tensor]:
-        """Its tensors and those of the modules in it, named as in its state_dict."""
-        found, waiting, seen = {}, [("", self)], set()
-        while waiting:
-            prefix, module = waiting.pop()
-            if id(module) in seen:  # only a hostile module contains itself
-                continue
-            seen.add(id(module))
-            for name, value in module.attributes.items():
-                if isinstance(value, _Tensor):
-                    found[f"{prefix}{name}"] = value
-                elif isinstance(value, _Script):
-                    waiting.append((f"{prefix}{name}.", value))
-        return found
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds containers and descriptions of tensors; every other class becomes `_Inert`.
-
-    A pickle names the functions to call while it is read, which is how a malicious one runs code.
-    Here the only callables it can get are those below. Checkpoints do carry foreign objects beside
-    their tensors (argparse.Namespace, loss scalers), so these are not a reason to refuse a file.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, shape, strides, *_: _Tensor(
-                storage, offset, tuple(shape), tuple(strides)
-            )
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda tensor, *_: tensor
-        if module.partition(".")[0] == "__torch__":  # whose code is elsewhere, and is not read
-            return _Script
-        what = f"{module}.{name}"
-        return type("Inert", (_Inert,), {"what": what})
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        _, kind, key, _, size = pid
-        name = kind.what.removeprefix("torch.").removeprefix("storage.")
-        if name not in _STORAGES:
-            raise pickle.UnpicklingError(f"tensors of kind {kind.what} are not supported")
-        return _Storage(key, _STORAGES[name], size)
 
 
 class _TorchFile:
@@ -505,12 +436,13 @@ class _TorchFile:
         self._last = ("", b"")
         try:
             self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+            names = self._archive.namelist()
+        except Exception as error:  # of a damaged directory, anything
             raise UserError(
-                f"{path} cannot be read safely: {error}; it is damaged, or older than PyTorch 1.6 "
-                "(where you trust it: torch.save(torch.load(path, weights_only=False), path))"
+                f"{path} cannot be read safely: {_reason(error)}; it is damaged, or older than "
+                "PyTorch 1.6 (then: torch.save(torch.load(path, weights_only=True), path))"
             ) from error
-        pickles = [n for n in self._archive.namelist() if n.rpartition("/")[2] == "data.pkl"]
+        pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
             raise UserError(f"{path} is a zip file, but none of torch.save (no data.pkl in it)")
         self._root = pickles[0].removesuffix("data.pkl")
@@ -518,14 +450,10 @@ class _TorchFile:
     def tensors(self) -> Tensors:
         if self._member("byteorder", default=b"little") != b"little":
             raise UserError(f"{self._path} was written on a big-endian machine; not supported")
-        try:
-            with self._archive.open(self._root + "data.pkl") as file:
-                content = _Unpickler(file).load()
-        except Exception as error:  # a broken or hostile pickle can raise anything
-            raise UserError(
-                f"{self._path} cannot be read safely: {type(error).__name__}: {error}"
-            ) from error
-        if isinstance(content, _Script):  # so are OpenAI's CLIPs
+        structure = self._member("data.pkl")
+        with _reading(self._path):
+            content = unpickling.load(structure)
+        if isinstance(content, unpickling.Script):  # so are OpenAI's CLIPs
             content = content.tensors()
         # VideoMAE's torch and DDP runs save under "model", its DeepSpeed runs under "module".
         for wrapper in ("model", "module"):
@@ -535,29 +463,37 @@ class _TorchFile:
         if not isinstance(content, dict):
             what = getattr(content, "what", type(content).__name__)
             raise UserError(f"{self._path} holds {what}, not a state_dict of tensors")
-        if others := [k for k, v in content.items() if not isinstance(v, _Tensor)]:
+        others = [k for k, v in content.items() if not isinstance(v, unpickling.Tensor)]
+        others += [key for key in content if not isinstance(key, str) and key not in others]
+        if others:
             what = getattr(content[others[0]], "what", type(content[others[0]]).__name__)
             raise UserError(
-                f"{self._path}: {len(others)} entries are no tensors, the first {others[0]!r} "
-                f"({what}); expected a state_dict, bare or under 'model' or 'module'"
+                f"{self._path}: {len(others)} entries are no tensors, the first "
+                f"{json_files.shown(others[0])} ({what}); expected a state_dict, bare or under "
+                "'model' or 'module'"
             )
+        sizes = [math.prod(v.shape) * v.storage.dtype.itemsize for v in content.values()]
+        _check_claim(self._path, sum(sizes), _SHARING)
         return Tensors(
             {k: functools.partial(self._read, k, v) for k, v in content.items()},
             {k: functools.partial(Spec, v.shape, v.storage.dtype) for k, v in content.items()},
         )
 
-    def _read(self, name: str, tensor: _Tensor) -> np.ndarray:
+    def _read(self, name: str, tensor: unpickling.Tensor) -> np.ndarray:
         (key, dtype, size), offset, shape, strides = tensor
-        span = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
+            raise UserError(f"{self._path}: tensor {name} lies outside its storage")
         if 0 in shape:
             return np.empty(shape, dtype)
-        if min((offset, *shape, *strides)) < 0 or offset + span > size:
+        span = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        if offset + span > size:
             raise UserError(f"{self._path}: tensor {name} lies outside its storage")
         data = self._storage(key, size * dtype.itemsize)
-        values = np.frombuffer(data, dtype, span, offset * dtype.itemsize)
-        return np.lib.stride_tricks.as_strided(
-            values, shape, [s * dtype.itemsize for s in strides], writeable=False
-        )
+        with _reading(self._path, name):
+            values = np.frombuffer(data, dtype, span, offset * dtype.itemsize)
+            return np.lib.stride_tricks.as_strided(
+                values, shape, [s * dtype.itemsize for s in strides], writeable=False
+            )
 
     def _storage(self, key: str, num_bytes: int) -> bytes:
         if self._last[0] != key:  # one is kept: views of the same storage come in a row
@@ -571,15 +507,17 @@ class _TorchFile:
     def _member(self, name: str, default: bytes | None = None) -> bytes:
         try:
             info = self._archive.getinfo(self._root + name)
-            if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses; a zip bomb does
-                raise UserError(f"{self._path}: {name} is compressed, which torch.save never does")
-            return self._archive.read(info)
         except KeyError as error:
             if default is not None:
                 return default
             raise UserError(f"{self._path} is damaged: it lacks {name}") from error
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise UserError(f"{self._path} is damaged: {error}") from error
+        if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses; a zip bomb does
+            raise UserError(f"{self._path}: {name} is compressed, which torch.save never does")
+        _check_claim(self._path, max(info.file_size, info.compress_size))
+        try:
+            return self._archive.read(info)
+        except Exception as error:  # of damaged headers, anything
+            raise UserError(f"{self._path} is damaged: {_reason(error)}") from error
 
 
 def _pickle_tensors(
@@ -589,7 +527,7 @@ def _pickle_tensors(
 
     Spelled in opcodes, because pickle refuses to name functions of a PyTorch that is not there.
     """
-    kinds = {dtype: name.encode() for name, dtype in _STORAGES.items()}
+    kinds = {dtype: name.encode() for name, dtype in unpickling.STORAGES.items()}
 
     def text(value: str) -> bytes:
         return pickle.BINUNICODE + len(value.encode()).to_bytes(4, "little") + value.encode()
@@ -623,29 +561,61 @@ def _pickle_tensors(
     return b"".join(out)
 
 
-def _read_npz(path: Path) -> Tensors:
-    try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("a single array, not an archive of named ones")
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as npz: {error}") from error
+class _NpzFile:
+    """A zip file of numpy arrays, plain or deflated."""
 
-    def read_array(name: str) -> np.ndarray:
-        try:
-            array = file[name]
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path}: {name} cannot be read safely: {error}") from error
+    def __init__(self, path: Path):
+        self._path = path
+        with _reading(path, kind="npz"):
+            with path.open("rb") as file:
+                if file.read(6) == np.lib.format.MAGIC_PREFIX:
+                    raise ValueError("a single array, not an archive of named ones")
+            self._archive = zipfile.ZipFile(path)
+            self._members = {
+                info.filename.removesuffix(".npy"): info
+                for info in self._archive.infolist()
+                if info.filename.endswith(".npy")
+            }
+        sizes = [info.file_size for info in self._members.values()]
+        _check_claim(path, sum(sizes), _DEFLATION)
+
+    def tensors(self) -> Tensors:
+        return Tensors(
+            {name: functools.partial(self._read, name) for name in self._members},
+            {name: functools.partial(self._spec, name) for name in self._members},
+        )
+
+    def _spec(self, name: str) -> Spec:
+        with _reading(self._path, name), self._archive.open(self._members[name]) as file:
+            return self._header(file, self._members[name].file_size)[0]
+
+    def _read(self, name: str) -> np.ndarray:
+        size = self._members[name].file_size
+        with _reading(self._path, name), self._archive.open(self._members[name]) as file:
+            (shape, dtype), order = self._header(file, size)
+            # The exact number, as zipfile would inflate more before it cuts.
+            return np.frombuffer(file.read(size - file.tell()), dtype).reshape(shape, order=order)
+
+    def _header(self, file: BinaryIO, size: int) -> tuple[Spec, str]:
+        """Shape, dtype and order of an array, whose bytes must be the rest of the member."""
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        shape, fortran, dtype = read[np.lib.format.read_magic(file)](file)
+        if dtype.hasobject:
+            raise ValueError("Python objects, which can run code (allow_pickle), are not read")
+        if math.prod(shape) * dtype.itemsize != size - file.tell():
+            raise ValueError(f"{size - file.tell()} bytes do not hold {dtype} of shape {shape}")
         # numpy does not know bfloat16 by name, and stores its bytes as they are.
-        return array.view(ml_dtypes.bfloat16) if array.dtype == "V2" else array
-
-    return Tensors({name: functools.partial(read_array, name) for name in file.files})
+        dtype = np.dtype(ml_dtypes.bfloat16) if dtype == "V2" else dtype
+        return Spec(shape, dtype), "F" if fortran else "C"
 
 
 def _read_h5(path: Path) -> Tensors:
     """Plain datasets only: neither compressed nor in other files, to which HDF5 can lead."""
     h5py = _h5py()
-    names: list[str] = []
+    specs: dict[str, Spec] = {}
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
@@ -654,24 +624,24 @@ def _read_h5(path: Path) -> Tensors:
                     f"{path}: {name} is compressed, incomplete or in another file, which Keras "
                     "never does"
                 )
-            names.append(name)
+            mark = item.attrs.get("dtype")  # Keras'
+            bits16 = mark == "bfloat16" and item.dtype.itemsize == 2
+            specs[name] = Spec(item.shape, np.dtype(ml_dtypes.bfloat16) if bits16 else item.dtype)
 
     def read_array(name: str) -> np.ndarray:
-        with h5py.File(path, "r") as file:
-            data = file[name]
-            bits16 = data.attrs.get("dtype") == "bfloat16"  # Keras' mark
-            array = np.asarray(data[()])
-        array = array.view(ml_dtypes.bfloat16) if bits16 else array
-        if array.dtype.hasobject:
-            raise UserError(f"{path}: {name} holds {array.dtype}, not numbers")
-        return array
+        if specs[name].dtype.hasobject:
+            raise UserError(f"{path}: {name} holds {specs[name].dtype}, not numbers")
+        with _reading(path, name), h5py.File(path, "r") as file:
+            return np.asarray(file[name][()]).view(specs[name].dtype)
 
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be read as HDF5: {error}") from error
-    return Tensors({name: functools.partial(read_array, name) for name in names})
+    with _reading(path, kind="HDF5"), h5py.File(path, "r") as file:
+        file.visititems(visit)
+    sizes = [math.prod(spec.shape) * spec.dtype.itemsize for spec in specs.values()]
+    _check_claim(path, sum(sizes))
+    return Tensors(
+        {name: functools.partial(read_array, name) for name in specs},
+        {name: functools.partial(specs.__getitem__, name) for name in specs},
+    )
 
 
 def _h5py() -> Any:
@@ -693,6 +663,9 @@ class _Bytes(NamedTuple):
     size: int
 
 
+_MAX_OBJECTS = 1_000_000  # a train state has thousands
+
+
 class _FlaxFile:
     """A msgpack file of nested maps with arrays as extension objects (flax/serialization.py).
 
@@ -703,6 +676,7 @@ class _FlaxFile:
     def __init__(self, path: Path):
         self._path = path
         self._size = path.stat().st_size
+        self._count = 0
 
     def tensors(self) -> Tensors:
         """The tree's arrays; numbers, strings and None beside them are no weights."""
@@ -726,37 +700,57 @@ class _FlaxFile:
                 f"{self._path} is Orbax's index of the files beside it; restore the folder with "
                 "Orbax, and save its parameters by flax.serialization.to_bytes as a .msgpack file"
             )
+        arrays = {
+            name: leaf
+            for name, leaf in leaves.items()
+            if isinstance(leaf, dict) or (isinstance(leaf, _Bytes) and leaf.kind in (1, 3))
+        }
         return Tensors(
-            {
-                name: functools.partial(self._read, name, leaf)
-                for name, leaf in leaves.items()
-                if isinstance(leaf, dict) or (isinstance(leaf, _Bytes) and leaf.kind in (1, 3))
-            }
+            {name: functools.partial(self._read, name, leaf) for name, leaf in arrays.items()},
+            {name: functools.partial(self._spec, name, leaf) for name, leaf in arrays.items()},
         )
 
     def _read(self, name: str, leaf: Any) -> np.ndarray:
+        with self._opened(name) as file:
+            if isinstance(leaf, _Bytes):
+                return self._array(file, leaf)
+            parts = [self._array(file, chunk) for chunk in _chunks(leaf)]
+            return np.concatenate(parts).reshape(_whole_shape(leaf))
+
+    def _spec(self, name: str, leaf: Any) -> Spec:
+        with self._opened(name) as file:
+            if isinstance(leaf, _Bytes):
+                return self._description(file, leaf)[0]
+            return Spec(_whole_shape(leaf), self._description(file, _chunks(leaf)[0])[0].dtype)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[BinaryIO]:
         try:
             with self._path.open("rb") as file:
-                if isinstance(leaf, _Bytes):
-                    return self._array(file, leaf)
-                chunks, shape = leaf["chunks"], leaf["shape"]
-                parts = [self._array(file, chunks[str(k)]) for k in range(len(chunks))]
-                return np.concatenate(parts).reshape([shape[str(k)] for k in range(len(shape))])
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise UserError(f"{self._path} is damaged: {name}: {error}") from error
+                self._count = 0
+                yield file
+        except Exception as error:  # of damaged descriptions, anything
+            raise UserError(f"{self._path} is damaged: {name}: {_reason(error)}") from error
 
     def _array(self, file: BinaryIO, leaf: _Bytes) -> np.ndarray:
+        (shape, dtype), data = self._description(file, leaf)
+        file.seek(data.start)
+        return np.frombuffer(file.read(data.size), dtype).reshape(shape)
+
+    def _description(self, file: BinaryIO, leaf: _Bytes) -> tuple[Spec, _Bytes]:
         """An array is a tuple of its shape, the name of its dtype and its bytes."""
         file.seek(leaf.start)
         shape, dtype, data = self._value(file)
         dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
         if dtype.hasobject or dtype.itemsize * math.prod(shape) != data.size:
             raise ValueError(f"{data.size} bytes do not hold {dtype} of shape {shape}")
-        file.seek(data.start)
-        return np.frombuffer(file.read(data.size), dtype).reshape(shape)
+        return Spec(tuple(shape), dtype), data
 
     def _value(self, file: BinaryIO) -> Any:
         """One msgpack object; of bytes and extensions only where they are."""
+        self._count += 1
+        if self._count > _MAX_OBJECTS:
+            raise ValueError(f"it holds more than {_MAX_OBJECTS:,} objects")
         tag = self._bytes(file, 1)[0]
         if tag <= 0x7F:
             return tag
@@ -810,6 +804,14 @@ class _FlaxFile:
         if len(found) < size:
             raise ValueError("it ends too early")
         return found
+
+
+def _chunks(leaf: Mapping[str, Any]) -> list[_Bytes]:
+    return [leaf["chunks"][str(k)] for k in range(len(leaf["chunks"]))]
+
+
+def _whole_shape(leaf: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(leaf["shape"][str(k)] for k in range(len(leaf["shape"])))
 
 
 # First bytes of msgpack objects (github.com/msgpack/msgpack/blob/master/spec.md).

@@ -88,7 +88,7 @@ def config_json(
 
 def contradictions(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raises UserError if config.json is not about the tensors with the sizes `found`."""
-    wrong = [f"{k} {config[k]} instead of {found[k]}" for k in found if config[k] != found[k]]
+    wrong = [f"{k} {config.get(k)} instead of {v}" for k, v in found.items() if config.get(k) != v]
     if wrong:
         raise UserError(
             f"config.json is not about these tensors: it has {', '.join(wrong)}; fetch both anew "

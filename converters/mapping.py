@@ -13,6 +13,7 @@ so every size is read from the parameter's shape.
 
 import functools
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ def to_params(
         UserError: naming every missing, extra, twice used, misshapen and unfit tensor, every rule
             that leads nowhere and every parameter without a rule.
     """
+    _check_memory(want)
     params = {name: _empty(spec.shape, spec.dtype) for name, spec in want.items()}
     ignored = ignored_names(tensors, ignore)
     used: set[str] = set()
@@ -145,9 +147,10 @@ def to_params(
                 continue
             used.add(name)
             slots = _slots([params[target] for target in rule.targets], layer)
-            problem = _fill(slots, rule.layout, tensors[name], name)
-            if problem:
+            if problem := _misfit(slots, rule.layout, spec_of(tensors, name), name):
                 problems.append(problem)
+            else:
+                _fill(slots, rule.layout, tensors[name])
 
     extra = [name for name in tensors if name not in used and name not in ignored]
     problems += [f"missing from the file: {name}" for name in _collapse(missing)]
@@ -161,10 +164,28 @@ def to_params(
         problems += [f"cannot ignore {name}: {verdict}" for name, verdict in verdicts if verdict]
     if problems:
         raise UserError(
-            "the file's tensors do not fit this model "
-            f"({len(problems)} problems):\n  " + "\n  ".join(problems)
+            f"the file's tensors do not fit this model ({len(problems)} problems):"
+            f"{_listed(problems)}"
         )
     return params
+
+
+def _listed(problems: list[str], limit: int = 30) -> str:
+    """The first problems, a line each, and how many more there are."""
+    more = [f"and {len(problems) - limit} more"] if len(problems) > limit else []
+    return "".join(f"\n  {problem[:300]}" for problem in problems[:limit] + more)
+
+
+def _check_memory(want: Mapping[str, Any]) -> None:
+    """Raises UserError for parameters that this machine cannot hold, whatever a file claims."""
+    needed = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in want.values())
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"the file's shapes ask for {needed / 1e9:,.0f} GB of parameters, and this machine has "
+            f"{there / 1e9:,.0f} GB of memory; use a larger machine, or fetch the file again if it "
+            "should be smaller"
+        )
 
 
 def from_params(params: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> Tensors:
@@ -182,7 +203,7 @@ def from_params(params: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> Tens
     problems = [f"no rule writes the parameter {name}" for name in params if name not in targets]
     problems += [f"no parameter {name} for its rule" for name in targets if name not in params]
     if problems:
-        raise UserError("the parameters do not fit this format:\n  " + "\n  ".join(problems))
+        raise UserError(f"the parameters do not fit this format:{_listed(problems)}")
     files = _FileSide(params)
     names = [(name, rule, layer) for rule in rules for name, layer in _names(rule, params)]
     return Tensors(
@@ -246,18 +267,25 @@ def _slots(arrays: list[np.ndarray], layer: int | None) -> list[np.ndarray]:
     return arrays if layer is None else [array[layer, ...] for array in arrays]
 
 
-def _fill(slots: list[np.ndarray], layout: str, tensor: np.ndarray, name: str) -> str | None:
-    """Copies a tensor into its parameters; returns what does not fit, if anything."""
-    left, right, sizes = _axes(layout, len(slots), slots[0].shape)
+def _misfit(slots: list[np.ndarray], layout: str, tensor: Any, name: str) -> str | None:
+    """What keeps a tensor of this shape and dtype from becoming the parameters, if anything."""
+    left, _, sizes = _axes(layout, len(slots), slots[0].shape)
     shape, dtype = _shape(left, sizes), slots[0].dtype
     if tensor.shape != shape:
         return f"shape: {name} is {tensor.shape}, but this model needs {shape}"
     if not np.can_cast(tensor.dtype, dtype, "safe"):
         return f"dtype: {name} is {tensor.dtype}, which {dtype} cannot hold exactly"
-    parts = _as_params(np.asarray(tensor, dtype, order="C"), left, right, sizes)
+    if tensor.dtype.kind in "biu" and tensor.dtype != dtype:
+        return f"dtype: {name} is {tensor.dtype}; expected floats, quantised weights are not read"
+    return None
+
+
+def _fill(slots: list[np.ndarray], layout: str, tensor: np.ndarray) -> None:
+    """Copies a tensor into its parameters."""
+    left, right, sizes = _axes(layout, len(slots), slots[0].shape)
+    parts = _as_params(np.asarray(tensor, slots[0].dtype, order="C"), left, right, sizes)
     for slot, part in zip(slots, parts if len(slots) > 1 else [parts], strict=True):
         _move(part, slot)
-    return None
 
 
 def _gather(slots: list[np.ndarray], layout: str) -> np.ndarray:

@@ -836,7 +836,9 @@ def _read_converter(file: Mapping[str, Any] | None) -> dict[str, Any]:
     """Fields of Preprocessing from KerasHub's image_converter.json; {} without one."""
     if file is None:
         return {}
-    config = file["config"]
+    config = file.get("config", {})
+    if "image_size" not in config:
+        raise UserError(f"{IMAGE_CONVERTER} has no config.image_size; fetch it again")
     filters = {"bilinear": "pil_bilinear", "bicubic": "pil_bicubic", "lanczos3": "pil_lanczos"}
     kind = config.get("interpolation", "bilinear")
     if kind not in filters or not config.get("antialias") or config.get("pad_to_aspect_ratio"):

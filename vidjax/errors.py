@@ -40,12 +40,25 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def printable(text: str) -> str:
+    """Returns text for a terminal: without control characters, at most 40 lines of 500 characters.
+
+    Names of files and tensors come from other people, and a terminal obeys escape codes in them.
+    """
+    lines = text.split("\n")
+    more = [f"... and {len(lines) - 40} more lines"] if len(lines) > 40 else []
+    short = [line if len(line) <= 500 else f"{line[:450]} ... {line[-40:]}" for line in lines[:40]]
+    return "\n".join(
+        "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in short + more
+    )
+
+
 def leave(error: Exception) -> None:
     """Prints an error and ends the process.
 
     At once: threads of libraries may hang, or add pages to what was said in a line.
     """
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {printable(str(error))}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(EXIT_AGAIN if isinstance(error, Fault) else 2)

@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 
 from vidjax import compilation, pretrained
-from vidjax.errors import UserError, run_main
+from vidjax.errors import UserError, printable, run_main
 
 
 def predict(
@@ -52,6 +52,7 @@ def predict(
     out = {}
     for path in videos:
         logits = apply({"params": loaded.params}, loaded.preprocess(path))[0]
+        _check_finite(logits, path, folder)
         out[path], start = [], 0
         for group, size in getattr(loaded.model, "groups", ()) or (("", len(logits)),):
             part = slice(start, start + size)
@@ -107,9 +108,18 @@ def compare(
     for path in videos:
         features = apply(params, loaded.preprocess(path), method="video_features")
         (scores,) = apply(params, features, texts, temperature=temperature, method="similarity")
+        _check_finite(scores, path, folder)
         probabilities = np.asarray(jax.nn.softmax(scores))
         out[path] = [(prompts[i], float(probabilities[i])) for i in np.argsort(-probabilities)]
     return out
+
+
+def _check_finite(scores: jax.Array, path: str, folder: str) -> None:
+    if not np.isfinite(scores).all():
+        raise UserError(
+            f"the model in {folder} gives NaN or infinity for {path}: its training diverged, or "
+            "its file is damaged; use another checkpoint"
+        )
 
 
 def main(argv: list[str]) -> None:
@@ -127,9 +137,9 @@ def main(argv: list[str]) -> None:
     else:
         found = predict(checkpoint, videos, flags.FLAGS.top_k)
     for path, answers in found.items():
-        print(path)
+        print(printable(path))
         for name, probability in answers:
-            print(f"  {probability:6.1%}  {name}")
+            print(f"  {probability:6.1%}  {printable(name)}")
 
 
 if __name__ == "__main__":

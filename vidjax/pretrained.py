@@ -10,12 +10,13 @@ The working directory of a training run is such a folder too, with its parameter
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import os
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from etils import epath
 from flax import linen as nn
 from flax import traverse_util
 
-from vidjax import checkpoint, models, sharding
+from vidjax import checkpoint, json_files, models, sharding
 from vidjax.data.text import ClipTokenizer, Tokenizer, open_tokenizer
 from vidjax.data.transforms import Preprocessing, eval_views, prepare
 from vidjax.data.video import VideoError
@@ -182,13 +183,15 @@ def open_params(folder: Folder) -> "StoredParams":
 
 
 def _open_params(folder: Folder, card: Card) -> "StoredParams":
-    want = param_specs(models.build(**card.model))
     path, root = _find_params(epath.Path(folder))
     metadata = _metadata(path)
     saved = metadata.tree
     for key in root:
         saved = saved[key]
     have = traverse_util.flatten_dict(saved, sep="/")
+    model = models.build(**card.model)
+    _check_sizes(card.model, have, epath.Path(folder) / CARD)
+    want = param_specs(model)
     if problems := checkpoint.differences(have, want):
         raise UserError(
             f"the parameters in {path} are not those of the model in {folder}/{CARD}: "
@@ -196,6 +199,21 @@ def _open_params(folder: Folder, card: Card) -> "StoredParams":
         )
     prints = (metadata.custom_metadata or {}).get(checkpoint.FINGERPRINTS, {})
     return StoredParams(path, root, want, prints)
+
+
+def _check_sizes(model: Mapping[str, Any], stored: Mapping[str, Any], path: epath.Path) -> None:
+    """Raises UserError for sizes far beyond the stored parameters; no table was made of them."""
+    count = sum(math.prod(x.shape) for x in stored.values())
+    for key, value in model.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value, stored, path)
+        is_grid = key == "pos_grid" and value is not None
+        size = math.prod(value) * model.get("width", 1) if is_grid else value
+        if isinstance(size, int) and size > max(count, 2**24 if is_grid else 2**20):
+            raise UserError(
+                f"{path}: model.{key} is {json_files.shown(value)}, which does not fit the "
+                f"{count:,} parameters beside it; copy or convert that folder again"
+            )
 
 
 @functools.lru_cache(maxsize=16)  # tracing a model takes half a second
@@ -394,15 +412,45 @@ def keep_tokenizer(tokenizer: Tokenizer | ClipTokenizer, folder: Folder) -> dict
 
 def write_card(folder: Folder, card: Card) -> None:
     """Writes `folder`/model.json."""
-    content = {"format": _FORMAT, **dataclasses.asdict(card)}
+    # As JSON has it, lists for tuples, of which the checksum is.
+    content = json.loads(json.dumps({"format": _FORMAT, **dataclasses.asdict(card)}))
+    content["checksum"] = _checksum(content)
     checkpoint.write_whole(epath.Path(folder) / CARD, json.dumps(content, indent=1) + "\n")
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of a card's content without its checksum."""
+    rest = {key: value for key, value in content.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+_TOKENIZER = {
+    "file": Literal[TOKENIZERS],  # in the folder, and no other
+    "length": json_files.Size,
+    "canonicalise": bool,
+    "pad": str,
+    "truncate": bool,
+}
+_CARD = {
+    "model": {"name": str, "head": str | None, "num_classes": json_files.Count},
+    "preprocessing": {field.name: field.type for field in dataclasses.fields(Preprocessing)},
+    "classes": tuple[str, ...] | None,
+    "provenance": {
+        "format": str,
+        "files": Mapping[str, str],
+        "naming": Mapping[str, Any],
+        "dtypes": str | Mapping[str, str],
+    },
+    "tokenizer": json_files.Nullable(_TOKENIZER),
+    "checksum": str,
+}
 
 
 def read_card(folder: Folder) -> Card:
     """Reads `folder`/model.json.
 
     Raises:
-        UserError: there is none, or it cannot be understood.
+        UserError: there is none, it is not what was written, or it cannot be understood.
     """
     path = _home(epath.Path(folder)) / CARD
     if not path.is_file():
@@ -410,33 +458,37 @@ def read_card(folder: Folder) -> Card:
             f"{folder} is no vidjax model: it has no {CARD}; convert published weights with "
             f"python -m converters.convert --from={folder} --to=FOLDER"
         )
-    try:
-        content = json.loads(path.read_text())
-        if content["format"] != _FORMAT:
-            raise UserError(f"{path} has format {content['format']}, this vidjax reads {_FORMAT}")
-        classes = content["classes"]
-        return Card(
-            model=content["model"],
-            preprocessing=Preprocessing(**content["preprocessing"]),
-            classes=None if classes is None else tuple(classes),
-            provenance=content["provenance"],
-            tokenizer=_checked_tokenizer(content.get("tokenizer")),  # old folders have none
+    content = json_files.read(path)
+    if (version := content.pop("format", None)) != _FORMAT:
+        raise UserError(f"{path} has format {json_files.shown(version)}, this vidjax reads 1")
+    # Folders of older versions have neither of the last two.
+    keys = ("model", "preprocessing", "classes", "provenance")
+    json_files.check_keys(content, keys, (*keys, "tokenizer", "checksum"), path)
+    checksum = content.pop("checksum", None)
+    if checksum is not None and checksum != _checksum({"format": version, **content}):
+        raise UserError(
+            f"{path} is not what was written, as its checksum shows; copy or convert that folder "
+            "again (if you changed it on purpose, remove its line 'checksum')"
         )
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-
-
-def _checked_tokenizer(entry: Any) -> dict[str, Any] | None:
-    if entry is not None:
-        types = {"file": str, "length": int, "canonicalise": bool, "pad": str, "truncate": bool}
-        sound = isinstance(entry, dict)
-        sound = sound and {"file", "length", "canonicalise"} <= entry.keys() <= types.keys()
-        sound = sound and all(type(value) is types[name] for name, value in entry.items())
-        if not sound or entry["file"] not in TOKENIZERS:  # a file in the folder, and no other
-            raise ValueError(f"its tokenizer is {entry}")
-    return entry
+    json_files.check(content, _CARD, path)
+    json_files.check_keys(content["model"], ("name", "head"), content["model"], path, "model.")
+    json_files.check_keys(
+        content["preprocessing"], (), _CARD["preprocessing"], path, "preprocessing."
+    )
+    tokenizer = content.get("tokenizer")
+    if tokenizer is not None:
+        required = ("file", "length", "canonicalise")
+        json_files.check_keys(tokenizer, required, _TOKENIZER, path, "tokenizer.")
+    classes, count = content["classes"], content["model"].get("num_classes")
+    if classes is not None and count and len(classes) != count:
+        raise UserError(f"{path} has {len(classes)} classes and num_classes {count}; correct it")
+    return Card(
+        model=content["model"],
+        preprocessing=Preprocessing(**content["preprocessing"]),
+        classes=None if classes is None else tuple(classes),
+        provenance=content["provenance"],
+        tokenizer=tokenizer,
+    )
 
 
 def _home(folder: epath.Path) -> epath.Path:

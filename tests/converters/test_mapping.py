@@ -89,7 +89,8 @@ def test_tensors_are_read_one_at_a_time_and_once():
         reads.append(name)
         return source[name]
 
-    lazy = Tensors({name: lambda name=name: read(name) for name in source})
+    specs = {name: lambda name=name: source[name] for name in source}
+    lazy = Tensors({name: lambda name=name: read(name) for name in source}, specs)
     assert len(lazy) == len(source)
     assert "token" in lazy
     assert not reads

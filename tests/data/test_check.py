@@ -267,10 +267,15 @@ def test_a_manifest_without_checksums_is_read_and_its_rows_are_kept(three, monke
     monkeypatch.setattr(check, "killable_map", lambda task, items, *_: iter(items[:0]))
     check.check(three)
     assert manifest.read_bytes() == whole
-    for key, value in (("verdict", "good"), ("frames", -1), ("frames", "40"), ("path", 3)):
+    for key, value, says in (
+        ("verdict", "good", ": expected a JSON object with path"),
+        ("frames", -1, ": frames is -1, expected an integer"),
+        ("frames", "40", ": frames is '40', expected an integer"),
+        ("path", 3, ": path is 3, expected"),
+    ):
         changed = [rows[0], rows[1] | {key: value}]
         manifest.write_text("".join(json.dumps(row) + "\n" for row in changed))
-        with pytest.raises(UserError, match="line 2: expected a JSON object with path"):
+        with pytest.raises(UserError, match=f"line 2{says}"):
             datasets.read_list(manifest)
 
 

@@ -336,12 +336,41 @@ def test_clip_files_are_made_of_those_that_its_vocabulary_comes_in(dogs, tmp_pat
     with pytest.raises(UserError, match=r"bpe\.txt\.gz holds no vocabulary of CLIP"):
         clip_tokenizer_json(packed, tmp_path / "bad.json")
     (tmp_path / "vocab.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"vocab\.json holds \[1\], expected a JSON object"):
+        clip_tokenizer_json(tmp_path, tmp_path / "bad.json")
+    (tmp_path / "vocab.json").write_text('{"a": "b"}')
     with pytest.raises(UserError, match=r"holds no vocabulary of CLIP: .* no table"):
         clip_tokenizer_json(tmp_path, tmp_path / "bad.json")
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(UserError, match=r"merges\.txt does not exist; .* or the file bpe_simple"):
         clip_tokenizer_json(tmp_path, tmp_path / "bad.json")
     assert not (tmp_path / "bad.json").exists()
+
+
+def test_cut_and_bloated_vocabularies_are_refused(dogs, vocabulary, tmp_path):
+    model = json.loads(dogs.read_text())["model"]
+    lines = [" ".join(pair) for pair in model["merges"]]
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    for some in (lines[:-1], lines[:3]):
+        (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *some, ""]))
+        with pytest.raises(UserError, match=rf"by none of its {len(some)} merges, as if .* cut"):
+            clip_tokenizer_json(tmp_path, tmp_path / "bad.json")
+    (tmp_path / "merges.txt").write_text("")
+    with pytest.raises(UserError, match="it has no merges, as if cut off"):
+        clip_tokenizer_json(tmp_path, tmp_path / "bad.json")
+    packed = tmp_path / "bpe.txt.gz"
+    packed.write_bytes(gzip.compress(bytes(100_000_000)))
+    with pytest.raises(UserError, match="unpacks to more than 64,000,000 bytes"):
+        clip_tokenizer_json(packed, tmp_path / "bad.json")
+    packed.write_bytes(b"")
+    with pytest.raises(UserError, match=r"bpe\.txt\.gz holds no vocabulary of CLIP"):
+        clip_tokenizer_json(packed, tmp_path / "bad.json")
+
+    content, cut = vocabulary.read_bytes(), tmp_path / "cut.model"
+    for size in range(0, len(content), len(content) // 40):
+        cut.write_bytes(content[:size])
+        with pytest.raises(UserError, match=r"cut\.model is not a SentencePiece model, or is dama"):
+            open_tokenizer(cut)
 
 
 @pytest.mark.parametrize(

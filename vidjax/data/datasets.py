@@ -57,7 +57,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidjax import checksums
+from vidjax import checksums, json_files
 from vidjax.data import locators, tables, video_files
 from vidjax.data.tables import bad_line, read_lines, whole
 from vidjax.data.video_files import Files
@@ -580,7 +580,7 @@ def _id(value: object) -> str:
 def _json(path: str):
     try:
         return json.loads(tables.read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
 
 
@@ -798,6 +798,7 @@ def _jsonl(path: str, files: Files) -> _Listed:
         where = f"line {number}"
         try:
             entry = json.loads(line)
+            json_files.check(entry, _JSONL_TYPES, f"{path} {where}")
             if not checksums.is_intact(entry):
                 raise UserError(
                     f"{path} {where} is damaged or was edited, as its checksum is that of another "
@@ -832,6 +833,14 @@ _JSONL = (
     "a JSON object with path and captions, with path and label, or with path, label, frames and "
     "verdict (written by data.check)"
 )
+
+
+_JSONL_TYPES = {
+    "classes": tuple[str, ...] | None,
+    "path": str,
+    "frames": json_files.Count | None,
+    "verdict": str | None,
+}
 
 
 def manifest_row(where: str, entry: dict) -> _Row:

@@ -13,6 +13,7 @@ tokenizers.py; the vocabulary is T5's cc_en.32000. microsoft/VideoX X-CLIP/clip 
 simple_tokenizer.py), which is OpenAI's; the vocabulary is its bpe_simple_vocab_16e6.
 """
 
+import functools
 import gzip
 import html
 import io
@@ -21,12 +22,13 @@ import os
 import string
 import warnings
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from vidjax import json_files
 from vidjax.errors import UserError
 
 _SPACES = str.maketrans(string.punctuation, " " * len(string.punctuation))
@@ -35,6 +37,7 @@ _START, _END, _SUFFIX = "<|startoftext|>", "<|endoftext|>", "</w>"
 # stand for themselves, and the others, from byte 0 on, are taken from 256 on.
 _ALPHABET = [chr(i) for i in (*range(33, 127), *range(161, 173), *range(174, 256 + 68))]
 _MERGES = 49152 - 256 - 2  # what CLIP uses of the 262,000 in its file
+_MAX_BYTES = 64_000_000  # of a vocabulary unpacked; OpenAI's has 3,000,000
 _CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
 _WORDS = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -342,22 +345,30 @@ def clip_tokenizer_json(source: str | os.PathLike, path: str | os.PathLike) -> N
     source = epath.Path(source).expanduser()
     try:
         if source.is_dir():
-            vocabulary = json.loads((source / "vocab.json").read_bytes())
+            vocabulary = json_files.read(source / "vocab.json")
             lines = (source / "merges.txt").read_bytes().decode().split("\n")
             merges = [line.split() for line in lines if line and not line.startswith("#version")]
         else:
+            with gzip.open(io.BytesIO(_existing(source).read_bytes())) as file:
+                content = file.read(_MAX_BYTES)
+                if file.read(1):  # at the end of the file its checksum is compared, too
+                    raise ValueError(f"it unpacks to more than {_MAX_BYTES:,} bytes")
             # The first line is a title.
-            lines = gzip.decompress(source.read_bytes()).decode().split("\n")[1 : 1 + _MERGES]
+            lines = content.decode().split("\n")[1 : 1 + _MERGES]
             merges = [line.split() for line in lines if line]
             vocabulary = _numbered(merges)
+        if not merges:
+            raise ValueError("it has no merges, as if cut off")
         encoding = _encoding(vocabulary, merges)
     except FileNotFoundError as error:
         raise UserError(
             f"{error.filename or source} does not exist; CLIP's vocabulary is a folder with "
             f"vocab.json and merges.txt, or the file bpe_simple_vocab_16e6.txt.gz"
         ) from None
+    except UserError:
+        raise
     except (ValueError, EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{source} holds no vocabulary of CLIP: {error}") from None
+        raise UserError(f"{source} holds no vocabulary of CLIP: {error}; fetch it again") from None
     _write_clip(encoding, path)
 
 
@@ -365,15 +376,50 @@ def _read_sentencepiece(path: epath.Path):
     import sentencepiece
 
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
-    except (RuntimeError, OSError):
-        raise UserError(f"{path} is not a SentencePiece model") from None
+        content = path.read_bytes()
+        # Pieces come before the settings, and without these a cut file loads as a small vocabulary.
+        if not {1, 2, 3} <= _protobuf_fields(content):
+            raise ValueError("it lacks pieces or settings, as if cut off")
+        return sentencepiece.SentencePieceProcessor(model_proto=content)
+    except (RuntimeError, OSError, ValueError, IndexError):
+        raise UserError(
+            f"{path} is not a SentencePiece model, or is damaged; fetch it again"
+        ) from None
+
+
+def _protobuf_fields(content: bytes) -> set[int]:
+    """The numbers of a message's fields, all of them delimited by their length."""
+    fields, position = set(), 0
+
+    def varint() -> int:
+        nonlocal position
+        value = 0
+        for shift in range(0, 64, 7):
+            byte = content[position]
+            position, value = position + 1, value | (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise ValueError("a number is too long")
+
+    while position < len(content):
+        tag, size = varint(), varint()
+        if tag & 7 != 2:
+            raise ValueError("no message of SentencePiece")
+        fields.add(tag >> 3)
+        position += size
+    if position > len(content):
+        raise ValueError("it ends too early")
+    return fields
 
 
 def _existing(path: str | os.PathLike) -> epath.Path:
     file = epath.Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"tokeniser file {file} does not exist")
+    if file.stat().length > _MAX_BYTES:
+        raise UserError(
+            f"tokeniser file {file} has more than {_MAX_BYTES:,} bytes; expected a vocabulary"
+        )
     return file
 
 
@@ -385,9 +431,12 @@ def _read_json(path: epath.Path):
             f"{path} needs the package tokenizers; install it (pip install tokenizers), or use the "
             f"SentencePiece .model that it was made from"
         ) from None
+    json_files.read(path)  # the library would crash where it is nested too deeply
     try:
         model = tokenizers.Tokenizer.from_buffer(path.read_bytes())
-    except Exception:  # the library raises nothing narrower
+    except BaseException as error:  # the library raises nothing narrower
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise UserError(f"{path} is not a tokenizer.json of the tokenizers library") from None
     model.no_padding()  # a file may ask for either
     model.no_truncation()
@@ -396,11 +445,11 @@ def _read_json(path: epath.Path):
 
 def _json_model(path: epath.Path) -> dict[str, Any]:
     """What a tokenizer.json says of its model, and under `added_tokens` their ids."""
+    content = json_files.read(path)
     try:
-        content = json.loads(path.read_bytes())
         added = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
         return content["model"] | {"added_tokens": added}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is not a tokenizer.json of the tokenizers library") from None
 
 
@@ -420,9 +469,9 @@ def _read_clip(path: epath.Path):
     try:
         # Old files have a pair in one string.
         merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-        return _encoding(model["vocab"] | model["added_tokens"], merges)
+        return _encoding(model["vocab"] | model["added_tokens"], merges, model["added_tokens"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} holds no vocabulary of CLIP: {error}") from None
+        raise UserError(f"{path} holds no vocabulary of CLIP: {error}; fetch it again") from None
 
 
 def _base_tokens() -> list[str]:
@@ -436,11 +485,16 @@ def _numbered(merges: Iterable[Sequence[str]]) -> dict[str, int]:
     return {token: i for i, token in enumerate([*_base_tokens(), *made, _START, _END])}
 
 
-def _encoding(vocabulary: dict[str, int], merges: Sequence[Sequence[str]]):
-    """The tokenizers.models.BPE of them; ValueError says what is wrong with them."""
+def _encoding(
+    vocabulary: dict[str, int], merges: Sequence[Sequence[str]], added: Collection[str] = ()
+):
+    """The tokenizers.models.BPE of them; ValueError says what is wrong with them.
+
+    Tokens that no merge makes must be bytes, start, end, or among `added`.
+    """
     import tokenizers
 
-    if not isinstance(vocabulary, dict) or not all(type(i) is int for i in vocabulary.values()):
+    if not json_files.fits(vocabulary, Mapping[str, json_files.Count]):
         raise ValueError("its vocabulary is no table of tokens and ids")
     missing = [token for token in (*_base_tokens(), _START, _END) if token not in vocabulary]
     if missing:
@@ -451,8 +505,20 @@ def _encoding(vocabulary: dict[str, int], merges: Sequence[Sequence[str]]):
             f"{highest!r} has the id {vocabulary[highest]}, above {vocabulary[_END]} of {_END!r}, "
             f"which must be the highest, as text encoders take their vector there"
         )
-    if wrong := next((merge for merge in merges if len(merge) != 2), None):
-        raise ValueError(f"{wrong} is no pair to merge")
+    if len(set(vocabulary.values())) != len(vocabulary):
+        raise ValueError("two of its tokens have the same id")
+    if not json_files.fits(merges, list[Any]):
+        raise ValueError("its merges are no list")
+    is_pair = functools.partial(json_files.fits, kind=tuple[str, str])
+    if wrong := next((merge for merge in merges if not is_pair(merge)), None):
+        raise ValueError(f"{json_files.shown(wrong)} is no pair to merge")
+    made = {"".join(merge) for merge in merges}
+    unmade = vocabulary.keys() - made - {*_base_tokens(), _START, _END, *added}
+    if unmade:
+        raise ValueError(
+            f"{json_files.shown(min(unmade))} and {len(unmade) - 1} more of its tokens are made by "
+            f"none of its {len(merges)} merges, as if these were cut off"
+        )
     try:
         return tokenizers.models.BPE(
             vocabulary,

@@ -39,16 +39,18 @@ import functools
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from vidjax import json_files
 from vidjax.data import scenic_randaugment
 from vidjax.data.sampling import check_sampling, view_indices
 from vidjax.data.video import read_frames
 from vidjax.errors import UserError
+from vidjax.json_files import Must, Positive
 
 _PIL_FILTERS = {
     "pil_bilinear": Image.Resampling.BILINEAR,
@@ -65,6 +67,9 @@ _RANDAUGMENT_OPS = (
     *("Color", "Contrast", "Brightness", "Sharpness"),
     *("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"),
 )
+
+
+_Length = Annotated[int, Must("from 1 to 65,536", lambda x: 1 <= x <= 2**16)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,22 +96,24 @@ class Preprocessing:
         UserError: if a value is not one of those, or the crop does not fit the resized frame.
     """
 
-    frames: int = 16
-    stride: int = 4
+    frames: _Length = 16
+    stride: _Length = 4
     sampling: str = "dense"
-    size: int = 224
-    short_side: int = 224
+    size: _Length = 224
+    short_side: _Length = 224
     resize: str = "cv2_linear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    temporal_views: int = 5
-    spatial_views: int = 3
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    temporal_views: _Length = 5
+    spatial_views: _Length = 3
     view_average: str = "softmax"
     fit: str = "crop"
-    views_short_side: int | None = None
-    stretch_to: tuple[int, int] | None = None
+    views_short_side: _Length | None = None
+    stretch_to: tuple[_Length, _Length] | None = None
 
     def __post_init__(self):
+        expected = {field.name: field.type for field in dataclasses.fields(self)}
+        json_files.check(vars(self), expected, "preprocessing")
         # JSON and config files hold lists.
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))

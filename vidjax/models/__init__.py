@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from vidjax import json_files
 from vidjax.errors import UserError
 from vidjax.models.layers import field_specs, fields_of
 
@@ -43,13 +44,21 @@ def build(
             keywords can stand in a config or a checkpoint's model.json.
 
     Raises:
-        UserError: an unknown name, variant, head or field, or a missing one.
+        UserError: an unknown name, variant, head or field, a missing one, or a value of another
+            type than the field's.
     """
     module = importlib.import_module(f"{__name__}.{_known(name, names(), 'model')}")
     model_class = module.HEADS[_known(head, list(module.HEADS), f"head of {name}")]
     specs = field_specs(model_class)
     for field in fields:
         _known(field, list(specs), f"field of {name} with head {head!r}")
+    json_files.check(fields, {key: spec.type for key, spec in specs.items()}, f"model {name}")
+    for key, value in fields.items():
+        if not all(0 <= size <= _LARGEST for size in _integers(value)):
+            raise UserError(
+                f"model {name}: {key} is {json_files.shown(value)}, expected sizes from 0 to "
+                f"{_LARGEST:,}; correct that value"
+            )
     if variant is not None:
         sizes = module.VARIANTS[_known(variant, list(module.VARIANTS), f"variant of {name}")]
         fields = {key: value for key, value in sizes.items() if key in specs} | fields
@@ -71,6 +80,17 @@ def build(
         model = model_class(**fields, pos_grid=(1, 1, 1))
         return model.clone(pos_grid=model.token_grid(clip))
     return model_class(**fields)
+
+
+_LARGEST = 2**24
+
+
+def _integers(value: Any) -> list[int]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [size for x in value for size in _integers(x)]
+    return [value] if isinstance(value, int) else []
 
 
 def inherited(fields: Mapping[str, Any], head: str | None) -> dict[str, Any]:

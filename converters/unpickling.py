@@ -1,0 +1,296 @@
+"""The structure of a PyTorch checkpoint, read from its pickle without running anything of it.
+
+A pickle is a program, and Python's own readers call what it names, hash what it builds and trust
+the sizes it states. This reader knows containers, tensors and modules of TorchScript; everything
+else that a checkpoint carries (argparse.Namespace, loss scalers) becomes an `Inert`, which keeps
+its name only. Time and memory are bounded by the size of the pickle.
+"""
+
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+_MAX_BYTES = 64_000_000
+_MAX_OPERATIONS = 2_000_000  # a tensor takes about 40
+
+STORAGES = {
+    "FloatStorage": np.dtype(np.float32),
+    "DoubleStorage": np.dtype(np.float64),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+
+
+class Storage(NamedTuple):
+    """A run of numbers in the archive: its member's name, dtype and length."""
+
+    key: str
+    dtype: np.dtype
+    size: int
+
+
+class Tensor(NamedTuple):
+    """A strided view of a storage, all in elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Inert:
+    """An object of a class or function that is not known: nothing but the name `what`."""
+
+    def __init__(self, what: str):
+        self.what = what
+
+
+class Script:
+    """A module of TorchScript: nothing but its attributes."""
+
+    def __init__(self):
+        self.attributes: Mapping[Any, Any] = {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns its tensors and those of the modules in it, named as in its state_dict."""
+        found, waiting, seen = {}, [("", self)], set()
+        while waiting:
+            prefix, module = waiting.pop()
+            if id(module) in seen:  # only a hostile module contains itself
+                continue
+            seen.add(id(module))
+            for name, value in module.attributes.items():
+                if isinstance(value, Tensor):
+                    found[f"{prefix}{name}"] = value
+                elif isinstance(value, Script):
+                    waiting.append((f"{prefix}{name}.", value))
+        return found
+
+
+class _Name(NamedTuple):
+    """A class or function by name, which is all that is known of it."""
+
+    module: str
+    name: str
+
+    @property
+    def what(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+def load(data: bytes) -> Any:
+    """Returns what a pickle describes.
+
+    Raises:
+        ValueError, IndexError, KeyError, TypeError, AttributeError: it is damaged, too long, or
+            uses what no checkpoint does.
+    """
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"its structure takes {len(data)} bytes, more than {_MAX_BYTES}")
+    return _Machine().run(data)
+
+
+class _Machine:
+    """The stack machine that a pickle is written for."""
+
+    def __init__(self):
+        self._stack: list[Any] = []
+        self._outer: list[list[Any]] = []  # stacks below the marks
+        self._memo: dict[int, Any] = {}
+
+    def run(self, data: bytes) -> Any:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if count == _MAX_OPERATIONS:
+                raise ValueError(f"its structure takes more than {_MAX_OPERATIONS:,} operations")
+            name = opcode.name
+            if name == "STOP":
+                return self._stack.pop()
+            if name in _PUSHES:
+                self._stack.append(argument)
+            elif name in _BUILDS:
+                _BUILDS[name](self)
+            elif name in _CONSTANTS:
+                self._stack.append(_CONSTANTS[name]())
+            elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+                self._memo[argument] = self._stack[-1]
+            elif name in ("BINGET", "LONG_BINGET", "GET"):
+                self._stack.append(self._memo[argument])
+            elif name == "MEMOIZE":
+                self._memo[len(self._memo)] = self._stack[-1]
+            elif name == "MARK":
+                self._outer.append(self._stack)
+                self._stack = []
+            elif name == "GLOBAL":
+                self._stack.append(_Name(*argument.split(" ", 1)))
+            elif name not in ("PROTO", "FRAME"):
+                raise ValueError(f"it uses {name}, which no checkpoint needs")
+        raise ValueError("it ends too early")
+
+    def _pop(self, count: int) -> list[Any]:
+        if len(self._stack) < count:
+            raise IndexError("it takes more than it has built")
+        values = self._stack[len(self._stack) - count :]
+        del self._stack[len(self._stack) - count :]
+        return values
+
+    def _pop_mark(self) -> list[Any]:
+        values, self._stack = self._stack, self._outer.pop()
+        return values
+
+    def make_tuple_of(self, count: int) -> None:
+        self._stack.append(tuple(self._pop(count)))
+
+    def make_tuple(self) -> None:
+        values = self._pop_mark()
+        self._stack.append(tuple(values))
+
+    def make_list(self) -> None:
+        values = self._pop_mark()
+        self._stack.append(values)
+
+    def make_dict(self) -> None:
+        values = self._pop_mark()
+        self._stack.append({})
+        self._set(values)
+
+    def set_item(self) -> None:
+        self._set(self._pop(2))
+
+    def set_items(self) -> None:
+        self._set(self._pop_mark())
+
+    def _set(self, values: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, dict):
+            target.update(
+                (_key(key), value) for key, value in zip(values[::2], values[1::2], strict=True)
+            )
+
+    def append(self) -> None:
+        self._extend(self._pop(1))
+
+    def extend(self) -> None:
+        self._extend(self._pop_mark())
+
+    def _extend(self, values: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, list):
+            target.extend(values)
+
+    def frozen_set(self) -> None:
+        self._pop_mark()
+        self._stack.append(Inert("a set"))
+
+    def stack_global(self) -> None:
+        module, name = self._pop(2)
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise TypeError("a name that is no string")
+        self._stack.append(_Name(module, name))
+
+    def call(self) -> None:
+        function, arguments = self._pop(2)
+        self._stack.append(_call(function, arguments))
+
+    def call_with_names(self) -> None:
+        function, arguments, _ = self._pop(3)
+        self._stack.append(_call(function, arguments))
+
+    def build(self) -> None:
+        (state,) = self._pop(1)
+        if isinstance(self._stack[-1], Script) and isinstance(state, dict):
+            self._stack[-1].attributes = state
+
+    def persistent(self) -> None:
+        ((_, kind, key, _, size),) = self._pop(1)
+        name = kind.what.removeprefix("torch.").removeprefix("storage.")
+        if name not in STORAGES:
+            raise ValueError(f"tensors of kind {kind.what} are not supported")
+        if not isinstance(key, str) or not _is_size(size):
+            raise TypeError("a storage needs a name and a size")
+        self._stack.append(Storage(key, STORAGES[name], size))
+
+    def pop(self) -> None:
+        self._pop(1)
+
+    def duplicate(self) -> None:
+        self._stack.append(self._stack[-1])
+
+
+# Opcodes whose argument is the value.
+_PUSHES = frozenset({
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BYTEARRAY8"),
+})  # fmt: skip
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": lambda: Inert("a set"),
+}
+_BUILDS: dict[str, Callable[[_Machine], None]] = {
+    "TUPLE1": lambda machine: machine.make_tuple_of(1),
+    "TUPLE2": lambda machine: machine.make_tuple_of(2),
+    "TUPLE3": lambda machine: machine.make_tuple_of(3),
+    "TUPLE": _Machine.make_tuple,
+    "LIST": _Machine.make_list,
+    "DICT": _Machine.make_dict,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.extend,
+    "ADDITEMS": _Machine.extend,
+    "FROZENSET": _Machine.frozen_set,
+    "STACK_GLOBAL": _Machine.stack_global,
+    "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.call,
+    "NEWOBJ_EX": _Machine.call_with_names,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.persistent,
+    "POP": _Machine.pop,
+    "DUP": _Machine.duplicate,
+}
+
+
+def _key(key: Any) -> Any:
+    """A key of a dict; only the name of a tuple, whose hash takes as long as a file likes."""
+    plain = isinstance(key, str | int | float | None)
+    return key if plain else Inert(getattr(key, "what", type(key).__name__))
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    what = function.what
+    if what == "collections.OrderedDict" and not arguments:
+        return {}
+    if what == "collections.OrderedDict":  # of Python 2
+        return {_key(key): value for key, value in arguments[0]}
+    if what == "torch._utils._rebuild_tensor_v2":
+        return _tensor(*arguments[:4])
+    if what == "torch._utils._rebuild_parameter":
+        return arguments[0]
+    if what.startswith("__torch__."):  # its code is elsewhere, and is not read
+        return Script()
+    return Inert(what)
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor:
+    sizes = (offset, *shape, *strides)
+    if not isinstance(storage, Storage) or not all(type(size) is int for size in sizes):
+        raise TypeError("a tensor needs a storage and integers")
+    return Tensor(storage, offset, tuple(shape), tuple(strides))
