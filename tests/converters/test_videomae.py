@@ -523,6 +523,19 @@ def test_hf_round_trip(tmp_path, head, mean_pooling, bias):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "hf" / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["video_preprocessor_config.json", "processor_config.json"])
+def test_newer_processor_files_are_read_and_given_back(tmp_path, name):
+    fields = PREPROCESSOR | {"video_processor_type": "VideoMAEVideoProcessor", "image_mean": 0.1}
+    content = fields if name.startswith("video") else {"video_processor": fields}
+    source = write_hf(tmp_path / "hf", hf_tensors("classify", True), hf_config("classify"), content)
+    (tmp_path / "hf/preprocessor_config.json").rename(tmp_path / "hf" / name)
+    to_vidjax(source, tmp_path / "v")
+    assert pretrained.read_card(tmp_path / "v").preprocessing.mean == (0.1, 0.1, 0.1)
+    convert(str(tmp_path / "v"), tmp_path / "out", "hf", say=lambda line: None)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.json")}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "hf").glob("*.json")}
+
+
 def test_both_spellings_of_the_biases_give_the_same_model(tmp_path):
     for bias in ("q_bias", "query.bias"):
         source = write_hf(tmp_path / f"hf {bias}", hf_tensors("classify", True, bias), hf_config(0))
