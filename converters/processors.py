@@ -57,7 +57,7 @@ _CLIP = _BASE | {
 }
 _VIVIT = _BASE | {"size": {"shortest_edge": 256}, "rescale_factor": 1 / 127.5, "offset": True}
 _SAMPLED = {"do_sample_frames": False, "num_frames": None, "fps": None}
-_LLAVA = {"size": {"height": 384, "width": 384}, "do_center_crop": False, "crop_size": None}
+_LLAVA = _CLIP | _SAMPLED | {"do_center_crop": False, "crop_size": None}
 # Defaults of transformers' classes, which are all the fields that they look at.
 _CLASSES: dict[str, Fields] = {
     "VideoMAEImageProcessor": _BASE,
@@ -65,7 +65,10 @@ _CLASSES: dict[str, Fields] = {
     "VivitImageProcessor": {k: v for k, v in _VIVIT.items() if k != "default_to_square"},
     "VivitVideoProcessor": _VIVIT | _SAMPLED,
     "CLIPImageProcessor": _CLIP,
-    "LlavaOnevisionVideoProcessor": _CLIP | _LLAVA | _SAMPLED,
+    "LlavaOnevisionVideoProcessor": _LLAVA | {"size": {"height": 384, "width": 384}},
+    # Before transformers had VideoPrism; files of that time are published.
+    "VideoPrismVideoProcessor": _LLAVA
+    | {"size": {"height": 288, "width": 288}, "do_normalize": False},
 }
 # They say how the caller's arrays are laid out and where the work is done, or who wrote the file.
 _NO_EFFECT = frozenset(
@@ -395,7 +398,8 @@ class _Values:
             raise self.error("num_frames", "a positive whole number")
         if "do_sample_frames" not in self.fields or not self.flag("do_sample_frames"):
             # VideoPrism's files tell its length also where they do not sample.
-            return {"frames": frames} if frames and "Llava" in self.name else {}
+            prism = self.name in ("LlavaOnevisionVideoProcessor", "VideoPrismVideoProcessor")
+            return {"frames": frames} if frames and prism else {}
         if self.fields["fps"] is not None or not frames:
             key = "do_sample_frames" if self.fields["fps"] is None else "fps"
             raise self.error(key, "num_frames alone, as models here take a fixed number of frames")

@@ -147,6 +147,14 @@ def test_offset_of_vivit():
     assert read(SIZES | {"size": None}, "vivit")["short_side"] == 256
 
 
+def test_classes_of_videoprism():
+    """The later one is LLaVA-OneVision's, which normalises as CLIP does."""
+    found = read({"num_frames": 8}, "videoprism", VIDEO)
+    assert (found["size"], found["frames"], found["mean"][0]) == (384, 8, 0.48145466)
+    found = read({"video_processor_type": "VideoPrismVideoProcessor"}, "videoprism", VIDEO)
+    assert (found["size"], found["resize"], found["mean"][0]) == (288, "pil_bicubic", 0.0)
+
+
 def test_class_that_a_file_does_not_name():
     assert read(SIZES, "clip")["resize"] == "pil_bicubic"
     assert read(SIZES, "videomae")["resize"] == "pil_bilinear"
