@@ -62,7 +62,7 @@ _LLAVA = _CLIP | _SAMPLED | {"do_center_crop": False, "crop_size": None}
 _CLASSES: dict[str, Fields] = {
     "VideoMAEImageProcessor": _BASE,
     "VideoMAEVideoProcessor": _BASE | _SAMPLED,
-    "VivitImageProcessor": {k: v for k, v in _VIVIT.items() if k != "default_to_square"},
+    "VivitImageProcessor": _VIVIT,
     "VivitVideoProcessor": _VIVIT | _SAMPLED,
     "CLIPImageProcessor": _CLIP,
     "LlavaOnevisionVideoProcessor": _LLAVA | {"size": {"height": 384, "width": 384}},
@@ -343,7 +343,9 @@ class _Values:
         if not _is_whole(resample) or resample not in _RESIZES:
             raise self.error("resample", "1 (LANCZOS), 2 (bilinear) or 3 (bicubic)")
         resizes, crops = self.flag("do_resize"), self.flag("do_center_crop")
-        both = "default_to_square" in self.fields and self.flag("default_to_square")
+        both = self.flag("default_to_square")
+        if both and self.name == "VivitImageProcessor":
+            raise self.error("default_to_square", f"false, as {self.name} does not look at it")
         target = self.sides("size", both) if resizes else {}
         square = self.sides("crop_size", True) if crops else target
         if "height" not in square:
