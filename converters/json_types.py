@@ -1,13 +1,14 @@
 """Types of what converters read from JSON files of Hugging Face's and KerasHub's folders.
 
 Of any other key nothing is known, and nothing is read. Which values a family supports is its own
-matter; here is what a key can mean at all.
+matter; here is what a key can mean at all. Processors' files are not here: what their keys can be
+depends on their class, and processors.py checks all of it.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from vidjax.json_files import Count, Digits, Must, Nullable, Positive, Size
+from vidjax.json_files import Count, Digits, Nullable, Positive, Size
 
 _Sizes = Size | tuple[Size, ...]
 _CONFIG: dict[str, Any] = {
@@ -60,38 +61,8 @@ _CONFIG["config"] = {
     ),
 }
 
-_Side = Annotated[
-    Mapping[str, Size | None],
-    Must(
-        "of shortest_edge, or of height and width",
-        lambda x: x.get("shortest_edge") or (x.get("height") and x.get("width")),
-    ),
-]
-_PROCESSOR: dict[str, Any] = {
-    **dict.fromkeys(("image_processor_type", "feature_extractor_type"), str | None),
-    "video_processor_type": str | None,
-    "size": Size | _Side,
-    "crop_size": Size | _Side | None,
-    **dict.fromkeys(
-        (
-            *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"),
-            *("do_sample_frames", "offset"),
-        ),
-        bool | None,
-    ),
-    "resample": Count,
-    "rescale_factor": Positive,
-    "image_mean": tuple[float, float, float] | None,
-    "image_std": tuple[Positive, Positive, Positive] | None,
-    "num_frames": Size | None,
-}
-
 _FILES: dict[str, dict[str, Any]] = {
     "config.json": _CONFIG,
-    "preprocessor_config.json": _PROCESSOR,
-    "video_preprocessor_config.json": _PROCESSOR,
-    "processor_config.json": _PROCESSOR
-    | dict.fromkeys(("image_processor", "video_processor"), Nullable(_PROCESSOR)),
     "image_converter.json": {
         "config": {
             "image_size": tuple[Size, Size],
