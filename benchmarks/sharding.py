@@ -105,6 +105,8 @@ class Program:
                 freeze=config.optim.freeze,
                 ema_decay=config.ema_decay,
                 grad_accum=config.grad_accum,
+                clip_parts=config.optim.clip_parts,
+                clip_norm=config.optim.clip_norm,
                 shardings=jax.tree.map(lambda x: x.sharding, self.state),
             )
 

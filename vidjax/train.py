@@ -568,6 +568,7 @@ class _Run:
         self.say(
             f"data {cfg.name}: {len(work.videos('train'))} videos, batch {cfg.batch_size} "
             f"videos x {cfg.repeats} clips in {config.grad_accum} part(s), {steps} steps per epoch"
+            + (f", clipped in {n} shards" if (n := config.optim.clip_parts) > 1 else "")
         )
         self.say(
             f"optimizer: {self.total} steps = {self.total / steps:g} epochs, warm-up {warmup}, "
