@@ -260,7 +260,7 @@ def _listed_by_manifest(output: str, shards: Mapping[int, Sequence[_Task]]) -> _
             digests = dict(enumerate(row.get("shards", ())))
         elif match := _SHARD_OF_ROW.fullmatch(str(row.get("path"))):
             rows[int(match[1])].append(row)
-    bad = checksums.read_lines(_bad_file(output))
+    bad = checksums.read_lines(_bad_file(output), are_sealed=bool(digests))
     return {
         number: (digests.get(number), _matched(number, tasks, rows[number] + bad))
         for number, tasks in shards.items()
