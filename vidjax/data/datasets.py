@@ -816,10 +816,9 @@ def _jsonl(path: str, files: Files) -> _Listed:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise bad_line(path, where, line, _JSONL) from None
     notices = []
-    if len(rows) < expected:
-        notices.append(
-            f"{path} lists {len(rows)} of the {expected} videos that it was written with"
-        )
+    count = len(rows) + len(plain)
+    if expected and count != expected:
+        notices.append(f"{path} lists {count} videos, but was written with {expected}")
     if not plain:
         return rows, classes, notices
     try:
