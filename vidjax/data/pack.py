@@ -453,8 +453,8 @@ def _write_shard(output: str, number: int, made: Sequence[tuple[_Task, Any]]) ->
             with open(task.place, "rb") as file:
                 writer.write(json.dumps(head).encode() + b"\n" + file.read())
             os.remove(task.place)
-            index = sum("verdict" in row for row in rows)
-            rows.append(_row(number, index, task) | facts)
+            row = _row(number, sum("verdict" in row for row in rows), task)
+            rows.append({"path": row.pop("path"), "label": row.pop("label"), **facts, **row})
         writer.close()
         _check_records(part, rows)
         with open(part, "rb") as file:
