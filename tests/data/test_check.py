@@ -268,7 +268,7 @@ def test_a_manifest_without_checksums_is_read_and_its_rows_are_kept(three, monke
     check.check(three)
     assert manifest.read_bytes() == whole
     for key, value, says in (
-        ("verdict", "good", ": expected a JSON object with path"),
+        ("verdict", "good", ": verdict is 'good', expected a string that is ok, "),
         ("frames", -1, ": frames is -1, expected an integer"),
         ("frames", "40", ": frames is '40', expected an integer"),
         ("path", 3, ": path is 3, expected"),
