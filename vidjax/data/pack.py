@@ -220,7 +220,10 @@ def _earlier(
     """Returns the shards that are whole with their rows, and of the others what `_records` does."""
     lists = _listed_by_manifest(output, shards), _listed_by_shards(output, shards)
     whole, records, broken = {}, {}, []
-    for number in shards:
+    numbers = iter(shards)
+    if any(os.path.exists(_shard_file(output, number)) for number in shards):
+        numbers = with_progress(numbers, len(shards), "compared")  # terabytes take hours
+    for number in numbers:
         path, listed = _shard_file(output, number), [found[number] for found in lists]
         for sha256, rows in listed:
             with contextlib.suppress(OSError, RuntimeError):  # array_record raises the latter
