@@ -275,7 +275,7 @@ def _matched(
 ) -> list[dict[str, Any]]:
     """Returns a shard's row of each task, in order; nothing if one is missing or of another."""
     good = collections.deque(row for row in rows if "verdict" in row)
-    bad = {row.get("source", row.get("path")): row for row in rows if "verdict" not in row}
+    bad = {str(row.get("source", row.get("path"))): row for row in rows if "verdict" not in row}
     matched, count = [], 0
     for task in tasks:
         expected = _row(number, count, task)
@@ -372,6 +372,8 @@ def _make(task: _Task) -> dict[str, Any] | str:
             else:
                 content = _content(file)
     except VideoError as error:
+        if task.record:
+            return _make(task._replace(record=""))
         if locators.is_url(item.path) and str(error).startswith(video.FETCH):
             return f"{item.path} {error}"
         raise
