@@ -217,7 +217,7 @@ _Listed = dict[int, tuple[str | None, list[dict[str, Any]]]]  # digest and rows 
 def _earlier(
     output: str, shards: Mapping[int, Sequence[_Task]]
 ) -> tuple[dict[int, _Shard], dict[int, dict[str, str]]]:
-    """Returns the shards that are whole with their rows, and of the others what `_records` does."""
+    """Returns the whole shards by number, and for each other shard what `_records` finds in it."""
     lists = _listed_by_manifest(output, shards), _listed_by_shards(output, shards)
     whole, records, broken = {}, {}, []
     numbers = iter(shards)
@@ -273,7 +273,7 @@ def _listed_by_manifest(output: str, shards: Mapping[int, Sequence[_Task]]) -> _
 def _matched(
     number: int, tasks: Sequence[_Task], rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Returns a shard's row of each task, in order; nothing if one is missing or of another."""
+    """Returns a row for each task of a shard; none at all if one is missing or of another video."""
     good = collections.deque(row for row in rows if "verdict" in row)
     bad = {str(row.get("source", row.get("path"))): row for row in rows if "verdict" not in row}
     matched, count = [], 0
@@ -291,7 +291,7 @@ def _matched(
 
 
 def _row(number: int, index: int, task: _Task) -> dict[str, Any]:
-    """Returns what the row of a record says without its video having been seen."""
+    """Returns the fields of a record's row that the list decides."""
     label, captions = json.loads(json.dumps([task.item.label, task.item.captions]))
     row = {"path": f"{number:05d}.array_record#{index}", "label": label, "source": task.name}
     return row | ({"captions": captions} if captions else {})
