@@ -38,11 +38,11 @@ def sealed_line(entry: Mapping[str, Any]) -> str:
     return json.dumps(sealed(entry)) + "\n"
 
 
-def read_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
+def read_lines(path: str | os.PathLike, *, are_sealed: bool = False) -> list[dict[str, Any]]:
     """Returns the objects of a file that are as they were written; none if there is no file.
 
-    Lines that are cut off, damaged or no objects are left out; if a line has a checksum, so are
-    those without.
+    Lines that are cut off, damaged or no objects are left out. So are those without a checksum, if
+    another line has one, or if `are_sealed`.
 
     Raises:
         OSError: it cannot be read.
@@ -58,7 +58,7 @@ def read_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
                     entries.append(entry)
             except _DAMAGED:
                 continue
-    if any(_KEY in entry for entry in entries):
+    if are_sealed or any(_KEY in entry for entry in entries):
         entries = [entry for entry in entries if _KEY in entry]
     for entry in entries:
         entry.pop(_KEY, None)

@@ -82,13 +82,14 @@ class Part:
         self.windows[path] = windows
         content = {"embeddings": vectors, "windows": windows, "stamp": self._stamps[path]}
         os.makedirs(os.path.dirname(self._file(path)), exist_ok=True)
-        self._write_whole(self._file(path), lambda file: np.savez(file, **content))
+        aside = self._write_aside(lambda file: np.savez(file, **content))
+        os.replace(_with_digest(aside), self._file(path))
 
     def find(self, path: str) -> bool:
         """Whether a video is there whole, embedded from the file as its stamp has it."""
-        with contextlib.suppress(*_DAMAGED):  # zip files have checksums
-            windows, stamp, _ = self._load(path, "windows", "stamp", "embeddings")
-            if stamp.tolist() == self._stamps[path]:
+        with contextlib.suppress(*_DAMAGED):
+            windows, stamp = self._load(path, "windows", "stamp")
+            if _is_whole(self._file(path), None) and stamp.tolist() == self._stamps[path]:
                 self.windows[path] = windows
         return path in self.windows
 
@@ -132,14 +133,8 @@ class Part:
                             embeddings(member)
                         else:
                             np.lib.format.write_array(member, index[name], allow_pickle=False)
-                members.comment = _COMMENT + b"0" * _DIGITS
 
-        aside = self._write_aside(archive)
-        with open(aside, "r+b") as file:
-            file.seek(-_DIGITS, os.SEEK_END)
-            file.write(_digest_but_comment(aside))
-            os.fsync(file.fileno())
-        os.replace(aside, output)
+        os.replace(_with_digest(self._write_aside(archive)), output)
 
     def _write_whole(self, path: str, write: Callable) -> None:
         """Writes a file that has its name only when it is complete and on the disk."""
@@ -225,6 +220,17 @@ def _is_whole(output: str, index: dict[str, Any] | None) -> bool:
             return file.comment == _COMMENT + _digest_but_comment(output)
     except _DAMAGED:
         return False
+
+
+def _with_digest(path: str) -> str:
+    """Writes the digest of a zip file into its comment; returns the path."""
+    with zipfile.ZipFile(path, "a") as file:
+        file.comment = _COMMENT + b"0" * _DIGITS
+    with open(path, "r+b") as file:
+        file.seek(-_DIGITS, os.SEEK_END)
+        file.write(_digest_but_comment(path))
+        os.fsync(file.fileno())
+    return path
 
 
 def _digest_but_comment(path: str) -> bytes:

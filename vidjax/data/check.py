@@ -34,11 +34,15 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vidjax import checksums
+from vidjax import checksums, json_files
 from vidjax.data import datasets, frame_folders, locators, pyav, video, watchdog
 from vidjax.errors import UserError, VideoError, run_main
 
 _READER = "pyav"  # whose verdicts these are; those of another are not taken over
+_ROW_TYPES = {
+    **{key: datasets.LINE_TYPES[key] for key in ("path", "frames", "verdict")},
+    **{"reason": str, "size": int | None, "mtime": int | None},
+}
 _PROGRESS, _ANSWER = "progress", "answer"  # what a child process sends
 
 
@@ -308,11 +312,11 @@ def _earlier(manifest: str) -> dict[str, dict[str, Any]]:
     """
     rows = {}
     for row in _entries(manifest):
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # written without a checksum
-            datasets.manifest_row("", row)
+        with contextlib.suppress(UserError):  # damaged, and without a checksum that tells it
+            json_files.check(row, _ROW_TYPES, manifest)
+            is_whole = row.keys() >= _ROW_TYPES.keys() and row.get("reader") == _READER
             # A hang may have been the machine's fault: such files are checked again.
-            is_hang = row["reason"].startswith(watchdog.HANG)
-            if row["reader"] == _READER and not is_hang and {"size", "mtime"} <= row.keys():
+            if is_whole and not row["reason"].startswith(watchdog.HANG):
                 rows[row["path"]] = row
     return rows
 

@@ -53,7 +53,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -145,7 +145,6 @@ _GROUP_COLUMNS = {
 }
 
 
-_VERDICT = re.compile(r"None|ok|sequential|trim:[1-9]\d*|reject")
 _HMDB51 = re.compile(r".+_test_split\d\.txt")
 
 
@@ -686,13 +685,9 @@ def _folders(path: str) -> _Listed:
 
 def _captions(texts: Sequence[str]) -> tuple[str, ...]:
     """Texts without line breaks, and without the empty ones; TypeError if they are not texts."""
-    return tuple(filter(None, (" ".join(text.split()) for text in _texts(texts))))
-
-
-def _texts(values: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise TypeError("not a list of texts")
-    return tuple(values)
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("captions are a list of texts")
+    return tuple(filter(None, (" ".join(text.split()) for text in texts)))
 
 
 def _captioned_text(path: str, lines: list[tuple[int, str]], columns: list[str]) -> list[_Row]:
@@ -798,28 +793,27 @@ def _jsonl(path: str, files: Files) -> _Listed:
         where = f"line {number}"
         try:
             entry = json.loads(line)
-            json_files.check(entry, _JSONL_TYPES, f"{path} {where}")
             if not checksums.is_intact(entry):
                 raise UserError(
                     f"{path} {where} is damaged or was edited, as its checksum is that of another "
                     f"line; write the manifest again, or delete `line_crc32` from the line"
                 )
+            json_files.check(entry, LINE_TYPES, f"{path} {where}")
             if "manifest" in entry:
-                classes = _texts(entry["classes"]) if entry["classes"] else None
-                expected += whole(entry.get("videos")) or 0
+                classes = entry["classes"] and tuple(entry["classes"])
+                expected += entry.get("videos", 0)
             elif entry.keys().isdisjoint(("captions", "verdict")):
                 plain.append((where, entry))
             else:
-                rows.append(manifest_row(where, entry))
+                rows.append(_manifest_row(where, entry))
         except UserError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise bad_line(path, where, line, _JSONL) from None
     notices = []
-    if len(rows) < expected:
-        notices.append(
-            f"{path} lists {len(rows)} of the {expected} videos that it was written with"
-        )
+    count = len(rows) + len(plain)
+    if expected and count != expected:
+        notices.append(f"{path} lists {count} videos, but was written with {expected}")
     if not plain:
         return rows, classes, notices
     try:
@@ -835,16 +829,20 @@ _JSONL = (
 )
 
 
-_JSONL_TYPES = {
+_VERDICT = re.compile(r"ok|sequential|trim:[1-9]\d*|reject")
+_Verdict = Annotated[
+    str, json_files.Must("that is ok, sequential, trim:N or reject", _VERDICT.fullmatch)
+]
+LINE_TYPES = {
     "classes": tuple[str, ...] | None,
+    "videos": json_files.Count,
     "path": str,
     "frames": json_files.Count | None,
-    "verdict": str | None,
+    "verdict": _Verdict | None,
 }
 
 
-def manifest_row(where: str, entry: dict) -> _Row:
-    """Returns a line of a manifest; raises ValueError, KeyError or TypeError if it is none."""
+def _manifest_row(where: str, entry: dict) -> _Row:
     captions = _captions(entry.get("captions", []))
     if "captions" in entry:
         entry = {"label": -1, "frames": None, "verdict": None} | entry
@@ -853,11 +851,7 @@ def manifest_row(where: str, entry: dict) -> _Row:
         label = tuple(map(int, label))
     elif not isinstance(label, str):
         label = tables.labels([label])[0]
-    path, frames, verdict = (entry[key] for key in ("path", "frames", "verdict"))
-    is_count = frames is None or (type(frames) is int and frames >= 0)
-    if not (isinstance(path, str) and path and is_count and _VERDICT.fullmatch(str(verdict))):
-        raise ValueError("a value of another type")
-    return _Row(where, path, label, frames, verdict, captions)
+    return _Row(where, entry["path"], label, entry["frames"], entry["verdict"], captions)
 
 
 # --- labels and paths ---------------------------------------------------------------------------

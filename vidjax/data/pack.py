@@ -217,10 +217,13 @@ _Listed = dict[int, tuple[str | None, list[dict[str, Any]]]]  # digest and rows 
 def _earlier(
     output: str, shards: Mapping[int, Sequence[_Task]]
 ) -> tuple[dict[int, _Shard], dict[int, dict[str, str]]]:
-    """Returns the shards that are whole with their rows, and of the others what `_records` does."""
+    """Returns the whole shards by number, and for each other shard what `_records` finds in it."""
     lists = _listed_by_manifest(output, shards), _listed_by_shards(output, shards)
     whole, records, broken = {}, {}, []
-    for number in shards:
+    numbers = iter(shards)
+    if any(os.path.exists(_shard_file(output, number)) for number in shards):
+        numbers = with_progress(numbers, len(shards), "compared")  # terabytes take hours
+    for number in numbers:
         path, listed = _shard_file(output, number), [found[number] for found in lists]
         for sha256, rows in listed:
             with contextlib.suppress(OSError, RuntimeError):  # array_record raises the latter
@@ -260,7 +263,7 @@ def _listed_by_manifest(output: str, shards: Mapping[int, Sequence[_Task]]) -> _
             digests = dict(enumerate(row.get("shards", ())))
         elif match := _SHARD_OF_ROW.fullmatch(str(row.get("path"))):
             rows[int(match[1])].append(row)
-    bad = checksums.read_lines(_bad_file(output))
+    bad = checksums.read_lines(_bad_file(output), are_sealed=bool(digests))
     return {
         number: (digests.get(number), _matched(number, tasks, rows[number] + bad))
         for number, tasks in shards.items()
@@ -270,9 +273,9 @@ def _listed_by_manifest(output: str, shards: Mapping[int, Sequence[_Task]]) -> _
 def _matched(
     number: int, tasks: Sequence[_Task], rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Returns a shard's row of each task, in order; nothing if one is missing or of another."""
+    """Returns a row for each task of a shard; none at all if one is missing or of another video."""
     good = collections.deque(row for row in rows if "verdict" in row)
-    bad = {row.get("source", row.get("path")): row for row in rows if "verdict" not in row}
+    bad = {str(row.get("source", row.get("path"))): row for row in rows if "verdict" not in row}
     matched, count = [], 0
     for task in tasks:
         expected = _row(number, count, task)
@@ -288,7 +291,7 @@ def _matched(
 
 
 def _row(number: int, index: int, task: _Task) -> dict[str, Any]:
-    """Returns what the row of a record says without its video having been seen."""
+    """Returns the fields of a record's row that the list decides."""
     label, captions = json.loads(json.dumps([task.item.label, task.item.captions]))
     row = {"path": f"{number:05d}.array_record#{index}", "label": label, "source": task.name}
     return row | ({"captions": captions} if captions else {})
@@ -369,6 +372,8 @@ def _make(task: _Task) -> dict[str, Any] | str:
             else:
                 content = _content(file)
     except VideoError as error:
+        if task.record:
+            return _make(task._replace(record=""))
         if locators.is_url(item.path) and str(error).startswith(video.FETCH):
             return f"{item.path} {error}"
         raise
@@ -453,8 +458,8 @@ def _write_shard(output: str, number: int, made: Sequence[tuple[_Task, Any]]) ->
             with open(task.place, "rb") as file:
                 writer.write(json.dumps(head).encode() + b"\n" + file.read())
             os.remove(task.place)
-            index = sum("verdict" in row for row in rows)
-            rows.append(_row(number, index, task) | facts)
+            row = _row(number, sum("verdict" in row for row in rows), task)
+            rows.append({"path": row.pop("path"), "label": row.pop("label"), **facts, **row})
         writer.close()
         _check_records(part, rows)
         with open(part, "rb") as file:
