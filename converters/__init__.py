@@ -83,6 +83,8 @@ class Conversion:
             card's provenance and spells the names in the same way.
         preprocessing, classes: of the card.
         tokenizer: of a model that reads texts, if it is known.
+        kept: what an export needs again and neither the model nor the rest of the card tells; a
+            run that starts from the model hands it on.
         notes: what the person should know, one sentence each.
     """
 
@@ -94,6 +96,7 @@ class Conversion:
     preprocessing: Preprocessing
     classes: tuple[str, ...] | None = None
     tokenizer: TokenizerFile | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 

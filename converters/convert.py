@@ -35,7 +35,15 @@ from flax import traverse_util
 import converters
 import vidjax
 from converters import Options, formats
-from converters.mapping import Rule, Spec, Tensors, from_params, ignored_names, to_params
+from converters.mapping import (
+    Rule,
+    Spec,
+    Tensors,
+    from_params,
+    ignored_names,
+    to_params,
+    without_wrapper,
+)
 from vidjax import errors, models, pretrained
 from vidjax.errors import UserError
 
@@ -147,7 +155,7 @@ def _next(card: pretrained.Card, folder: Path) -> str:
         return predict
     if card.model["head"] == "video_text" and card.tokenizer:
         return f'{predict} --prompt="a dog" --prompt="a cat"'
-    if card.model["head"] in ("video", "video_text"):
+    if card.model["head"] in ("image", "video", "video_text"):
         return f"embed --checkpoint={folder} --videos=FOLDER --output=embeddings.npz"
     return f"train --config={_family(card).TRAIN} --config.init={folder}"
 
@@ -158,6 +166,8 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     if origin is not None:
         options = dataclasses.replace(options, hub_id=name.partition("@")[0])
     source = formats.open_source(path)
+    wrapper, tensors = without_wrapper(source.tensors)
+    source = dataclasses.replace(source, tensors=tensors)
     module = _module(family, source)
     if unknown := sorted(options.given() - module.OPTIONS):
         name = module.__name__.rpartition(".")[-1]
@@ -184,8 +194,10 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
             "format": conversion.format,
             "files": digests.result(),
             "naming": conversion.naming,
+            "wrapper": wrapper,
             "dtypes": dtypes,
             "notes": list(conversion.notes),
+            "kept": dict(conversion.kept),
             "vidjax": vidjax.__version__,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
@@ -256,9 +268,11 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
     others = dict(plan.computed)
     if same and others and (source / _ORIGINALS / _KEPT).is_file():
         others |= formats.read(source / _ORIGINALS / _KEPT)
-    makers = {name: functools.partial(tensors.__getitem__, name) for name in tensors}
-    makers |= {name: lambda name=name: others[name] for name in others}
-    specs = {name: functools.partial(tensors.spec, name) for name in tensors}
+    # transformers would find no tensor by names with a wrapper's prefix.
+    wrapper = card.provenance.get("wrapper", "") if same and format != "hf" else ""
+    makers = {wrapper + name: functools.partial(tensors.__getitem__, name) for name in tensors}
+    makers |= {wrapper + name: lambda name=name: others[name] for name in others}
+    specs = {wrapper + name: functools.partial(tensors.spec, name) for name in tensors}
     path, num_tensors = folder / plan.weights, len(makers)
     formats.write(path, Tensors(makers, specs), plan.beside, plan.wrapper)
     del tensors, makers, specs  # they hold parameters, which the check reads again
@@ -270,7 +284,8 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
         shutil.copyfile(source / card.tokenizer["file"], folder / plan.tokenizer)
     with futures.ThreadPoolExecutor(1) as beside:
         digest = beside.submit(formats.sha256, path)
-        _verify(formats.read(path), params, plan.rules, others)
+        _, written = without_wrapper(formats.read(path)) if wrapper else ("", formats.read(path))
+        _verify(written, params, plan.rules, others)
 
     count = sum(math.prod(stored.spec(name).shape) for name in params)
     return [

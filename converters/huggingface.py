@@ -1,10 +1,21 @@
 """What the JSON files of Hugging Face's folders say, and how they are written; for all families."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from vidjax.errors import UserError
+
+# Our name of each activation function that transformers calls so.
+ACTIVATIONS = {
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
+    **dict.fromkeys(
+        ("gelu_fast", "gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"),
+        "gelu_tanh",
+    ),
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+}
 
 
 def num_heads(
@@ -38,6 +49,85 @@ def num_heads(
     if not (given or stated):
         notes.append(f"{heads} heads are assumed, as in the published model of width {width}")
     return heads
+
+
+def activation(config: Mapping[str, Any], known: Collection[str], what: str) -> str:
+    """Returns our name of config.json's hidden_act.
+
+    Raises:
+        UserError: it is none of `known`, our names of those that `what` can compute.
+    """
+    name = ACTIVATIONS.get(config["hidden_act"])
+    if name not in known:
+        names = ", ".join(theirs for theirs, ours in ACTIVATIONS.items() if ours in known)
+        raise UserError(
+            f"config.json has hidden_act {config['hidden_act']!r}, and {what} here computes "
+            f"{names} only; there is no way to convert it"
+        )
+    return name
+
+
+def hidden_act(name: str, stated: str) -> str:
+    """Returns transformers' name of one of our activations: `stated`, if that means the same."""
+    same = [theirs for theirs, ours in ACTIVATIONS.items() if ours == name]
+    return stated if stated in same else same[0]
+
+
+def kept(config: Mapping[str, Any] | None, keys: Collection[str]) -> dict[str, Any]:
+    """Returns what config.json says under some of its keys, see Conversion."""
+    return {key: config[key] for key in keys if key in (config or {})}
+
+
+def has_no_classes(config: Mapping[str, Any] | None) -> bool:
+    """Whether config.json is of a classifier with num_labels 0, which has no weights of its own."""
+    config = config or {}
+    names = config.get("architectures") or ()
+    is_classifier = any(name.endswith("ForVideoClassification") for name in names)
+    return is_classifier and config.get("id2label") == {}
+
+
+def square(size: Any) -> int:
+    """Returns the side that config.json's image_size means, a number or a pair of them.
+
+    Raises:
+        UserError: the frames are not square.
+    """
+    if not isinstance(size, list | tuple):
+        return size
+    if len(set(size)) > 1:
+        raise UserError(
+            f"config.json has image_size {size}; only square frames can be prepared here: give the "
+            "side of such as --size=..."
+        )
+    return size[0]
+
+
+def check_channels(channels: int) -> None:
+    """Raises UserError unless a patch embedding sees RGB."""
+    if channels != 3:
+        raise UserError(
+            f"the patch embedding has num_channels {channels}; expected 3, as videos are read in "
+            "RGB here: there is no way to convert it"
+        )
+
+
+def note_crop(crop: int, size: int, notes: list[str]) -> None:
+    """Notes that a processor makes other frames than config.json's image_size, if it does."""
+    if crop != size:
+        notes.append(
+            f"its processor makes frames of {crop} pixels, which are followed, and config.json has "
+            f"image_size {size}: transformers' model refuses them, and here positions are made for "
+            f"them; convert with --size={size} for frames of that"
+        )
+
+
+def note_rest(what: str, have: int, step: int, notes: list[str]) -> None:
+    """Notes that clips leave a rest beside their patches, if they do."""
+    if have % step:
+        notes.append(
+            f"{have} {what} leave a rest of {have % step} beside patches of {step}: the model cuts "
+            "it off, as transformers does"
+        )
 
 
 def classes(
@@ -77,7 +167,7 @@ def config_json(
     config = json.loads(original) if original else {}
     stated = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}} | dict(defaults) | config
     if original:
-        want = {key: value for key, value in want.items() if stated[key] != value}
+        want = {key: value for key, value in want.items() if not same(stated[key], value)}
         if not want:
             return original
     want = dict(want)
@@ -88,12 +178,27 @@ def config_json(
 
 def contradictions(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raises UserError if config.json is not about the tensors with the sizes `found`."""
-    wrong = [f"{k} {config.get(k)} instead of {v}" for k, v in found.items() if config.get(k) != v]
+    wrong = [
+        f"{k} {config.get(k)} instead of {v}"
+        for k, v in found.items()
+        if not same(config.get(k), v)
+    ]
     if wrong:
         raise UserError(
             f"config.json is not about these tensors: it has {', '.join(wrong)}; fetch both anew "
             "from one place"
         )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values of a config.json mean the same: a pair of equal sides is one side."""
+
+    def plain(value: Any) -> Any:
+        value = list(value) if isinstance(value, tuple) else value
+        is_square = isinstance(value, list) and len(value) == 2 and value[0] == value[1]
+        return value[0] if is_square else value
+
+    return plain(a) == plain(b)
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:

@@ -232,6 +232,25 @@ class _FileSide:
         return Spec(_shape(left, sizes), one.dtype)
 
 
+def without_wrapper(tensors: Tensors) -> tuple[str, Tensors]:
+    """Takes off what wrappers of PyTorch put before every name, such as "module._orig_mod.".
+
+    DistributedDataParallel and DataParallel write the former, torch.compile the latter.
+
+    Returns:
+        The prefix, "" if there is none, and the tensors by the rest of their names.
+    """
+    prefixes = {re.match(r"((module|_orig_mod)\.)*", name)[0] for name in tensors}
+    prefix = min(prefixes, key=len, default="")
+    if not prefix or not all(other.startswith(prefix) for other in prefixes):
+        return "", tensors
+    names = {name.removeprefix(prefix): name for name in tensors}
+    return prefix, Tensors(
+        {name: functools.partial(tensors.__getitem__, old) for name, old in names.items()},
+        {name: functools.partial(tensors.spec, old) for name, old in names.items()},
+    )
+
+
 def ignored_names(names: Collection[str], ignore: Sequence[Ignore]) -> dict[str, Ignore]:
     """The names that entries of `ignore` match, each with its entry."""
     patterns = [

@@ -8,6 +8,7 @@ Numerics: Hugging Face has layer_norm_eps (1e-12 published) in blocks and encode
 PyTorch's default 1e-5 in fc_norm and the decoder's norm; the originals have 1e-6 throughout.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from converters import Conversion, Export, Options, formats, huggingface, processors
 from converters.formats import CONFIG, PREPROCESSOR, Source
-from converters.mapping import Ignore, Rule
+from converters.mapping import Ignore, Rule, spec_of
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 from vidjax.models.positions import sincos_1d
@@ -86,12 +87,14 @@ _HF_DEFAULTS = {  # of transformers' VideoMAEConfig, for what a config.json leav
     "patch_size": 16,
     "tubelet_size": 2,
     "num_frames": 16,
+    "qv_bias": True,
     "use_mean_pooling": True,
     "decoder_num_attention_heads": 6,
     "decoder_hidden_size": 384,
     "decoder_num_hidden_layers": 4,
     "decoder_intermediate_size": 1536,
 }
+_HF_KEPT = ("norm_pix_loss", "problem_type")  # of config.json: how the model is trained on
 _HF_FIXED_EPS = 1e-5
 _ORIGINAL_EPS = 1e-6
 
@@ -227,22 +230,42 @@ def _has_final_norm(model: Mapping[str, Any]) -> bool:
     return model["pool"] == "first" if model["head"] == "classify" else model["final_norm"]
 
 
-def _not_the_table(tensor: np.ndarray) -> str | None:
-    """Why a position tensor [1, N, D] is not the fixed sine-cosine table, if so."""
-    table = sincos_1d(*tensor.shape[-2:])
-    error = np.abs(tensor.astype(np.float32) - table).max()
-    if error <= np.finfo(tensor.dtype).eps:
-        return None
-    return f"it differs from the fixed sine-cosine table by {error:.2g}; learned or resampled?"
+def _refuse_options(format: str, tensors: Mapping[str, np.ndarray], naming: Naming) -> None:
+    """Raises UserError if the file's model has an option of its code that no release uses."""
+    block = f"{naming.root}{naming.encoder}{_NAMES[format].block}.0."
+    bias = f"attention.attention.{naming.bias}" if format == "hf" else "attn.q_bias"
+    options = {
+        "no biases of query and value (qkv_bias=False)": block + bias not in tensors,
+        "layer scale (init_values)": f"{block}gamma_1" in tensors,
+        "cosine attention (cos_attn)": f"{block}attn.scale" in tensors,
+    }
+    for name in _position_tables(format, naming):
+        if name in tensors:
+            table = tensors[name]
+            error = np.abs(table.astype(np.float32) - sincos_1d(*table.shape[-2:])).max()
+            options[
+                f"learned or resampled positions ({name} differs from the fixed sine-cosine table "
+                f"by {error:.2g})"
+            ] = not error <= np.finfo(table.dtype).eps
+    if found := [option for option, holds in options.items() if holds]:
+        raise UserError(
+            f"the file's VideoMAE has {' and '.join(found)}, which no release has and VideoMAE "
+            "here does not compute; there is no way to convert it"
+        )
+
+
+def _position_tables(format: str, naming: Naming) -> Collection[str]:
+    root, encoder = naming.root, naming.root + naming.encoder
+    names = [f"{encoder}pos_embed", f"{root}pos_embed", f"{root}decoder.pos_embed"]
+    if format == "hf":
+        names = [f"{encoder}embeddings.position_embeddings", f"{root}position_embeddings"]
+    return dict.fromkeys(names)
 
 
 def _ignored(format: str, naming: Naming) -> list[Ignore]:
     root, encoder = naming.root, naming.root + naming.encoder
     reason = "the fixed sine-cosine table, which the model computes"
-    names = [f"{encoder}pos_embed", f"{root}pos_embed", f"{root}decoder.pos_embed"]
-    if format == "hf":
-        names = [f"{encoder}embeddings.position_embeddings", f"{root}position_embeddings"]
-    ignored = [Ignore(name, reason, True, _not_the_table) for name in dict.fromkeys(names)]
+    ignored = [Ignore(name, reason, True) for name in _position_tables(format, naming)]
     if format == "hf":
         reason = (
             "a key bias adds the same number to all scores of a query, which the softmax removes; "
@@ -294,16 +317,16 @@ def recognises(source: Source) -> bool:
     return _format(source.tensors) is not None
 
 
-def _format(names: Collection[str]) -> str | None:
+def _format(names: Mapping[str, np.ndarray]) -> str | None:
     # ViViT has the same patch embedding in Hugging Face's format, but a class token, and VideoPrism
     # one of frames, and positions in the file.
-    telling = {"hf": ".layernorm_before.weight", "original": ".attn.q_bias"}
-    others = ("cls_token", "spatial_embeddings.position_embeddings")
+    telling = {"hf": ".layernorm_before.weight", "original": ".attn.qkv.weight"}
+    others = ("cls_token", "spatial_embeddings.position_embeddings", ".attn.qkv.bias")
     for format, ending in telling.items():
-        endings = (_NAMES[format].patch, ending)
-        found = all(any(name.endswith(e) for name in names) for e in endings)
+        patches = [name for name in names if name.endswith(_NAMES[format].patch)]
+        found = patches and any(name.endswith(ending) for name in names)
         if found and not any(name.endswith(others) for name in names):
-            return format
+            return format if len(spec_of(names, patches[0]).shape) == 5 else None
     return None
 
 
@@ -340,9 +363,13 @@ def describe(source: Source, options: Options) -> Conversion:
     """
     format = _format(source.tensors)
     naming = _naming(format, source.tensors)
+    _refuse_options(format, source.tensors, naming)
     model = _read_shapes(format, source.tensors, naming)
     notes: list[str] = []
-    facts = (_hf_facts if format == "hf" else _original_facts)(source.config, model, notes)
+    if model["head"] is None and model["final_norm"] and huggingface.has_no_classes(source.config):
+        del model["final_norm"]
+        model |= {"head": "classify", "pool": "first", "num_classes": 0}
+    facts = (_hf_facts if format == "hf" else _original_facts)(source.config, model, options, notes)
 
     heads = huggingface.num_heads(
         "heads", model["width"], options.heads, facts.heads, _HEADS, notes
@@ -374,6 +401,8 @@ def describe(source: Source, options: Options) -> Conversion:
         naming=asdict(naming),
         preprocessing=_preprocessing(source, format, options, facts, model, notes),
         classes=huggingface.classes(source.config, model, notes),
+        kept=huggingface.kept(source.config, _HF_KEPT)
+        | ({"image_size": facts.size} if facts.size and format == "hf" else {}),
         notes=notes,
     )
 
@@ -387,7 +416,8 @@ def _read_shapes(format: str, tensors: Mapping[str, np.ndarray], naming: Naming)
     def blocks(prefix: str) -> tuple[int, int]:
         return formats.count(tensors, f"{prefix}."), shape(f"{prefix}.0.{key.fc1}")[0]
 
-    width, *_, t, h, w = shape(encoder + key.patch)
+    width, channels, t, h, w = shape(encoder + key.patch)
+    huggingface.check_channels(channels)
     depth, mlp_dim = blocks(encoder + key.block)
     model = {"name": "videomae", "head": None, "width": width, "depth": depth, "mlp_dim": mlp_dim}
     model["patch_size"] = [t, h, w]
@@ -411,18 +441,18 @@ def _read_shapes(format: str, tensors: Mapping[str, np.ndarray], naming: Naming)
 
 
 def _hf_facts(
-    config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
+    config: Mapping[str, Any] | None,
+    model: Mapping[str, Any],
+    options: Options,
+    notes: list[str],
 ) -> _Facts:
     if config is None:
         notes.append(f"no {CONFIG} beside the weights: LayerNorm's epsilon is assumed to be 1e-12")
         return _Facts(_HF_DEFAULTS["layer_norm_eps"], _HF_FIXED_EPS)
     config = _HF_DEFAULTS | config
-    if config["hidden_act"] != "gelu":
-        raise UserError(
-            f"{CONFIG} has hidden_act {config['hidden_act']!r}; VideoMAE here computes exact GELU "
-            "('gelu') only"
-        )
-    found = _hf_sizes(model) | {"use_mean_pooling": not _has_final_norm(model)}
+    huggingface.activation(config, ("gelu",), "VideoMAE")
+    config["qv_bias"] = config.get("qkv_bias", config["qv_bias"])  # the older key
+    found = _hf_sizes(model) | {"use_mean_pooling": not _has_final_norm(model), "qv_bias": True}
     huggingface.contradictions(config, found)
     return _Facts(
         config["layer_norm_eps"],
@@ -430,12 +460,15 @@ def _hf_facts(
         config["num_attention_heads"],
         config["decoder_num_attention_heads"],
         config["num_frames"],
-        config["image_size"],
+        options.size or huggingface.square(config["image_size"]),
     )
 
 
 def _original_facts(
-    config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
+    config: Mapping[str, Any] | None,
+    model: Mapping[str, Any],
+    options: Options,
+    notes: list[str],
 ) -> _Facts:
     # OpenGVLab's hub repositories have a config.json with the original's keyword arguments.
     stated = (config or {}).get("model_config", {})
@@ -452,14 +485,17 @@ def _original_facts(
 def _hf_sizes(model: Mapping[str, Any]) -> dict[str, int]:
     """The model's sizes in the words of transformers' VideoMAEConfig."""
     t, h, w = model["patch_size"]
-    if h != w:
-        raise UserError(f"Hugging Face's VideoMAE has square patches only, this model {h}x{w}")
+    if h != w and model["head"] == "reconstruct":
+        raise UserError(
+            f"transformers' VideoMAEForPreTraining has square patches only, and this model has "
+            f"{h}x{w}; export by --format=original"
+        )
     sizes = {
         "hidden_size": model["width"],
         "num_hidden_layers": model["depth"],
         "intermediate_size": model["mlp_dim"],
         "tubelet_size": t,
-        "patch_size": h,
+        "patch_size": h if h == w else [h, w],
     }
     if model["head"] == "reconstruct":
         sizes |= {
@@ -492,11 +528,17 @@ def _preprocessing(
         "sampling": known.sampling,
         "temporal_views": known.temporal_views,
     }
+    for what, have, step in (
+        ("frames", frames, model["patch_size"][0]),
+        ("pixels", size, model["patch_size"][1]),
+    ):
+        huggingface.note_rest(what, have, step, notes)
     stated = processors.read(source.json, _PROCESSORS, None if options.frames else frames, notes)
     if stated:
         values |= stated | {"frames": frames}
         if options.size:
             values |= {"size": size, "short_side": size, "stretch_to": None}
+        huggingface.note_crop(values["size"], size if facts.size else values["size"], notes)
     elif format == "hf":
         values["resize"] = "pil_bilinear"
         notes.append(f"no {PREPROCESSOR}: ImageNet's mean and deviation are assumed")
@@ -546,16 +588,22 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
 
 def _hf_config(card: Card, original: bytes | None) -> bytes:
     model = card.model
+    stated = _HF_DEFAULTS | (json.loads(original) if original else {})
+    # A run's frames are its model's; a converted model's are those of its own config.json.
+    kept, size = dict(card.provenance.get("kept", {})), card.preprocessing.size
+    kept["image_size"] = kept.get("image_size", size) if original else size
     want = _hf_sizes(model) | {
         "num_attention_heads": model["num_heads"],
         "layer_norm_eps": model["eps"],
-        "hidden_act": "gelu",
+        "hidden_act": stated["hidden_act"],
         "use_mean_pooling": not _has_final_norm(model),
         "num_frames": card.preprocessing.frames,
-        "image_size": card.preprocessing.size,
     }
     if model["head"] == "reconstruct":
         want["decoder_num_attention_heads"] = model["decoder_num_heads"]
+    want |= kept
+    if "norm_pix" in (objective := card.provenance.get("objective", {})):
+        want["norm_pix_loss"] = objective["norm_pix"]
     if model["head"] == "classify":
         want["id2label"] = huggingface.id2label(card.classes, model["num_classes"])
     architecture = {

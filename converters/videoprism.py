@@ -222,7 +222,8 @@ def npz_rules(model: Mapping[str, Any], naming: NpzNaming) -> list[Rule]:
             target = f"encoder/{stage}"
             table = f"{encoder}{stage}_pos_emb/emb_var"
             rules.append(Rule(table, f"{target}/pos_embed", "(a n) d -> a n d"))
-            rules += blocks(f"{encoder}{stage}_encoder/transformers_stack", target)
+            if stage == "spatial" or model["temporal_depth"]:
+                rules += blocks(f"{encoder}{stage}_encoder/transformers_stack", target)
             rules += norm(f"{encoder}{stage}_ln", f"{target}/norm")
     if head in ("video", "video_text") and model["auxiliary_depth"]:
         rules += blocks(f"{root}auxiliary_encoder/transformers_stack", "auxiliary")
@@ -288,7 +289,8 @@ def hf_rules(model: Mapping[str, Any], naming: HfNaming) -> list[Rule]:
             target = f"encoder/{stage}"
             table = f"{encoder}{stage}_embeddings.position_embeddings"
             rules.append(Rule(table, f"{target}/pos_embed"))
-            rules += blocks(f"{encoder}{stage}_layers", target)
+            if stage == "spatial" or model["temporal_depth"]:
+                rules += blocks(f"{encoder}{stage}_layers", target)
             rules += norm(encoder + last, f"{target}/norm")
     if head in ("video", "video_text") and model["auxiliary_depth"]:
         rules += blocks(f"{video}auxiliary_layers", "auxiliary")
@@ -352,7 +354,7 @@ def keras_rules(model: Mapping[str, Any]) -> list[Rule]:
         Rule(f"{layers}temporal_embedding/embedding/vars/0", "encoder/temporal/pos_embed", table),
         *blocks("encoder", "encoder/spatial"),
         *norm(f"{layers}encoder/layer_norm", "encoder/spatial/norm"),
-        *blocks("encoder_1", "encoder/temporal"),
+        *(blocks("encoder_1", "encoder/temporal") if model["temporal_depth"] else ()),
         *norm(f"{layers}encoder_1/layer_norm", "encoder/temporal/norm"),
     ]
     if model["head"] == "video_text":
@@ -515,7 +517,8 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         return huggingface.num_heads("heads", width, options.heads, found, _HEADS, notes)
 
     if encoders:
-        width, _, *patch = shape(encoder + _HF_PATCH)
+        width, channels, *patch = shape(encoder + _HF_PATCH)
+        huggingface.check_channels(channels)
         mlp_dim = shape(f"{encoder}spatial_layers.0.mlp.fc1.weight")[0]
         model |= {
             "head": None,
@@ -536,6 +539,11 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
             model |= {"head": "video", "pool_dim": shape(f"{video}head.q_proj.weight")[0]}
             if f"{video}classifier.weight" in tensors:
                 num_classes = shape(f"{video}classifier.weight")[0]
+                if not num_classes:
+                    raise UserError(
+                        "the file's classifier has num_labels 0, with which transformers' "
+                        "VideoPrism gives no values at all; save its vision_model alone"
+                    )
                 model |= {"head": "classify", "num_classes": num_classes}
             else:
                 model["auxiliary_depth"] = formats.count(tensors, f"{video}auxiliary_layers.")
@@ -576,9 +584,18 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         naming=asdict(naming),
         preprocessing=_preprocessing("hf", source, options, model, notes),
         tokenizer=_tokenizer(source, options, model, length, notes),
+        kept=_hf_kept(source.config or {}, bool(texts)),
         classes=huggingface.classes(source.config, model, notes),
         notes=notes,
     )
+
+
+def _hf_kept(config: Mapping[str, Any], has_text: bool) -> dict[str, Any]:
+    """Returns what config.json says that neither tensors nor outputs depend on."""
+    if not has_text:
+        return huggingface.kept(config, ("problem_type",))
+    keys = ("max_position_embeddings", "pad_token_id", "bos_token_id", "eos_token_id")
+    return huggingface.kept(config.get("text_config") or config, keys)
 
 
 def _hf_parts(source: Source, notes: list[str]) -> dict[str, dict[str, Any]]:
@@ -594,11 +611,15 @@ def _hf_parts(source: Source, notes: list[str]) -> dict[str, dict[str, Any]]:
     }
 
 
+def _sides(image_size: Any) -> Sequence[int]:
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
 def _hf_grid(frames: int, patches: int, patch: Sequence[int], image_size: Any) -> list[int]:
     if image_size is None:
         rows = columns = _side(patches, "the number of patches")
     else:
-        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        sides = _sides(image_size)
         rows, columns = (side // step for side, step in zip(sides, patch[1:], strict=True))
     if rows * columns != patches:
         raise UserError(
@@ -789,9 +810,21 @@ def _preprocessing(
     notes: list[str],
 ) -> Preprocessing:
     """How the model gets its video: as its home prepares it, or as --preprocessing says."""
-    frames, size = _FRAMES, _SIZE
+    frames, sides = _FRAMES, (_SIZE, _SIZE)
     if model["head"] != "text":
-        frames, size = model["pos_grid"][0], model["pos_grid"][1] * model["patch_size"][1]
+        frames, *sides = (
+            n * p for n, p in zip(model["pos_grid"], model["patch_size"], strict=True)
+        )
+        if default == "hf" and source.config is not None:
+            sides = _sides(_hf_parts(source, [])["vision_config"]["image_size"])
+            for side, step in zip(sides, model["patch_size"][1:], strict=True):
+                huggingface.note_rest("pixels", side, step, notes)
+    size = min(sides)
+    if len(set(sides)) > 1 and not options.size:
+        notes.append(
+            f"positions are for frames of {sides[0]} x {sides[1]} pixels, and frames are prepared "
+            f"square, as {size} x {size}: positions are resampled (--size= chooses another square)"
+        )
     values = {
         "frames": frames,
         "stride": 1,
@@ -1000,11 +1033,12 @@ def _export_hf(
     notes: list[str],
 ) -> Export:
     model, head = card.model, card.model["head"]
-    pool_dim = _pool_dim(model)
+    pool_dim, mlp_dim = _pool_dim(model), model.get("mlp_dim", 0)
+    known = mlp_dim - mlp_dim % model["num_heads"]  # heads of equal width
     _refuse(
         {
-            f"a pooler of width {pool_dim} instead of the MLP's {model.get('mlp_dim')}": pool_dim
-            not in (None, model.get("mlp_dim")),
+            f"a pooler of width {pool_dim} instead of the MLP's {mlp_dim}": pool_dim
+            not in (None, known),
             "norms after the branches of text layers": bool(model.get("text_norm_out")),
             "a second norm of texts": bool(model.get("text_inner_norm")),
             "no soft cap": not model["softcap"],
@@ -1047,7 +1081,7 @@ _HF_TOKENIZERS = {"tokenizer.model": "spiece.model", "tokenizer.json": "tokenize
 
 
 def _hf_config(card: Card, original: bytes | None) -> bytes:
-    model, parts = card.model, _hf_sizes(card.model)
+    model, parts, head = card.model, _hf_sizes(card.model), card.model["head"]
     heads, _ = _text_sizes(model)
     config = json.loads(original) if original else {}
     nested = model["head"] == "video_text" or "vision_config" in config or "text_config" in config
@@ -1066,6 +1100,8 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
             want |= {"num_channels": 3, "image_size": _hf_image_size(card, stated["image_size"])}
         elif not original and card.tokenizer:
             want["max_position_embeddings"] = card.tokenizer["length"]
+        if part == "text_config" or head == "classify":
+            want |= card.provenance.get("kept", {})
     if not nested:
         (part, want), *_ = parts.items()
         if model["head"] == "classify":
@@ -1078,7 +1114,7 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
     for part, want in parts.items():
         old = config.get(part, {})
         stated = defaults[part] | old
-        new = {k: v for k, v in want.items() if not original or stated[k] != v}
+        new = {k: v for k, v in want.items() if not original or not huggingface.same(stated[k], v)}
         if new:
             kind = f"videoprism_{part.replace('config', 'model')}"
             changed[part] = {"model_type": kind} | old | new
@@ -1092,8 +1128,7 @@ def _hf_image_size(card: Card, stated: Any) -> Any:
     """The side of the frames that the positions are for; as it is stated, where that is right."""
     _, h, w = card.model["pos_grid"]
     _, *patch = card.model["patch_size"]
-    sides = (stated, stated) if isinstance(stated, int) else stated
-    if [side // step for side, step in zip(sides, patch, strict=True)] == [h, w]:
+    if [side // step for side, step in zip(_sides(stated), patch, strict=True)] == [h, w]:
         return stated
     return h * patch[0] if h * patch[0] == w * patch[1] else [h * patch[0], w * patch[1]]
 

@@ -8,7 +8,7 @@ numbered whatever their class (LayerNorm_0, MultiHeadDotProductAttention_1, Laye
 MlpBlock_3), in Linen per class; the names are read from the file.
 An image ViT becomes the joint model of one frame and patches (1, h, w).
 Shapes: D width, n heads, h head width (D = n h), M MLP width; `o i` are output and input features.
-Numerics: tanh GELU and LayerNorm's epsilon 1e-6 throughout.
+Numerics: tanh GELU and LayerNorm's epsilon 1e-6 in all releases.
 """
 
 import json
@@ -26,6 +26,8 @@ from converters.mapping import Ignore, Rule
 from vidjax.data.datasets import DATASETS
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
+from vidjax.models.layers import ACTIVATIONS
+from vidjax.models.vivit import sampled_indices
 from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original", "npz")
@@ -90,8 +92,7 @@ CHECKPOINTS = {
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # by width
 _EPS = 1e-6
 _FRAMES, _SIZE = 32, 224  # of every release
-# Equal in exact arithmetic: 0.5x(1 + tanh(sqrt(2/pi)(x + 0.044715x^3))).
-_TANH_GELUS = ("gelu_fast", "gelu_new", "gelu_pytorch_tanh")
+_ACT = "gelu_tanh"  # of every release
 _HF_DEFAULTS = {  # of transformers' VivitConfig, for what a config.json leaves out
     "image_size": 224,
     "num_frames": 32,
@@ -107,6 +108,7 @@ _HF_DEFAULTS = {  # of transformers' VivitConfig, for what a config.json leaves 
     "pooler_output_size": None,
     "pooler_act": "tanh",
 }
+_HF_KEPT = ("problem_type",)  # of config.json: how the model is trained on
 _ROOTS = (
     *("optimizer/target/params/", "optimizer/target/", "opt/target/params/", "opt/target/"),
     *("params/params/", "params/", ""),
@@ -303,7 +305,8 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
 
     shape = formats.shapes(tensors, "Hugging Face's ViViT")
     layers = f"{prefix}{naming.layers}."
-    width, _, *patch = shape(prefix + _HF_PATCH)
+    width, channels, *patch = shape(prefix + _HF_PATCH)
+    huggingface.check_channels(channels)
     fc1 = "mlp.fc1" if new else "intermediate.dense"
     model = {
         "name": "vivit",
@@ -320,15 +323,18 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         model |= {"head": "classify", "num_classes": shape(f"{root}classifier.weight")[0]}
     elif f"{prefix}pooler.dense.weight" in tensors:
         model["representation_size"] = shape(f"{prefix}pooler.dense.weight")[0]
+    elif huggingface.has_no_classes(source.config):
+        model |= {"head": "classify", "num_classes": 0}
     config = _hf_config_of(source, model, notes)
     model["num_heads"] = huggingface.num_heads(
         "heads", width, options.heads, config.get("num_attention_heads"), _HEADS, notes
     )
     model["eps"] = config["layer_norm_eps"]
+    model["act"] = huggingface.activation(config, ACTIVATIONS, "ViViT")
     _check_hints(model, options)
     tokens = shape(f"{prefix}embeddings.position_embeddings")[1] - 1
     frames = options.frames or config.get("num_frames")
-    size = options.size or _square(config.get("image_size"))
+    size = options.size or huggingface.square(config.get("image_size"))
     clip = _whole_clip(tokens, patch, frames, size, notes)
     model["pos_grid"] = list(clip.grid)
     return Conversion(
@@ -338,6 +344,7 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         ignore=(),
         naming=asdict(naming),
         preprocessing=_hf_preprocessing(source, options, model, clip, notes),
+        kept=huggingface.kept(source.config, _HF_KEPT),
         classes=huggingface.classes(source.config, model, notes),
         notes=notes,
     )
@@ -347,13 +354,8 @@ def _hf_config_of(source: Source, model: Mapping[str, Any], notes: list[str]) ->
     """What config.json says, checked against the tensors; of none, only what is sure."""
     if source.config is None:
         notes.append(f"no {CONFIG} beside the weights: all releases' tanh GELU and eps are assumed")
-        return {"layer_norm_eps": _EPS}
+        return {"layer_norm_eps": _EPS, "hidden_act": _HF_DEFAULTS["hidden_act"]}
     config = _HF_DEFAULTS | source.config
-    if config["hidden_act"] not in _TANH_GELUS:
-        raise UserError(
-            f"{CONFIG} has hidden_act {config['hidden_act']!r}; ViViT here computes the tanh GELU "
-            f"({', '.join(_TANH_GELUS)}) only"
-        )
     if not config["qkv_bias"]:
         raise UserError(f"{CONFIG} has qkv_bias false; ViViT here has biases in every layer")
     if model["representation_size"] and config["pooler_act"] != "tanh":
@@ -372,15 +374,6 @@ def _hf_sizes(model: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate_size": model["mlp_dim"],
         "tubelet_size": list(model["patch_size"]),
     }
-
-
-def _square(size: Any) -> int | None:
-    """Config.json's image_size, which may be a pair."""
-    if not isinstance(size, list | tuple):
-        return size
-    if len(set(size)) > 1:
-        raise UserError(f"{CONFIG} has image_size {size}; only square frames are known here")
-    return size[0]
 
 
 def _describe_flax(source: Source, options: Options, root: str) -> Conversion:
@@ -455,11 +448,7 @@ def _describe_flax(source: Source, options: Options, root: str) -> Conversion:
         clip = _whole_clip(tokens, patch, options.frames, options.size, notes)
     model["pos_grid"] = list(clip.grid)
     if naming.flat_kernel and clip.frames > 1 and (not factorised or slices):
-        model["sampled_frames"] = clip.grid[0]
-        notes.append(
-            f"2-D patches: {clip.grid[0]} frames, evenly spread over a clip of {clip.frames}, are "
-            "looked at (uniform frame sampling)"
-        )
+        model["sampled_frames"] = _sampled_frames(clip, notes)
     image = naming.flat_kernel and clip.frames == 1
     if image:
         notes.append("an image model: one frame, to start training a video model from")
@@ -617,6 +606,9 @@ def _whole_clip(
         frames, size = _FRAMES, _SIZE
         notes.append(f"clips of {frames} frames, {size} pixels are assumed (--frames=, --size=)")
     grid = (frames // t, (size or 0) // h, (size or 0) // w)
+    if size:
+        for what, have, step in (("frames", frames, t), ("pixels", size, h)):
+            huggingface.note_rest(what, have, step, notes)
     if math.prod(grid) != tokens:
         asked = f"{frames} frames" + (f" of {size} pixels" if size else "")
         raise UserError(
@@ -683,6 +675,27 @@ def _flat_clip(
     if not options.frames:
         notes.append(f"clips of {frames} frames are assumed (--frames=)")
     return _Clip((count, size // h, size // w), frames, size)
+
+
+def _sampled_frames(clip: _Clip, notes: list[str]) -> int:
+    """Returns the field with which as many frames are looked at as the table has slices.
+
+    Raises:
+        UserError: there is none for clips of so many frames.
+    """
+    wanted = clip.grid[0]
+    fits = [n for n in (wanted, wanted - 1) if len(sampled_indices(clip.frames, n)) == wanted]
+    if not fits:
+        raise UserError(
+            f"Scenic never takes {wanted} frames, for which the position table is made, evenly "
+            f"from a clip of {clip.frames}; give the frames of its training's clips as --frames=..."
+        )
+    indices = ", ".join(map(str, sampled_indices(clip.frames, fits[0])))
+    notes.append(
+        f"2-D patches: {wanted} frames, evenly spread over a clip of {clip.frames}, are looked at "
+        f"(uniform frame sampling): {indices}"
+    )
+    return fits[0]
 
 
 def _protocol(
@@ -770,6 +783,7 @@ def _hf_preprocessing(
         if options.size and options.size != values["size"]:
             changes = {"short_side": options.size + 32, "stretch_to": None}
             values |= {"size": options.size} | changes
+        huggingface.note_crop(values["size"], clip.size, notes)
     if options.input_range:
         old = _range(values)
         values |= _by_range(options.input_range)
@@ -830,6 +844,8 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
             f"LayerNorm's epsilon is {model['eps']:g} here but always {_EPS:g} in Scenic: outputs "
             "differ slightly"
         )
+    if (act := model.get("act", _ACT)) != _ACT:
+        notes.append(f"the activation is {act} here but always {_ACT} in Scenic: outputs differ")
     untold = {
         "factorisation": model["factorisation"] == "dot_product",
         "attention_order": model["factorisation"] == "self_attention",
@@ -887,12 +903,13 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
     want = _hf_sizes(model) | {
         "num_attention_heads": model["num_heads"],
         "layer_norm_eps": model["eps"],
-        "hidden_act": stated["hidden_act"],
+        "hidden_act": huggingface.hidden_act(model.get("act", _ACT), stated["hidden_act"]),
         "qkv_bias": True,
         "num_channels": 3,
         "num_frames": next(n for n in known_frames if n // patch[0] == t),
         "image_size": next(side for side in known_sides if holds(side)),
     }
+    want |= card.provenance.get("kept", {})
     if model["head"] == "classify":
         want["id2label"] = huggingface.id2label(card.classes, model["num_classes"])
     elif model["representation_size"] not in (None, model["width"]):

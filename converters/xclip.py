@@ -26,6 +26,7 @@ from converters.mapping import Ignore, Rule
 from vidjax.data.text import clip_tokenizer_json
 from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
+from vidjax.models.layers import ACTIVATIONS
 from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original")
@@ -49,7 +50,8 @@ _CLIP_PROCESSORS = replace(_PROCESSORS, new=(PREPROCESSOR, "CLIPImageProcessor")
 _HEAD_DIM = 64  # of every attention in the originals
 _EPS, _ACT, _ALPHA, _SCALE = 1e-5, "quick_gelu", 0.1, 2.6592  # of the originals
 _FRAMES, _SIZE = 8, 224  # where a model does not tell
-_ACTIVATIONS = ("quick_gelu", "gelu")
+_LEGACY_END, _CLIP_END = 2, 49407  # of transformers: the largest id of a text; CLIP's default
+_HF_IDS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": _LEGACY_END}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _CLIP = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
@@ -93,6 +95,7 @@ _HF_TOWERS = {  # of its parts, and of CLIPConfig's
 }
 _HF_ARCHITECTURES = {  # and the model_type
     None: ("XCLIPVisionModel", "xclip_vision_model"),
+    "image": ("CLIPVisionModel", "clip_vision_model"),
     "text": ("XCLIPTextModel", "xclip_text_model"),
     "video_text": ("XCLIPModel", "xclip"),
     "image_text": ("CLIPModel", "clip"),
@@ -177,7 +180,7 @@ def hf_rules(model: Mapping[str, Any], naming: HfNaming) -> list[Rule]:
         return rules
 
     head, vision, text, rules = model["head"], naming.vision, naming.text, []
-    clip = head == "image_text"
+    clip = head in ("image", "image_text")
     if head != "text":
         patches, positions = f"{vision}embeddings.patch_embedding", "position_embedding.weight"
         rules += [
@@ -188,7 +191,7 @@ def hf_rules(model: Mapping[str, Any], naming: HfNaming) -> list[Rule]:
             *blocks(vision, "encoder", messages=not clip),
             *_norm(f"{vision}post_layernorm", "encoder/norm"),
         ]
-    if head is not None:
+    if head not in (None, "image"):
         embeddings = f"{text}embeddings"
         rules += [
             Rule(f"{embeddings}.token_embedding.weight", "text/token_embed"),
@@ -196,12 +199,12 @@ def hf_rules(model: Mapping[str, Any], naming: HfNaming) -> list[Rule]:
             *blocks(text, "text"),
             *_norm(f"{text}final_layer_norm", "text/norm"),
         ]
+    if head != "text" and model.get("embed_dim"):
+        rules.append(Rule("visual_projection.weight", "video_proj/kernel", "o i -> i o"))
+    if head != "image" and model.get("embed_dim"):
+        rules.append(Rule("text_projection.weight", "text_proj/kernel", "o i -> i o"))
     if head in ("video_text", "image_text"):
-        rules += [
-            Rule("visual_projection.weight", "video_proj/kernel", "o i -> i o"),
-            Rule("text_projection.weight", "text_proj/kernel", "o i -> i o"),
-            Rule("logit_scale", "logit_scale"),
-        ]
+        rules.append(Rule("logit_scale", "logit_scale"))
     if head == "video_text":
         rules += [
             Rule("mit.position_embedding", "mit/pos_embed"),
@@ -409,15 +412,11 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
     has_vision, has_text = map(bool, prefixes)
     vision, text = (found[0] if found else "" for found in prefixes)
     messages = any(name.endswith(_MESSAGE) for name in tensors)
-    if has_vision and not (has_text or messages):
-        raise UserError(
-            "the file holds CLIP's image tower alone; X-CLIP starts from the whole CLIPModel"
-        )
     head = "text"
     if has_vision and has_text:
         head = "video_text" if messages else "image_text"
     elif has_vision:
-        head = None
+        head = None if messages else "image"
     counts = [f"{tower}embeddings.position_ids" for tower in (vision, text)]
     naming = HfNaming(vision, text, [name for name in dict.fromkeys(counts) if name in tensors])
     parts, stated = _hf_parts(source.config or {}), source.config is not None
@@ -430,7 +429,8 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
 
     model: dict[str, Any] = {"name": "xclip", "head": head}
     if has_vision:
-        width, _, *patch = shape(f"{vision}embeddings.patch_embedding.weight")
+        width, channels, *patch = shape(f"{vision}embeddings.patch_embedding.weight")
+        huggingface.check_channels(channels)
         rows = _rows(shape(f"{vision}embeddings.position_embedding.weight")[0])
         model |= {
             "width": width,
@@ -453,6 +453,9 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
     if head in ("video_text", "image_text"):
         model["embed_dim"] = embed_dim = shape("visual_projection.weight")[0]
         model["logit_scale"] = parts["model"]["logit_scale_init_value"]
+    elif head:  # a tower that may have its projection (CLIPVisionModelWithProjection)
+        name = {"image": "visual_projection.weight", "text": "text_projection.weight"}[head]
+        model["embed_dim"] = shape(name)[0] if name in tensors else None
     if head == "video_text":
         frames = shape("mit.position_embedding")[1]
         mit = heads("mit_heads", embed_dim, "vision_config", "mit_num_attention_heads")
@@ -473,7 +476,8 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
     num_frames = parts["vision_config"]["num_frames"]
     if stated:
         _check_config(parts, model)
-        _note_end(parts["text_config"], model, notes)
+        if has_text:
+            model["end_id"] = _end_id(source.config, parts["text_config"], model, notes)
     return Conversion(
         format="hf",
         model=model,
@@ -483,6 +487,7 @@ def _describe_hf(source: Source, options: Options) -> Conversion:
         preprocessing=_preprocessing(
             "hf", source, options, model, num_frames if stated and head is None else None, notes
         ),
+        kept=huggingface.kept(parts["text_config"], _HF_IDS),
         tokenizer=_tokenizer("hf", source, options, model, notes),
         notes=notes,
     )
@@ -511,14 +516,24 @@ def _note_heads(options: Options, model: Mapping[str, Any], notes: list[str]) ->
         )
 
 
-def _note_end(config: Mapping[str, Any], model: Mapping[str, Any], notes: list[str]) -> None:
-    """Says where transformers' CLIP looks for another end of a text than its largest id."""
-    end = config.get("eos_token_id", 2)  # 2 stands for the largest, in files of older versions
-    if model["head"] == "image_text" and end not in (2, model["vocab_size"] - 1):
-        notes.append(
-            f"config.json has texts end at id {end}; here a text ends at its largest id, which is "
-            "another one if the vocabulary goes on after that"
-        )
+def _end_id(
+    config: Mapping[str, Any], text: Mapping[str, Any], model: Mapping[str, Any], notes: list[str]
+) -> int | None:
+    """Returns the id at which transformers' CLIP has texts end; None: at their largest id."""
+    # X-CLIP's text tower alone has no projection.
+    is_clip = model["head"] == "image_text" or config.get("model_type") == "clip_text_model"
+    is_clip = is_clip or (model["head"] == "text" and model["embed_dim"])
+    end, largest = text.get("eos_token_id", _CLIP_END), model["vocab_size"] - 1
+    if not is_clip or end in (_LEGACY_END, largest):
+        return None
+    if isinstance(end, int) and 0 <= end < largest:
+        notes.append(f"texts end at id {end}, and the vocabulary goes on to {largest}")
+        return end
+    notes.append(
+        f"{CONFIG} has eos_token_id {end}, which is no id of a vocabulary of "
+        f"{model['vocab_size']}: a text ends at its largest id here"
+    )
+    return None
 
 
 def _hf_parts(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -542,27 +557,28 @@ def _hf_numerics(parts: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any
     found = {}
     for ours, theirs in (("eps", "layer_norm_eps"), ("act", "hidden_act")):
         values = {part: parts[part][theirs] for part in towers if part != "model"}
-        if ours == "act" and model["head"] == "video_text":
-            values["prompts"] = parts["model"]["prompt_hidden_act"]
+        if ours == "act":
+            if model["head"] == "video_text":
+                values["prompts"] = parts["model"]["prompt_hidden_act"]
+            values = {
+                part: huggingface.activation({theirs: value}, ACTIVATIONS, "X-CLIP")
+                for part, value in values.items()
+            }
         if len(set(values.values())) > 1:
             words = ", ".join(f"{part} {value}" for part, value in values.items())
             raise UserError(
                 f"{CONFIG} has different values of {theirs} ({words}); X-CLIP here has one for all"
             )
         found[ours] = next(iter(values.values()))
-    if found["act"] not in _ACTIVATIONS:
-        raise UserError(
-            f"{CONFIG} has hidden_act {found['act']!r}; known are {', '.join(_ACTIVATIONS)}"
-        )
     return found
 
 
 def _hf_sizes(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The model's sizes in the words of transformers, for the parts of config.json that it has."""
     head, sizes = model["head"], {}
-    if head in ("video_text", "image_text"):
+    if model.get("embed_dim"):
         sizes["model"] = {"projection_dim": model["embed_dim"]}
-    if head is not None:
+    if head not in (None, "image"):
         sizes["text_config"] = {
             "vocab_size": model["vocab_size"],
             "hidden_size": model["text_width"],
@@ -593,7 +609,7 @@ def _check_config(parts: Mapping[str, Mapping[str, Any]], model: Mapping[str, An
     for part, sizes in _hf_sizes(model).items():
         huggingface.contradictions(parts[part], sizes)
     if model["head"] != "text":
-        side, rows = parts["vision_config"]["image_size"], model["pos_grid"][1]
+        side, rows = huggingface.square(parts["vision_config"]["image_size"]), model["pos_grid"][1]
         stated = side // model["patch_size"][1]
         if stated != rows:
             raise UserError(
@@ -616,9 +632,12 @@ def _preprocessing(
         num_frames: of a vision tower alone, by config.json; None where that does not tell.
     """
     head, size = model["head"], _SIZE
-    clip = head == "image_text"
+    clip = head in ("image", "image_text")
     if head != "text":
         size = model["pos_grid"][1] * model["patch_size"][1]
+        if default == "hf" and source.config is not None:
+            size = huggingface.square(_hf_parts(source.config)["vision_config"]["image_size"])
+            huggingface.note_rest("pixels", size, model["patch_size"][1], notes)
     frames = model["pos_grid"][0] if head == "video_text" else num_frames
     if not (frames or options.frames or head == "text"):
         notes.append(f"clips of {_FRAMES} frames are assumed (--frames=)")
@@ -700,7 +719,7 @@ def _tokenizer(
     format: str, source: Source, options: Options, model: Mapping[str, Any], notes: list[str]
 ) -> TokenizerFile | None:
     """The vocabulary that --tokenizer names, or that lies beside the weights."""
-    if model["head"] is None:
+    if model["head"] in (None, "image"):
         if options.tokenizer or options.raw_text is not None:
             raise UserError("--tokenizer and --raw_text are about texts, and this model reads none")
         return None
@@ -762,7 +781,7 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
     reasons = [
         f"{key} {model[key]} instead of {4 * model[width]}"
         for key, width in widths.items()
-        if model.get(key) not in (None, 4 * model.get(width, 0))
+        if model.get(key) not in (None, 4 * (model.get(width) or 0))
     ]
     _, *grid = model.get("pos_grid", (1, 1, 1))
     _, *patch = model.get("patch_size", (1, 1, 1))
@@ -788,10 +807,10 @@ def _export_original(card: Card, naming: Mapping[str, Any] | None) -> Export:
     heads = {"num_heads": model["width"], "text_num_heads": model["text_width"]}
     if video:
         heads |= dict.fromkeys(("mit_num_heads", "prompt_num_heads"), model["embed_dim"])
-    untold = {"eps": _EPS, "act": _ACT}
+    untold = {"eps": _EPS, "act": _ACT, "end_id": None}
     untold |= {key: width // _HEAD_DIM for key, width in heads.items()}
     untold |= {"mit_depth": 1, "prompt_depth": 2} if video else {}  # the loader's
-    words = [f"{key} is {model[key]}" for key, value in untold.items() if model[key] != value]
+    words = [f"{key} is {model[key]}" for key, value in untold.items() if model.get(key) != value]
     if words:
         notes.append(
             f"the file does not tell that {' and '.join(words)} here: the original code computes "
@@ -811,13 +830,17 @@ def _export_hf(
     card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str, bytes]
 ) -> Export:
     model, notes = card.model, []
-    both = model["head"] in ("video_text", "image_text")
+    if model["head"] == "video_text" and model.get("end_id"):
+        notes.append(
+            f"transformers' X-CLIP has texts end at their largest id, this model at "
+            f"{model['end_id']}: their vectors differ if a text holds a larger one"
+        )
     files = dict(originals)
     files[CONFIG] = _hf_config(card, originals.get(CONFIG))
     files |= _hf_processor_files(card, originals, notes)
     if card.tokenizer:
         files.setdefault(_HF_TOKENIZER_CONFIG, _hf_tokenizer_config(model))
-    whole = HfNaming("vision_model.", "text_model.") if both else HfNaming()
+    whole = HfNaming("vision_model.", "text_model.") if model.get("embed_dim") else HfNaming()
     naming = HfNaming(**naming) if naming else whole
     lengths = {naming.text: model.get("context_length")}
     if model["head"] != "text":
@@ -844,11 +867,13 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
             parts[part] |= {
                 "num_attention_heads": model[f"{prefix}num_heads"],
                 "layer_norm_eps": model["eps"],
-                "hidden_act": model["act"],
+                "hidden_act": huggingface.hidden_act(model["act"], stated[part]["hidden_act"]),
             }
+    if model.get("end_id"):
+        parts["text_config"]["eos_token_id"] = model["end_id"]
     if vision := parts.get("vision_config"):
         side, patch = stated["vision_config"]["image_size"], model["patch_size"][1]
-        holds = side // patch == model["pos_grid"][1]
+        holds = huggingface.square(side) // patch == model["pos_grid"][1]
         vision["image_size"] = side if holds else model["pos_grid"][1] * patch
         if model["head"] is None:
             vision["num_frames"] = card.preprocessing.frames
@@ -856,10 +881,13 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
         vision["mit_num_attention_heads"] = model["mit_num_heads"]
         parts["model"] |= {
             "prompt_num_attention_heads": model["prompt_num_heads"],
-            "prompt_hidden_act": model["act"],
+            "prompt_hidden_act": huggingface.hidden_act(
+                model["act"], stated["model"]["prompt_hidden_act"]
+            ),
             "prompt_alpha": model["prompt_alpha"],
         }
-    if "model" in parts:
+    whole = model["head"] in ("video_text", "image_text")
+    if whole:
         parts["model"]["logit_scale_init_value"] = model["logit_scale"]
     if original and all(
         stated[part].get(key) == value
@@ -869,12 +897,18 @@ def _hf_config(card: Card, original: bytes | None) -> bytes:
         return original
     if not original and "text_config" in parts:
         # transformers' CLIP then takes a text's largest id for its end, as all others do.
-        parts["text_config"] |= {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+        ids = _HF_IDS | card.provenance.get("kept", {})
+        if ids["eos_token_id"] != model["vocab_size"] - 1:
+            ids["eos_token_id"] = _LEGACY_END
+        parts["text_config"] = ids | parts["text_config"]
     architecture, kind = _HF_ARCHITECTURES[model["head"]]
+    if model["head"] == "text" and (model.get("embed_dim") or model.get("end_id")):
+        architecture, kind = "CLIPTextModel", "clip_text_model"  # X-CLIP's has neither
+    if model.get("embed_dim") and not whole:
+        architecture += "WithProjection"
     new = {"architectures": [architecture], "model_type": kind} | config
-    if "model" not in parts:
-        (want,) = parts.values()
-        return huggingface.to_json(new | want)
+    if not whole:
+        return huggingface.to_json(new | {k: v for want in parts.values() for k, v in want.items()})
     new |= parts["model"]
     for part in _HF_TOWERS:
         start = {"model_type": f"{kind}_{part.replace('config', 'model')}"}
@@ -888,7 +922,7 @@ _HF_TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def _hf_tokenizer_config(model: Mapping[str, Any]) -> bytes:
-    end, clip = "<|endoftext|>", model["head"] == "image_text"
+    end, clip = "<|endoftext|>", model["head"] == "image_text" or model.get("embed_dim")
     return huggingface.to_json(
         {
             "processor_class": "CLIPProcessor" if clip else "XCLIPProcessor",
@@ -907,7 +941,7 @@ def _hf_processor_files(
     model = card.model
     if model["head"] == "text":
         return {}
-    family = _CLIP_PROCESSORS if model["head"] == "image_text" else _PROCESSORS
+    family = _CLIP_PROCESSORS if model["head"] in ("image", "image_text") else _PROCESSORS
     size = model["pos_grid"][1] * model["patch_size"][1]
     adapt = functools.partial(_for_model, size=size)
     return processors.export(originals, card.preprocessing, family, notes, adapt)

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
+from PIL import Image
 
 import vidjax
 from vidjax import models, pretrained
@@ -293,10 +294,60 @@ def test_preprocess(folder):
     video = np.repeat(np.arange(20, dtype=np.uint8), 300).reshape(20, 10, 10, 3)
     frames = loaded.preprocess(video)[0, :, 0, 0, 0] * FACTS.std[0] + FACTS.mean[0]
     np.testing.assert_allclose(np.diff(frames * 255), 2, atol=1e-3)
-    with pytest.raises(UserError, match="must be uint8"):
-        loaded.preprocess(video.astype(np.float32))
-    with pytest.raises(UserError, match="must be uint8"):
-        loaded.preprocess(clip.astype(np.float32))
+
+
+def as_images(clip):
+    return [Image.fromarray(frame) for frame in clip]
+
+
+@pytest.mark.parametrize("frames", [4, 20])
+@pytest.mark.parametrize(
+    "form",
+    [
+        list,
+        tuple,
+        as_images,
+        jnp.asarray,
+        lambda clip: clip.astype(np.int64),
+        lambda clip: clip.transpose(0, 3, 1, 2),
+        lambda clip: [frame.tolist() for frame in clip],
+        lambda clip: [image.convert("RGBA") for image in as_images(clip)],
+    ],
+)
+def test_preprocess_takes_frames_of_any_kind(folder, form, frames):
+    loaded = pretrained.load_model(folder)
+    clip = np.random.default_rng(0).integers(0, 256, (frames, 10, 12, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(loaded.preprocess(form(clip)), loaded.preprocess(clip))
+
+
+@pytest.mark.parametrize("frames", [4, 20])
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda clip: clip / np.float32(255), r"float32 \[\d+, 10, 12, 3\], of values that are no"),
+        (lambda clip: clip.astype(np.int16) - 1, r"int16 .*, of values that are no bytes"),
+        (lambda clip: clip > 9, "bool .*, of values that are no bytes"),
+        (lambda clip: np.repeat(clip, 2, 3)[..., :4], r"12, 4\]; expected .* drop alpha, video"),
+        (lambda clip: clip[..., :1], r"12, 1\]; expected .*repeat a grey channel"),
+        (lambda clip: clip[..., 0], r"\[\d+, 10, 12\]; expected integers from 0 to 255"),
+        (
+            lambda clip: clip.transpose(3, 0, 1, 2),
+            r"\[3, \d+, 10, 12\]; .* reorder or add its axes",
+        ),
+        (lambda clip: clip[None], r"\[1, \d+, 10, 12, 3\]; expected"),
+        (lambda clip: clip[:0], r"\[0, 10, 12, 3\]; expected"),
+        (lambda clip: [], r"float64 \[0\]; expected|is no video array"),
+        (lambda clip: [clip[0], clip[0][:5]], "a list is no video array .*same shape"),
+        (lambda clip: ["a.jpg", "b.jpg"], r"<U5 \[2\]; expected"),
+        (lambda clip: None, r"object \[\]; expected"),
+        (lambda clip: Image.fromarray(clip[0]), r"uint8 \[10, 12, 3\]; expected"),
+    ],
+)
+def test_preprocess_refuses_in_one_sentence(folder, form, message, frames):
+    clip = np.full((frames, 10, 12, 3), 0, np.uint8)
+    with pytest.raises(UserError, match=message) as error:
+        pretrained.load_model(folder).preprocess(form(clip))
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from flax import traverse_util
 
 from vidjax import checkpoint, json_files, models, sharding
 from vidjax.data.text import ClipTokenizer, Tokenizer, open_tokenizer
-from vidjax.data.transforms import Preprocessing, eval_views, prepare
+from vidjax.data.transforms import Preprocessing, eval_views, prepare, video_array
 from vidjax.data.video import VideoError
 from vidjax.errors import UserError
 
@@ -82,26 +82,27 @@ class Pretrained:
     def classes(self) -> tuple[str, ...] | None:
         return self.card.classes
 
-    def preprocess(self, video: str | os.PathLike | np.ndarray) -> jax.Array:
+    def preprocess(self, video: str | os.PathLike | Any) -> jax.Array:
         """Prepares one video as the card says.
 
         Args:
-            video: path of a video file or of a folder of pictures; or uint8 [N, H, W, 3] in RGB,
-                which is the clip itself if N is the model's number of frames, and otherwise a whole
-                video to sample from.
+            video: path of a video file or of a folder of pictures; or frames in memory, an array of
+                any library [N, H, W, 3] or [N, 3, H, W] of bytes in RGB, or a list of such frames
+                or PIL images: the clip itself if N is the model's number of frames, and otherwise
+                a whole video to sample from.
 
         Returns:
             The middle clip's centre crop, normalised: float32 [1, T, size, size, 3].
 
         Raises:
-            UserError: an array of another shape or dtype, or a file that cannot be read as video.
+            UserError: an array of something else, or a file that cannot be read as video.
         """
         facts = self.card.preprocessing
-        is_array = isinstance(video, np.ndarray) and video.dtype == np.uint8 and video.ndim == 4
-        is_clip = is_array and len(video) == facts.frames
+        is_path = isinstance(video, str | os.PathLike)
+        video = os.path.expanduser(video) if is_path else video_array(video)
+        is_clip = not is_path and len(video) == facts.frames
         try:
-            source = video if isinstance(video, np.ndarray) else os.path.expanduser(video)
-            clip = eval_views(video, facts) if is_clip else prepare(source, facts)
+            clip = eval_views(video, facts) if is_clip else prepare(video, facts)
         except VideoError as error:
             raise UserError(f"{video} cannot be read as video: {error}") from None
         mean, std = np.float32(facts.mean), np.float32(facts.std)

@@ -111,6 +111,9 @@ class Task:
                 fields.setdefault("groups", self.dataset.groups)
         if not checkpoint and self.reads_text and "vocab_size" not in fields:
             fields["vocab_size"] = self.tokenizer.vocab_size
+        self.kept: dict[str, Any] = {}  # see Conversion.kept of the converters
+        if config.init and not checkpoint and fields["name"] == start.model["name"]:
+            self.kept = start.provenance.get("kept", {})
         clip = (config.data.frames, config.data.size, config.data.size)
         self.model = models.build(**fields, clip=clip)
         groups = getattr(self.model, "groups", ())

@@ -401,6 +401,8 @@ class _Run:
                 "source": config.init or "random",
                 "format": "vidjax",
                 "vidjax": vidjax.__version__,
+                "objective": task.plain(config)["objective"],
+                "kept": work.kept,
             },
             tokenizer=work.tokenizer and pretrained.keep_tokenizer(work.tokenizer, self.workdir),
         )

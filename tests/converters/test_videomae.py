@@ -590,7 +590,7 @@ def test_pytorch_bin_and_shards(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "gelu_new"}, "hidden_act 'gelu_new'"),
+        ({"hidden_act": "gelu_new"}, "hidden_act 'gelu_new', and VideoMAE here computes gelu, "),
         ({"hidden_size": 32}, "hidden_size 32 instead of 16"),
         ({"num_hidden_layers": 3}, "num_hidden_layers 3 instead of 2"),
         ({"use_mean_pooling": False}, "use_mean_pooling False instead of True"),
@@ -603,6 +603,86 @@ def test_config_that_contradicts_the_tensors(tmp_path, changes, message):
         to_vidjax(source, tmp_path / "v")
     assert not (tmp_path / "v").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"hf"}
+
+
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        (lambda t: {n: x for n, x in t.items() if "_bias" not in n}, r"\(qkv_bias=False\)"),
+        (lambda t: t | {"blocks.0.gamma_1": np.ones(33, np.float32)}, "layer scale"),
+        (lambda t: t | {"blocks.0.attn.scale": np.ones((3, 1, 1), np.float32)}, "cosine attention"),
+    ],
+)
+def test_options_of_the_originals_that_no_release_uses(tmp_path, change, option):
+    formats.write_torch(tmp_path / "a.pth", change(tensors_of("videomaev2_finetune")))
+    with pytest.raises(UserError, match=f"^the file's VideoMAE has [^\n]*{option}[^\n]*$"):
+        convert(str(tmp_path / "a.pth"), tmp_path / "v", options=CASES["videomaev2_finetune"])
+
+
+def test_hugging_face_without_query_biases(tmp_path):
+    tensors = {n: t for n, t in hf_tensors("classify").items() if "_bias" not in n}
+    source = write_hf(tmp_path / "hf", tensors, hf_config("classify", qkv_bias=False))
+    with pytest.raises(UserError, match=r"^the file's VideoMAE has no biases of query[^\n]*$"):
+        to_vidjax(source, tmp_path / "v")
+
+
+@pytest.mark.parametrize("image_size", [12, [12, 12]])
+def test_image_size_is_the_models(tmp_path, image_size):
+    """Frames are made as the processor says, though transformers' model refuses them."""
+    config = hf_config("classify", image_size=image_size, patch_size=[4, 4])
+    source = write_hf(tmp_path / "hf", hf_tensors("classify"), config)
+    report = to_vidjax(source, tmp_path / "v")
+    assert (
+        "makes frames of 8 pixels, which are followed, and config.json has image_size 12" in report
+    )
+    card = pretrained.read_card(tmp_path / "v")
+    assert (card.preprocessing.size, card.preprocessing.short_side) == (8, 10)
+    convert(str(tmp_path / "v"), tmp_path / "out", "hf", say=lambda line: None)
+    for name in ("config.json", "preprocessor_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "hf" / name).read_bytes()
+    # A run that starts from it is a model for its own frames.
+    run = dataclasses.replace(card, provenance={"kept": card.provenance["kept"]})
+    made = json.loads(videomae.export(run, "hf", {}).files["config.json"])
+    assert (made["image_size"], made["norm_pix_loss"]) == (8, True)
+    run.provenance["objective"] = {"name": "masked_autoencoding", "norm_pix": False}
+    assert not json.loads(videomae.export(run, "hf", {}).files["config.json"])["norm_pix_loss"]
+
+
+def test_frames_that_are_not_square(tmp_path):
+    config = hf_config("classify", image_size=[8, 32])
+    source = write_hf(tmp_path / "hf", hf_tensors("classify"), config)
+    with pytest.raises(UserError, match=r"image_size \[8, 32\]; only square .* as --size="):
+        to_vidjax(source, tmp_path / "v")
+    to_vidjax(source, tmp_path / "v", size=16)
+    assert pretrained.read_card(tmp_path / "v").preprocessing.size == 16
+
+
+def test_a_rest_beside_the_patches_is_cut_off(tmp_path):
+    config = hf_config("classify", image_size=10, num_frames=5)
+    source = write_hf(tmp_path / "hf", hf_tensors("classify"), config)
+    report = to_vidjax(source, tmp_path / "v")
+    assert "5 frames leave a rest of 1 beside patches of 2" in report
+    assert "10 pixels leave a rest of 2 beside patches of 4" in report
+    loaded = pretrained.load_model(tmp_path / "v")
+    rng = np.random.default_rng(0)
+    video = rng.standard_normal((1, 5, 10, 10, 3), np.float32)
+    found, expected = (
+        loaded.model.apply({"params": loaded.params}, x) for x in (video, video[:, :4, :8, :8])
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_first_token_of_a_classifier_without_classes(tmp_path):
+    tensors = hf_tensors("classify", mean_pooling=False)
+    tensors = {n: t for n, t in tensors.items() if not n.startswith("classifier")}
+    config = hf_config("classify", False, id2label={}, label2id={})
+    source = write_hf(tmp_path / "hf", tensors, config)
+    to_vidjax(source, tmp_path / "v")
+    loaded = pretrained.load_model(tmp_path / "v")
+    video = loaded.preprocess(np.zeros((4, 10, 10, 3), np.uint8))
+    assert loaded.model.apply({"params": loaded.params}, video).shape == (1, D)
+    convert(str(tmp_path / "v"), tmp_path / "out", "hf", say=lambda line: None)
+    assert json.loads((tmp_path / "out/config.json").read_text()) == config
 
 
 def test_wrong_tensors_are_all_named_at_once(tmp_path):

@@ -673,6 +673,47 @@ def test_hugging_face_round_trip_by_the_command(tmp_path):
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
 
 
+def vision_folder(folder, change, **changes):
+    start = "video_model.vision_model."
+    tensors = hf_tensors(lvt_tensors())
+    tensors = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+    return hf_folder(folder, change(tensors), HF_CONFIG["vision_config"] | changes)
+
+
+def test_no_layers_along_time(tmp_path):
+    source = vision_folder(
+        tmp_path / "hf",
+        lambda t: {n: x for n, x in t.items() if not n.startswith("temporal_layers.")},
+        num_temporal_layers=0,
+    )
+    command(source, tmp_path / "v")
+    loaded = pretrained.load_model(tmp_path / "v")
+    assert loaded.card.model["temporal_depth"] == 0
+    assert set(loaded.params["encoder"]["temporal"]) == {"norm", "pos_embed"}
+    command(tmp_path / "v", tmp_path / "out", "hf")
+    before, after = (formats.read(tmp_path / x / "model.safetensors") for x in ("hf", "out"))
+    same_tensors(after, before)
+
+
+def test_frames_that_are_not_square_are_noted(tmp_path):
+    table = "spatial_embeddings.position_embeddings"
+    _, h, w = converted("videoprism_lvt")[0].model["pos_grid"]
+    _, patch, _ = converted("videoprism_lvt")[0].model["patch_size"]
+    source = vision_folder(
+        tmp_path / "hf",
+        lambda t: t | {table: np.repeat(t[table], 2, axis=1)},
+        image_size=[h * patch, 2 * w * patch],
+    )
+    card, params, notes = described(source)
+    assert (
+        f"frames of {h * patch} x {2 * w * patch} pixels, and frames are prepared square" in notes
+    )
+    assert card.preprocessing.size == h * patch
+    originals = {"config.json": (source / "config.json").read_bytes()}
+    written(card, params, tmp_path / "out", "hf", originals)
+    assert (tmp_path / "out/config.json").read_bytes() == originals["config.json"]
+
+
 def test_hugging_face_folder_of_a_model_trained_here(tmp_path):
     """It has no source: tables and JSON files are made anew."""
     tensors = hf_tensors(lvt_tensors(), 1 - 2 / 32)

@@ -1,5 +1,6 @@
 """X-CLIP's and CLIP's tables and numerics against the original's goldens; their homes."""
 
+import dataclasses
 import functools
 import gzip
 import json
@@ -588,11 +589,109 @@ def test_numerics_are_those_of_the_config(tmp_path):
     assert (card.model["act"], card.model["eps"]) == ("gelu", 1e-6)
     note = written(card, params, tmp_path / "original", "original")
     assert "does not tell that eps is 1e-06 and act is gelu here" in note
-    wrong = {part: CLIP_CONFIG[part] | {"hidden_act": "relu"} for part in changes}
-    with pytest.raises(UserError, match="hidden_act 'relu'; known are quick_gelu, gelu"):
-        described(clip_folder(tmp_path / "relu", **wrong))
-    ends = {"text_config": TEXT_CONFIG | {"eos_token_id": 150}}
-    assert "texts end at id 150; here" in described(clip_folder(tmp_path / "end", **ends))[2]
+    wrong = {part: CLIP_CONFIG[part] | {"hidden_act": "silu"} for part in changes}
+    with pytest.raises(
+        UserError, match=r"hidden_act 'silu', and X-CLIP here computes gelu, .*only"
+    ):
+        described(clip_folder(tmp_path / "silu", **wrong))
+
+
+@pytest.mark.parametrize(
+    ("stated", "end_id"), [(2, None), (198, 198), (199, None), (200, None), (150, 150)]
+)
+def test_where_texts_end(tmp_path, stated, end_id):
+    """A vocabulary of 200 may go on after the end of texts, as transformers' CLIP then finds."""
+    text = CLIP_CONFIG["text_config"] | {"eos_token_id": stated}
+    card, params, notes = described(clip_folder(tmp_path / "hf", text_config=text))
+    assert card.model["vocab_size"] == 200 and card.model["end_id"] == end_id
+    assert ("eos_token_id 200, which is no id of a vocabulary of 200" in notes) == (stated == 200)
+    ids = np.array([[7, 199, 150, 198, 150, 3, 198]])
+    model = models.build(**card.model)
+    nested = {"params": traverse_util.unflatten_dict(params, sep="/")}
+    found = model.apply(nested, ids, normalise=False, method="encode_text")
+    tokens = model.apply(nested, ids, method=lambda model, ids: model.text_proj(model.text(ids)))
+    first = {None: 1, 198: 3, 150: 2}[end_id]
+    np.testing.assert_allclose(found, tokens[:, first], atol=FLOAT32)
+    note = written(card, params, tmp_path / "original", "original")
+    assert (f"end_id is {end_id}" in note) == bool(end_id)
+    # One trained here says it, too.
+    new = dataclasses.replace(card, provenance={})
+    text = json.loads(xclip.export(new, "hf", {}).files["config.json"])["text_config"]
+    assert text["eos_token_id"] == (end_id or 2)
+
+
+@pytest.mark.parametrize("prefix", ["vision_model.", ""])
+@pytest.mark.parametrize("projected", [False, True])
+def test_clips_image_tower(tmp_path, projected, prefix):
+    tensors = hf_tensors(clip_tensors())
+    start = "vision_model."
+    alone = {prefix + n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+    if projected:
+        alone["visual_projection.weight"] = tensors["visual_projection.weight"]
+    config = VISION_CONFIG | {"model_type": "clip_vision_model", "projection_dim": 64}
+    card, params, notes = described(hf_folder(tmp_path / "hf", alone, config, CLIP_PROCESSOR))
+    assert card.model["head"] == "image" and "clips of 8 frames" in notes
+    assert card.model["embed_dim"] == (64 if projected else None)
+    whole, all_params, _ = described(clip_folder(tmp_path / "whole"))
+    assert card.preprocessing == whole.preprocessing
+    video = np.random.default_rng(0).standard_normal((2, 3, 32, 32, 3), np.float32)
+    nested = {"params": traverse_util.unflatten_dict(params, sep="/")}
+    found = models.build(**card.model).apply(nested, video, method="frame_vectors")
+    nested = {"params": traverse_util.unflatten_dict(all_params, sep="/")}
+
+    def expected(model, video):
+        x = model.encoder(video)[1]
+        return model.video_proj(x) if projected else x
+
+    expected = models.build(**whole.model).apply(nested, video, method=expected)
+    np.testing.assert_allclose(found, expected, atol=FLOAT32)
+    written(card, params, tmp_path / "out", "hf")
+    same_tensors(formats.read(tmp_path / "out/model.safetensors"), alone)
+    new = xclip.export(dataclasses.replace(card, provenance={}), "hf", {})
+    made = json.loads(new.files["config.json"])
+    name = "CLIPVisionModelWithProjection" if projected else "CLIPVisionModel"
+    assert (made["architectures"], made["model_type"]) == ([name], "clip_vision_model")
+    with pytest.raises(UserError, match="no model with head 'image'; export by --format=hf"):
+        xclip.export(card, "original", {})
+
+
+def test_clips_text_tower_with_its_projection(tmp_path):
+    tensors = hf_tensors(clip_tensors())
+    alone = {n: t for n, t in tensors.items() if n.startswith("text_")}
+    config = TEXT_CONFIG | {"model_type": "clip_text_model", "projection_dim": 64}
+    card, params, _ = described(hf_folder(tmp_path / "hf", alone, config, None))
+    assert (card.model["head"], card.model["embed_dim"]) == ("text", 64)
+    whole, all_params, _ = described(clip_folder(tmp_path / "whole"))
+    ids = np.random.default_rng(0).integers(0, 200, (3, 9))
+    nested = {"params": traverse_util.unflatten_dict(params, sep="/")}
+    found = models.build(**card.model).apply(nested, ids)
+    nested = {"params": traverse_util.unflatten_dict(all_params, sep="/")}
+    options = {"normalise": False, "method": "encode_text"}
+    expected = models.build(**whole.model).apply(nested, ids, **options)
+    np.testing.assert_allclose(found, expected, atol=FLOAT32)
+    written(card, params, tmp_path / "out", "hf")
+    same_tensors(formats.read(tmp_path / "out/model.safetensors"), alone)
+    new = xclip.export(dataclasses.replace(card, provenance={}), "hf", {})
+    made = json.loads(new.files["config.json"])
+    assert made["architectures"] == ["CLIPTextModelWithProjection"]
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_of_wrapped_modules(tmp_path, wrapper):
+    """As DistributedDataParallel and torch.compile save them."""
+    tensors = {wrapper + name: t for name, t in original().items()}
+    formats.write_torch(tmp_path / "a.pth", tensors)
+    command(tmp_path / "a.pth", tmp_path / "v")
+    same_params(pretrained.open_params(tmp_path / "v"), converted()[1])
+    command(tmp_path / "v", tmp_path / "out", "original")
+    same_tensors(formats.read(tmp_path / "out/checkpoint.pth"), tensors)
+    # transformers would find nothing by such names.
+    tensors = hf_tensors(original())
+    source = hf_folder(tmp_path / "hf", {wrapper + name: t for name, t in tensors.items()})
+    command(source, tmp_path / "w")
+    same_params(pretrained.open_params(tmp_path / "w"), converted()[1])
+    command(tmp_path / "w", tmp_path / "again", "hf")
+    same_tensors(formats.read(tmp_path / "again/model.safetensors"), tensors)
 
 
 def test_clips_of_other_kinds(tmp_path):
@@ -601,9 +700,6 @@ def test_clips_of_other_kinds(tmp_path):
     with pytest.raises(UserError, match=r"CLIP with a ResNet for images; .* such as ViT-B-32"):
         described(tmp_path / "rn50.pt")
     tensors = hf_tensors(clip_tensors())
-    alone = {n: t for n, t in tensors.items() if n.startswith("vision_model.")}
-    with pytest.raises(UserError, match="CLIP's image tower alone; X-CLIP starts from the whole"):
-        described(hf_folder(tmp_path / "vision", alone, None))
     tensors = dict(original())
     del tensors["mit.positional_embedding"]
     formats.write_torch(tmp_path / "half.pth", tensors)

@@ -186,12 +186,22 @@ def test_uniform_frame_sampling():
     model, plain = make(**fields, sampled_frames=3), make(**fields)
     params, video = random_params(model), clip(frames=16)
     found = jax.jit(model.apply)(nest(params), video)
-    # round(16 k / 4) for k = 1, 2, 3.
     expected = jax.jit(plain.apply)(nest(params), video[:, [4, 8, 12]])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_array_equal(vivit.sample_frames(video, 5)[0, :, 0, 0, 0],
-                                  video[0, [3, 5, 8, 11, 13], 0, 0, 0])  # fmt: skip
-    assert vivit.sample_frames(video, 20).shape == video.shape
+    # One more than are asked for, as in Scenic.
+    assert model.clone(sampled_frames=5).token_grid((16, 16, 16)) == (6, 2, 2)
+    assert model.clone(sampled_frames=20).token_grid((16, 16, 16)) == (16, 2, 2)
+
+
+def test_sampled_frames_are_scenics():
+    for frames in range(1, 66):
+        for count in range(1, 70):
+            found = vivit.sampled_indices(frames, count)
+            # projects/vivit/model.py, temporal_encode
+            step = frames / (count + 1) if count < frames else 1
+            start = step if count < frames else 0
+            scenic = jnp.arange(start, frames, step, dtype=jnp.int32)
+            np.testing.assert_array_equal(found, scenic, err_msg=f"{frames} {count}")
 
 
 def test_masks_are_those_of_the_reference():

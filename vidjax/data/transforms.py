@@ -201,7 +201,7 @@ def eval_views(
 
 
 def prepare(
-    source: str | os.PathLike | np.ndarray,
+    source: str | os.PathLike | Any,
     preprocessing: Preprocessing,
     views: tuple[int, int] = (1, 1),
     *,
@@ -212,14 +212,14 @@ def prepare(
     """Clips uint8 [temporal * spatial, T, size, size, 3] of one video; temporal views vary slowest.
 
     Args:
-        source: path of a video, or the whole video uint8 [N, H, W, 3] in RGB.
+        source: path of a video, or the whole video as `video_array` takes it.
         preprocessing: of the checkpoint.
         views: (temporal, spatial); (1, 1) is the middle clip and the centre crop.
         verdict, num_frames, reader: as of vidjax.data.video.read_frames.
 
     Raises:
         VideoError: if the video cannot be read.
-        UserError: if `source` is an array of another shape or dtype.
+        UserError: if `source` is an array of something else.
     """
     temporal, spatial = views
     position = np.zeros((temporal, 0), np.int64)
@@ -233,12 +233,8 @@ def prepare(
         position = inverse.reshape(indices.shape)
         return unique
 
-    if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 4 or source.shape[3] != 3 or not len(source):
-            raise UserError(
-                f"a video array must be uint8 [frames, height, width, 3] in RGB, got "
-                f"{source.dtype} {list(source.shape)}"
-            )
+    if not isinstance(source, str | os.PathLike):
+        source = video_array(source)
         crops = eval_views(source[sample(len(source))], preprocessing, spatial).swapaxes(0, 1)
     else:
         crops, _ = read_frames(
@@ -252,6 +248,48 @@ def prepare(
         )
     clips = crops[position].swapaxes(1, 2)  # [temporal, spatial, T, size, size, 3]
     return clips.reshape(-1, *clips.shape[2:])
+
+
+def video_array(video: Any) -> np.ndarray:
+    """Returns a video in memory as uint8 [N, H, W, 3] in RGB.
+
+    Args:
+        video: an array of any library, [N, H, W, 3] or [N, 3, H, W], of integers from 0 to 255; or
+            a list of frames, each such an array without N or a PIL image.
+
+    Raises:
+        UserError: anything else, and floats, whose range nothing tells.
+    """
+    expected = "expected integers from 0 to 255 as [frames, height, width, 3] in RGB"
+    try:
+        if isinstance(video, list | tuple):
+            images = [x.convert("RGB") if isinstance(x, Image.Image) else x for x in video]
+            video = np.stack([np.asarray(x) for x in images])
+        array = np.asarray(video)
+    except (TypeError, ValueError, RuntimeError) as error:  # of another device, of several sizes
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"a {type(video).__name__} is no video array ({reason}); {expected}: convert it with "
+            "numpy.stack or numpy.asarray"
+        ) from None
+    if array.ndim == 4 and array.shape[1] == 3 != array.shape[3]:
+        array = np.moveaxis(array, 1, 3)
+    what = f"{array.dtype} {list(array.shape)}"
+    if array.ndim != 4 or array.shape[3] != 3 or not array.size:
+        fixes = {
+            1: "repeat a grey channel, numpy.repeat(video, 3, 3)",
+            4: "drop alpha, video[..., :3]",
+        }
+        fix = fixes.get(array.shape[-1] if array.ndim == 4 else 0, "reorder or add its axes")
+        raise UserError(f"a video array is {what}; {expected}: {fix}")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
+        raise UserError(
+            f"a video array is {what}, of values that are no bytes; {expected}: floats from 0 to 1 "
+            "become such by (255 * video).round().astype(numpy.uint8)"
+        )
+    return array.astype(np.uint8)
 
 
 def resize(frames: np.ndarray, height: int, width: int, convention: str) -> np.ndarray:

@@ -452,7 +452,7 @@ def scan_blocks(
     Args:
         block: a module called as block(x, drop_rate=[]), with head_mask=[H] too if there is one.
         x: tokens [B, ..., N, D].
-        depth: number of layers L.
+        depth: number of layers L; 0 leaves x as it is, without parameters.
         drop_path: stochastic depth of the last layer; it grows linearly from 0. 0 outside training.
         head_mask: [L, H] factors for the heads' outputs, or None.
         remat: "none", "dots" (recompute all but products with weights and attention) or "full"
@@ -467,6 +467,8 @@ def scan_blocks(
         masked = {} if mask is None else {"head_mask": mask}
         return block(x, drop_rate=drop_rate, **masked, **shared), None
 
+    if not depth:
+        return x
     if remat != "none":
         body = nn.remat(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
     rates = jnp.linspace(0.0, drop_path, depth) if drop_path else None
@@ -518,6 +520,7 @@ def grid_of(shape: Sequence[int], patch_size: tuple[int, int, int]) -> tuple[int
 class PatchEmbed(nn.Module):
     """Projects tubelets to tokens: a strided 3-D convolution, written as one matrix product.
 
+    Frames and pixels at the end that fill no patch are cut off, as without padding.
     `kernel_init` is PyTorch's default for kernel and bias if None; with another the bias is 0.
     CLIP has none (`use_bias`).
     """
@@ -532,6 +535,8 @@ class PatchEmbed(nn.Module):
     def __call__(self, video: Array, *, keep: Array | None = None) -> Array:
         """Maps video [B, T, H, W, C] to tokens [B, N, D], or to those of `keep` [B, K] only."""
         shape = (*self.patch_size, video.shape[-1], self.width)
+        t, h, w = (n - n % p for n, p in zip(video.shape[1:4], self.patch_size, strict=True))
+        video = video[:, :t, :h, :w]
         patches = patchify(video.astype(self.dtype), self.patch_size)  # [B, N, P]
         inits = self.kernel_init, nn.initializers.zeros
         if self.kernel_init is None:

@@ -124,6 +124,7 @@ class EndTokenTower(nn.Module):
         vocab_size, width, depth, num_heads, mlp_dim: sizes.
         context_length: tokens that positions are learned for.
         eps, act: numerics.
+        end_id: id that ends a text; None: the largest id of each text.
         remat, unroll: see `scan_blocks`.
         attention: how it is computed, see `attention.attend`.
     """
@@ -136,6 +137,7 @@ class EndTokenTower(nn.Module):
     mlp_dim: int
     eps: float
     act: str
+    end_id: int | None = None
     remat: str = "none"
     unroll: int = 1
     attention: str = "auto"
@@ -183,9 +185,10 @@ class EndTokenTower(nn.Module):
         return LayerNorm(self.eps, self.dtype, name="norm")(x)
 
     def pool(self, text: Array, mask: Array | None = None) -> Array:
-        """The token [K, D] where each text's largest id is: the first of them, the text's end."""
+        """Returns the token [K, D] at each text's first end, see `end_id`."""
         tokens = self(text, mask)
-        return tokens[jnp.arange(len(text)), text.argmax(-1)]
+        ends = text if self.end_id is None else text == self.end_id
+        return tokens[jnp.arange(len(text)), ends.argmax(-1)]
 
 
 class TwoTowers(nn.Module):

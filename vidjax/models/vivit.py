@@ -12,7 +12,7 @@ Factorisations (the paper's models 1 to 4):
     self_attention  each block attends over time (same place), then over space (same time).
     dot_product     half of the heads attend over time, the others over space.
 
-Numerics: learned positions, tanh GELU, biases everywhere, LayerNorm eps 1e-6 in all releases.
+Numerics: learned positions, biases everywhere; tanh GELU and LayerNorm eps 1e-6 in all releases.
 An image ViT is the joint model of one frame and patches (1, h, w).
 Initial values are Scenic's, but for its MLP biases, which start at N(0, 1e-6) instead of 0.
 Stochastic depth zeroes whole branches of a clip without scaling the others, unlike timm's, and
@@ -33,6 +33,7 @@ blocks/attn/weights/time and .../space, with half of the heads each.
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,6 +47,7 @@ from vidjax.errors import UserError
 from vidjax.models import positions
 from vidjax.models.attention import Attend, attend
 from vidjax.models.layers import (
+    ACTIVATIONS,
     Array,
     Attention,
     Block,
@@ -96,12 +98,13 @@ class EncoderFields(nn.Module):
         temporal_depth: of "encoder": layers of the temporal encoder; 0 averages over time instead
             (the paper's baseline).
         temporal_num_heads, temporal_mlp_dim: None: as the spatial encoder's.
+        act: activation function, a key of layers.ACTIVATIONS; "gelu_tanh" in all releases.
         pool: "token" has a class token and reads it, "mean", "max" and "sum" combine all tokens
             (Scenic's gap, gmp, gsp). "self_attention" and "dot_product" have no class token.
         representation_size: width of a dense layer with tanh after pooling (Scenic's pre_logits,
             the pooler of Hugging Face's VivitModel); None: there is none.
         sampled_frames: of each clip, evenly spread, that are looked at (the paper's uniform frame
-            sampling, with patches (1, h, w)); None: all.
+            sampling, with patches (1, h, w)), see `sampled_indices`; None: all.
         dropout, drop_path: rates in training; the latter is that of the last block.
         remat, unroll: see `scan_blocks`.
         attention: how it is computed, see `attention.attend`.
@@ -120,6 +123,7 @@ class EncoderFields(nn.Module):
     temporal_depth: int = 4
     temporal_num_heads: int | None = None
     temporal_mlp_dim: int | None = None
+    act: str = "gelu_tanh"
     pool: str = "token"
     representation_size: int | None = None
     sampled_frames: int | None = None
@@ -134,6 +138,7 @@ class EncoderFields(nn.Module):
         super().__post_init__()
         choices = (
             ("factorisation", FACTORISATIONS),
+            ("act", tuple(ACTIVATIONS)),
             ("attention_order", ("time_space", "space_time")),
             ("pool", tuple(POOLS)),
         )
@@ -170,20 +175,21 @@ class EncoderFields(nn.Module):
 
     def token_grid(self, clip: tuple[int, int, int]) -> tuple[int, int, int]:
         """Tokens (t, h, w) of a clip of (T, H, W) pixels."""
-        frames = min(clip[0], self.sampled_frames or clip[0])
+        frames = len(sampled_indices(clip[0], self.sampled_frames or clip[0]))
         return grid_of((1, frames, *clip[1:]), self.patch_size)
 
 
-def sample_frames(video: Array, count: int) -> Array:
-    """`count` frames of video [B, T, H, W, C] at the inner points of `count + 1` equal parts.
+def sampled_indices(frames: int, count: int) -> np.ndarray:
+    """Returns which of a clip's frames are looked at if `count` are asked for: all, if not fewer.
 
-    Scenic's common_lib/video_utils.py sample_frames_uniformly. All frames if there are no more.
+    These are the multiples of T / (count + 1), rounded down to a whole step, as in Scenic's
+    projects/vivit/model.py (temporal_encode), whose arange has an integer dtype. Their number is
+    that of the steps before rounding, in floating point: one more than `count` for some T.
     """
-    frames = video.shape[1]
     if count >= frames:
-        return video
-    index = np.round(np.arange(1, count + 1) * frames / (count + 1)).astype(int)
-    return video[:, np.minimum(index, frames - 1)]
+        return np.arange(frames)
+    step = frames / (count + 1)
+    return int(step) * np.arange(1, math.ceil((frames - step) / step) + 1)
 
 
 def attend_time_and_space(
@@ -231,6 +237,7 @@ class SpaceTimeBlock(nn.Module):
     eps: float
     slices: int
     order: str
+    act: str
     dtype: Any = jnp.float32
     dropout: float = 0.0
     attend: Attend = attend
@@ -246,7 +253,7 @@ class SpaceTimeBlock(nn.Module):
             attn = Attention(self.num_heads, name=f"attn_{axis}", **options)
             y = attn(y.swapaxes(1, 2)).swapaxes(1, 2) if axis == "time" else attn(y)
             x = x + dropout(y.reshape(x.shape), self.dropout)
-        mlp = Mlp(self.mlp_dim, "gelu_tanh", dtype=self.dtype, dropout=self.dropout, name="mlp")
+        mlp = Mlp(self.mlp_dim, self.act, dtype=self.dtype, dropout=self.dropout, name="mlp")
         x = x + mlp(LayerNorm(self.eps, self.dtype, name="norm_mlp")(x))
         return finish_block(self, x)
 
@@ -273,7 +280,7 @@ class Encoder(EncoderFields):
         """
         grid = self.token_grid(video.shape[1:4])
         if self.sampled_frames:
-            video = sample_frames(video, self.sampled_frames)
+            video = video[:, sampled_indices(video.shape[1], self.sampled_frames)]
         init = nn.initializers.lecun_normal()
         x = PatchEmbed(self.width, self.patch_size, self.dtype, init, name="patch_embed")(video)
         if self.factorisation != "encoder":
@@ -319,14 +326,15 @@ def encode(module: EncoderFields, x: Array, grid: tuple[int, int, int], *, train
     seen = functools.partial(attend, implementation=module.attention)
     if module.factorisation == "self_attention":
         order = module.attention_order
-        block = SpaceTimeBlock(*sizes, grid[0], order, dtype, rate, seen, name="blocks")
+        fields = (grid[0], order, module.act, dtype, rate, seen)
+        block = SpaceTimeBlock(*sizes, *fields, name="blocks")
     else:
         if module.factorisation == "dot_product":
             seen = functools.partial(
                 attend_time_and_space, slices=grid[0], implementation=module.attention
             )
         options = {"dtype": dtype, "dropout": rate, "rescale_drop_path": False, "attend": seen}
-        block = Block(*sizes, "gelu_tanh", **options, name="blocks")
+        block = Block(*sizes, module.act, **options, name="blocks")
     x = scan_blocks(
         block,
         x,
@@ -512,5 +520,8 @@ def _refactorise(
         return out
     return params
 
+
+# Fields that a checkpoint decides for whatever is started from it.
+FACTS = ("act",)
 
 HEADS = {None: Features, "classify": Classifier}

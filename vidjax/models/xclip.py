@@ -9,8 +9,9 @@ message token each. A transformer integrates the frames' vectors, and texts are 
 video before they are compared with it, so a text has another vector for each video.
 
 Numerics: quick GELU x·sigmoid(1.702x); LayerNorm eps 1e-5; vectors are divided by their length,
-without an epsilon; a text's vector is taken where its largest id is, the end of text. Attention is
-along one frame's tokens, one video's messages, or a video's patches; never over clips.
+without an epsilon; a text's vector is taken where its largest id is, the end of text (or where
+`end_id` is, in CLIPs whose vocabulary goes on after it). Attention is along one frame's tokens, one
+video's messages, or a video's patches; never over clips.
 Clips of another size get the patches' positions resampled, bicubic as in transformers'
 `interpolate_pos_encoding`, and those of another length the frames' positions, linear, which no
 reference does.
@@ -213,6 +214,12 @@ class ImageEncoder(Encoder):
         return Block(*fields, name="blocks", **options)
 
 
+def projection(width: int, embed_dim: int, dtype: Any) -> Linear:
+    """Returns the layer that leads from a tower's width to what videos and texts share."""
+    init = nn.initializers.normal(width**-0.5)
+    return Linear((embed_dim,), ("embed", None), use_bias=False, kernel_init=init, dtype=dtype)
+
+
 class Features(EncoderFields):
     """X-CLIP's vision tower alone."""
 
@@ -237,13 +244,44 @@ class Features(EncoderFields):
         return {"video": self.example_video()}
 
 
+class Image(Features, kw_only=True):
+    """CLIP's image tower alone, frame by frame.
+
+    Attributes:
+        embed_dim: width E of a projection (CLIPVisionModelWithProjection); None: there is none.
+    """
+
+    embed_dim: int | None = None
+
+    def setup(self) -> None:
+        self.encoder = ImageEncoder(**fields_of(self, EncoderFields))
+        if self.embed_dim:
+            self.video_proj = projection(self.width, self.embed_dim, self.dtype)
+
+    def __call__(self, video: Array, *, train: bool = False) -> Array:
+        """Encodes video [B, T, H, W, 3] to tokens [B, T * (N + 1), D], frame by frame."""
+        if self.is_initializing():
+            self.frame_vectors(video)  # makes the projection's parameters
+        return super().__call__(video, train=train)
+
+    def frame_vectors(self, video: Array, *, train: bool = False) -> Array:
+        """Returns the normalised class tokens: [B, T, D], or projected [B, T, E]."""
+        x = self.encoder(video, train=train)[1]
+        return self.video_proj(x) if self.embed_dim else x
+
+    def embed(self, video: Array, *, train: bool = False) -> Array:
+        """Returns the mean of `frame_vectors` over the frames: [B, D or E]."""
+        return self.frame_vectors(video, train=train).mean(1)
+
+
 class TextFields(nn.Module, kw_only=True):
     """What describes the text tower.
 
     Attributes:
         text_width, text_depth, text_num_heads, text_mlp_dim: sizes; the last is 4 W if None.
-        vocab_size: number of token ids; the largest one ends a text.
+        vocab_size: number of token ids.
         context_length: tokens that positions are learned for.
+        end_id: id that ends a text; None: the largest id of each text, as in the originals.
     """
 
     text_width: int
@@ -252,6 +290,7 @@ class TextFields(nn.Module, kw_only=True):
     text_mlp_dim: int | None = None
     vocab_size: int = 49_408
     context_length: int = 77
+    end_id: int | None = None
     eps: float
     act: str = "quick_gelu"
     remat: str = "none"
@@ -269,6 +308,7 @@ class TextFields(nn.Module, kw_only=True):
             mlp_dim=self.text_mlp_dim or 4 * self.text_width,
             eps=self.eps,
             act=self.act,
+            end_id=self.end_id,
             remat=self.remat,
             unroll=self.unroll,
             attention=self.attention,
@@ -280,19 +320,28 @@ class TextFields(nn.Module, kw_only=True):
         return jax.ShapeDtypeStruct((1, 1), jnp.int32)
 
 
-class Text(TextFields):
-    """The text tower alone."""
+class Text(TextFields, kw_only=True):
+    """The text tower alone.
+
+    Attributes:
+        embed_dim: width E of a projection (CLIPTextModelWithProjection); None: there is none.
+    """
+
+    embed_dim: int | None = None
 
     def setup(self) -> None:
         self.text = self.tower()
+        if self.embed_dim:
+            self.text_proj = projection(self.text_width, self.embed_dim, self.dtype)
 
     def __call__(self, text: Array, mask: Array | None = None, *, train: bool = False) -> Array:
         """See `encode_text`."""
         return self.encode_text(text, mask)
 
     def encode_text(self, text: Array, mask: Array | None = None) -> Array:
-        """The end tokens [K, W] of ids [K, L], after the last norm and before any projection."""
-        return self.text.pool(text, mask)
+        """Returns the end tokens of ids [K, L] after the last norm: [K, W], or projected [K, E]."""
+        x = self.text.pool(text, mask)
+        return self.text_proj(x) if self.embed_dim else x
 
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of the smallest inputs with which the parameters can be initialised."""
@@ -416,14 +465,7 @@ class SharedFields(EncoderFields, TextFields, kw_only=True):
         """Text tower, projections and scale; to be called in `setup`."""
         self.text = self.tower()
         self.video_proj, self.text_proj = (
-            Linear(
-                (self.embed_dim,),
-                ("embed", None),
-                use_bias=False,
-                kernel_init=nn.initializers.normal(width**-0.5),
-                dtype=self.dtype,
-            )
-            for width in (self.width, self.text_width)
+            projection(width, self.embed_dim, self.dtype) for width in (self.width, self.text_width)
         )
         init = nn.initializers.constant(self.logit_scale)
         self.learned_logit_scale = self.param("logit_scale", init, (), jnp.float32)
@@ -619,10 +661,11 @@ def adapt(
 
 
 # Fields that a checkpoint decides for whatever is started from it.
-FACTS = ("eps", "act", "mit_num_heads", "prompt_num_heads")
+FACTS = ("eps", "act", "end_id", "mit_num_heads", "prompt_num_heads")
 
 HEADS: dict[str | None, Any] = {
     None: Features,
+    "image": Image,
     "text": Text,
     "video_text": VideoText,
     "image_text": ImageText,
