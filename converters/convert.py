@@ -34,7 +34,7 @@ from flax import traverse_util
 
 import converters
 import vidjax
-from converters import Options, formats
+from converters import Conversion, Options, formats
 from converters.mapping import Rule, Spec, Tensors, from_params, ignored_names, to_params
 from vidjax import errors, models, pretrained
 from vidjax.errors import UserError
@@ -165,7 +165,7 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
             f"--{unknown[0]} means nothing for {name}, which {path} holds; there are "
             + ", ".join(f"--{option}" for option in sorted(module.OPTIONS))
         )
-    conversion = module.describe(source, options)
+    conversion = describe(module, source, options)
     model = models.build(**conversion.model)
     want = pretrained.param_specs(model)
     with futures.ThreadPoolExecutor(1) as beside:
@@ -222,6 +222,24 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
             "outputs will: its training diverged, or the file is damaged"
         )
     return report + [f"note: {note}" for note in notes]
+
+
+def describe(module: ModuleType, source: formats.Source, options: Options) -> Conversion:
+    """Returns what a converter module says of a source.
+
+    Raises:
+        UserError: as the module; or a tensor's shape is of another kind than the module unpacks.
+    """
+    try:
+        return module.describe(source, options)
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        name = module.__name__.rpartition(".")[-1]
+        raise UserError(
+            f"{source.path} has the names of {name}, but not its shapes or values "
+            f"({type(error).__name__}: {errors.first_line(error)[:200]}); fetch it again"
+        ) from error
 
 
 def _export(source: Path, folder: Path, format: str) -> list[str]:
