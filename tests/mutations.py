@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from converters import Options, convert, formats, videomae, videoprism, vivit, xclip
+from converters.mapping import to_params
 from vidjax import models, pretrained
 from vidjax.data import datasets, text
 from vidjax.data.transforms import Preprocessing
@@ -215,6 +216,14 @@ def conversion_of(module: Any, path: pathlib.Path) -> Any:
     return model, conversion.preprocessing, conversion.classes
 
 
+def params_of(module: Any, path: pathlib.Path) -> dict[str, bytes]:
+    source = formats.open_source(path)
+    conversion = convert.describe(module, source, Options())
+    want = pretrained.param_specs(models.build(**conversion.model))
+    params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
+    return {name: x.tobytes() for name, x in params.items()}
+
+
 def header(data: bytes, rng: np.random.Generator) -> bytes:
     """Changes values in the header of a safetensors file, and leaves its layout sound."""
     size = int.from_bytes(data[:8], "little")
@@ -243,8 +252,9 @@ def hugging_face_file(family: str, pattern: str) -> Kind:
         return next((folder / "hf").glob(pattern))
 
     module = FAMILIES[family][0]
-    mutate = header if pattern.endswith(".safetensors") else nonsense
-    return Kind(make, mutate, lambda folder: conversion_of(module, folder / "hf"))
+    if pattern.endswith(".safetensors"):
+        return Kind(make, header, lambda folder: params_of(module, folder / "hf"))
+    return Kind(make, nonsense, lambda folder: conversion_of(module, folder / "hf"))
 
 
 def keras(name: str) -> Kind:
