@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from damage import damage
 
 from converters import Options, convert, formats, videomae, videoprism, vivit, xclip
 from converters.mapping import to_params
@@ -74,29 +75,6 @@ def prepare(kind: Kind, folder: pathlib.Path) -> tuple[bytes, Any]:
 
 
 # --- mutations ----------------------------------------------------------------------------------
-
-
-def damage(data: bytes, rng: np.random.Generator) -> bytes:
-    """Flips, overwrites, cuts, repeats or inserts bytes, as disks and networks do."""
-    content = bytearray(data)
-    start = int(rng.integers(len(content)))
-    stop = min(len(content), start + int(rng.choice([1, 2, 8, 100])))
-    match rng.integers(7):
-        case 0:
-            content[start] ^= 1 << int(rng.integers(8))
-        case 1:
-            content[start:stop] = rng.bytes(stop - start)
-        case 2:
-            content[start:stop] = b"\xff" * (stop - start)
-        case 3:
-            content[start:stop] = bytes(stop - start)
-        case 4:
-            del content[start:stop]
-        case 5:
-            content[start:start] = content[start:stop] * int(rng.choice([1, 3, 50]))
-        case 6:
-            del content[start:]
-    return bytes(content)
 
 
 ODD = (
