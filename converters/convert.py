@@ -34,7 +34,7 @@ from flax import traverse_util
 
 import converters
 import vidjax
-from converters import Options, formats
+from converters import Conversion, Options, formats
 from converters.mapping import (
     Rule,
     Spec,
@@ -170,12 +170,11 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     source = dataclasses.replace(source, tensors=tensors)
     module = _module(family, source)
     if unknown := sorted(options.given() - module.OPTIONS):
-        name = module.__name__.rpartition(".")[-1]
         raise UserError(
-            f"--{unknown[0]} means nothing for {name}, which {path} holds; there are "
+            f"--{unknown[0]} means nothing for {_name(module)}, which {path} holds; there are "
             + ", ".join(f"--{option}" for option in sorted(module.OPTIONS))
         )
-    conversion = module.describe(source, options)
+    conversion = describe(module, source, options)
     model = models.build(**conversion.model)
     want = pretrained.param_specs(model)
     with futures.ThreadPoolExecutor(1) as beside:
@@ -206,11 +205,12 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     pretrained.save_pretrained(folder, traverse_util.unflatten_dict(params, sep="/"), card)
     params.clear()  # the check reads the folder, and shall not need the memory twice;
     gc.collect()  # Orbax leaves what it saved in reference cycles
+    notes = list(conversion.notes)
     kept = [name for name, entry in ignored.items() if entry.keep]
     _copy_originals(source, kept, folder)
     if conversion.tokenizer:
         conversion.tokenizer.write(conversion.tokenizer.path, folder / card.tokenizer["file"])
-        _check_tokenizer(folder, card)
+        notes += _check_tokenizer(folder, card)
     _verify(source.tensors, pretrained.open_params(folder), conversion.rules, ignored)
 
     count = sum(math.prod(spec.shape) for spec in want.values())
@@ -227,13 +227,40 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     titles = {"model": card.model, "preprocessing": vars(card.preprocessing)}
     for title, values in (titles | {"tokenizer": card.tokenizer or {"file": None}}).items():
         report.append(f"{title}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
-    notes = list(conversion.notes)
     if diverged:
         notes.append(
             f"WARNING: {len(diverged)} parameters hold NaN or infinity ({diverged[0]}, ...), so "
             "outputs will: its training diverged, or the file is damaged"
         )
     return report + [f"note: {note}" for note in notes]
+
+
+def describe(module: ModuleType, source: formats.Source, options: Options) -> Conversion:
+    """Returns what a converter module says of a source.
+
+    Raises:
+        UserError: as the module; or a tensor's shape is of another kind than the module unpacks.
+    """
+    with _fitting(f"{source.path} has the names of {_name(module)}, but not its shapes or values"):
+        return module.describe(source, options)
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[-1]
+
+
+@contextlib.contextmanager
+def _fitting(problem: str) -> Iterator[None]:
+    """Turns what a converter module raises where it unpacks odd values into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{problem} ({type(error).__name__}: {errors.first_line(error)[:200]}); fetch or "
+            "convert it again"
+        ) from error
 
 
 def _export(source: Path, folder: Path, format: str) -> list[str]:
@@ -250,7 +277,8 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
         for name in formats.JSON_FILES
         if formats.read_json(source / _ORIGINALS / name) is not None
     }
-    plan = module.export(card, format, originals)
+    with _fitting(f"{source}/{pretrained.CARD} and {_ORIGINALS}/ do not fit {_name(module)}"):
+        plan = module.export(card, format, originals)
     stored = pretrained.open_params(source)
     names = [name for name in stored if name not in plan.left_out]
     params = Tensors(
@@ -260,7 +288,7 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
     notes = list(plan.notes)
     # The dtypes were noted by the source's names, so they hold for its own format only.
     same = card.provenance.get("format") == format
-    dtypes = card.provenance["dtypes"] if same else "float32"
+    dtypes = card.provenance.get("dtypes", "float32") if same else "float32"
     tensors = _restore_dtypes(from_params(params, plan.rules), dtypes)
     if tensors is None:
         notes.append(f"the weights are no longer {_summary(dtypes)} values: exported as float32")
@@ -469,14 +497,24 @@ def _resolve(name: str) -> tuple[Path, str | None]:
     )
 
 
-def _check_tokenizer(folder: Path, card: pretrained.Card) -> None:
-    """Raises UserError if the vocabulary cannot be read, or is larger than the model's."""
+def _check_tokenizer(folder: Path, card: pretrained.Card) -> list[str]:
+    """Returns a note if the vocabulary is smaller than the model's.
+
+    Raises:
+        UserError: it cannot be read, or is larger.
+    """
     tokenizer, known = pretrained.load_tokenizer(folder), card.model["vocab_size"]
     if not tokenizer.fits(known):
         raise UserError(
             f"the vocabulary has {tokenizer.vocab_size} token ids and the model {known}; give the "
             "one that it was trained with as --tokenizer=FILE"
         )
+    if tokenizer.vocab_size < known:
+        return [
+            f"the vocabulary has {tokenizer.vocab_size} token ids and the model {known}: it may be "
+            "cut off, or another model's (--tokenizer=FILE)"
+        ]
+    return []
 
 
 def _copy_originals(source: formats.Source, kept: Sequence[str], folder: Path) -> None:

@@ -368,6 +368,19 @@ def _read_safetensors(path: Path) -> Tensors:
     )
 
 
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    """Opens a zip file, whose directory must have as many members as its last record says."""
+    archive = zipfile.ZipFile(path)
+    with path.open("rb") as file:
+        file.seek(-22 - len(archive.comment), 2)
+        (count,) = struct.unpack("<H", file.read(12)[10:])
+    if count not in (len(archive.infolist()), 0xFFFF):  # the latter of more than it can say
+        raise zipfile.BadZipFile(
+            f"its directory lists {len(archive.infolist())} of {count} members"
+        )
+    return archive
+
+
 _SHARING = 8  # how often the tensors of a file may use the same bytes
 _DEFLATION = 100  # how small zip may make arrays; more is a bomb
 
@@ -435,7 +448,7 @@ class _TorchFile:
         self._path = path
         self._last = ("", b"")
         try:
-            self._archive = zipfile.ZipFile(path)
+            self._archive = _open_zip(path)
             names = self._archive.namelist()
         except Exception as error:  # of a damaged directory, anything
             raise UserError(
@@ -570,7 +583,7 @@ class _NpzFile:
             with path.open("rb") as file:
                 if file.read(6) == np.lib.format.MAGIC_PREFIX:
                     raise ValueError("a single array, not an archive of named ones")
-            self._archive = zipfile.ZipFile(path)
+            self._archive = _open_zip(path)
             self._members = {
                 info.filename.removesuffix(".npy"): info
                 for info in self._archive.infolist()

@@ -37,7 +37,7 @@ _CONFIG: dict[str, Any] = {
     "num_labels": Count | None,
     "pooler_output_size": Size | None,
     "layer_norm_eps": Positive,
-    "attn_logit_softcapping": Positive | None,
+    "attn_logit_softcapping": float | None,
     **dict.fromkeys(("prompt_alpha", "logit_scale_init_value"), float),
     **dict.fromkeys(("hidden_act", "prompt_hidden_act", "pooler_act"), str),
     **dict.fromkeys(("qkv_bias", "use_mean_pooling", "apply_l2norm", "norm_pix_loss"), bool),
@@ -50,7 +50,7 @@ _CONFIG["config"] = {
     "vocabulary_size": Count,
     "image_shape": tuple[Size, ...],
     "layer_norm_epsilon": Positive,
-    "attention_logit_soft_cap": Positive | None,
+    "attention_logit_soft_cap": float | None,
     **dict.fromkeys(
         (
             *("num_frames", "patch_size", "hidden_dim", "intermediate_dim", "num_heads"),

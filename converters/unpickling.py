@@ -53,6 +53,9 @@ class Inert:
     def __init__(self, what: str):
         self.what = what
 
+    def __repr__(self) -> str:
+        return f"<{self.what}>"
+
 
 class Script:
     """A module of TorchScript: nothing but its attributes."""

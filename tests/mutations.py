@@ -9,6 +9,7 @@ import functools
 import gzip
 import io
 import json
+import math
 import pathlib
 import shutil
 import zipfile
@@ -18,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from damage import damage
 
-from converters import Options, formats, videomae, videoprism, vivit, xclip
+from converters import Options, convert, formats, videomae, videoprism, vivit, xclip
+from converters.mapping import to_params
 from vidjax import models, pretrained
 from vidjax.data import datasets, text
 from vidjax.data.transforms import Preprocessing
@@ -185,15 +187,42 @@ def hugging_face(family: str, parent: pathlib.Path) -> pathlib.Path:
 
 def conversion_of(module: Any, path: pathlib.Path) -> Any:
     """What a source's card would say; its values must be of sound types and ranges."""
-    conversion = module.describe(formats.open_source(path), Options())
+    conversion = convert.describe(module, formats.open_source(path), Options())
     model = models.config_of(models.build(**conversion.model))
     assert np.isfinite([*conversion.preprocessing.mean, *conversion.preprocessing.std]).all()
     assert min(conversion.preprocessing.std) > 0 < conversion.preprocessing.size
     return model, conversion.preprocessing, conversion.classes
 
 
-def json_beside(family: str, pattern: str) -> Kind:
-    """Hugging Face's config.json, or the file of its processor."""
+def params_of(module: Any, path: pathlib.Path) -> dict[str, bytes]:
+    source = formats.open_source(path)
+    conversion = convert.describe(module, source, Options())
+    want = pretrained.param_specs(models.build(**conversion.model))
+    params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
+    return {name: x.tobytes() for name, x in params.items()}
+
+
+def header(data: bytes, rng: np.random.Generator) -> bytes:
+    """Changes values in the header of a safetensors file, and leaves its layout sound."""
+    size = int.from_bytes(data[:8], "little")
+    content = json.loads(data[8 : 8 + size])
+    name = sorted(content)[rng.integers(1, len(content))]
+    entry, (start, stop) = content[name], content[name]["data_offsets"]
+    match rng.integers(4):
+        case 0:  # as many numbers in another shape
+            entry["shape"] = [[math.prod(entry["shape"])], [1, 1, *entry["shape"]]][rng.integers(2)]
+        case 1:
+            entry["dtype"], entry["shape"] = "I8", [stop - start]
+        case 2:
+            content[f"{name}{'x' * int(rng.integers(3))}\x1b[31m"] = content.pop(name)
+        case 3:
+            entry["shape"] = [*entry["shape"][::-1]]
+    text = json.dumps(content).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+def hugging_face_file(family: str, pattern: str) -> Kind:
+    """A file in a folder of Hugging Face's layout."""
 
     def make(folder: pathlib.Path) -> pathlib.Path:
         source = hugging_face(family, folder.parent)
@@ -201,6 +230,8 @@ def json_beside(family: str, pattern: str) -> Kind:
         return next((folder / "hf").glob(pattern))
 
     module = FAMILIES[family][0]
+    if pattern.endswith(".safetensors"):
+        return Kind(make, header, lambda folder: params_of(module, folder / "hf"))
     return Kind(make, nonsense, lambda folder: conversion_of(module, folder / "hf"))
 
 
@@ -334,10 +365,12 @@ KINDS: dict[str, Kind] = {
     "npz, members": weights("a.npz", functools.partial(in_zip, ".npy")),
     "msgpack": weights("a.msgpack", damage),
     "h5": weights("a.weights.h5", damage),
-    **{f"config.json, {family}": json_beside(family, "config.json") for family in FAMILIES},
+    **{f"config.json, {family}": hugging_face_file(family, "config.json") for family in FAMILIES},
     **{
-        f"processor, {family}": json_beside(family, "*processor_config.json") for family in FAMILIES
+        f"processor, {family}": hugging_face_file(family, "*processor_config.json")
+        for family in FAMILIES
     },
+    **{f"header, {family}": hugging_face_file(family, "*.safetensors") for family in FAMILIES},
     "config.json, KerasHub": keras("config.json"),
     "image_converter.json": keras("image_converter.json"),
     "model.json": of_vidjax("model.json", damage, pretrained.read_card, checked=True),

@@ -38,7 +38,8 @@ def tried(name, folder, seeds):
         start = time.monotonic()
         result = mutations.outcome(kind, case, seed, sound, expected)
         assert time.monotonic() - start < 20, f"seed {seed}"
-        assert "\n" not in result and len(result) < 1500, f"seed {seed}: {result}"
+        lines = result.splitlines()  # more than one where tensors do not fit a model
+        assert len(lines) <= 32 and len(lines[0]) < 1500, f"seed {seed}: {result}"
         outcomes.append(result)
     assert peak() - before < 500 * MEGABYTE
     if kind.checked:
@@ -164,6 +165,16 @@ def test_what_npz_claims_is_compared_with_its_size(tmp_path):
     with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("w.npy", bytes(10**8))
     refused(tmp_path / "b.npz", r"has 97,\d+ bytes and claims tensors of 100,000,000")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.pth"])
+def test_members_that_a_damaged_directory_hides_are_missed(tmp_path, name):
+    formats.write(tmp_path / name, mutations.ARRAYS, {})
+    content = bytearray((tmp_path / name).read_bytes())
+    count = int.from_bytes(content[-12:-10], "little")
+    content[-12:-10] = (count + 1).to_bytes(2, "little")
+    (tmp_path / name).write_bytes(content)
+    refused(tmp_path / name, rf"its directory lists {count} of {count + 1} members")
 
 
 def test_objects_of_msgpack_are_counted(tmp_path):

@@ -56,6 +56,16 @@ def files(tmp_path_factory) -> dict[str, str]:
     }
 
 
+def test_scores_that_are_not_finite_are_refused(tmp_path, files):
+    model = models.build("videomae", **SIZES, patch_size=(2, 8, 8), head="classify", num_classes=3)
+    params = jax.tree.map(lambda x: np.full(x.shape, np.nan), models.abstract_params(model))
+    params = jax.tree.map(np.float32, params)
+    card = pretrained.Card(models.config_of(model), FACTS, NAMES)
+    pretrained.save_pretrained(tmp_path / "m", params, card)
+    with pytest.raises(UserError, match=r"gives NaN or infinity for .*video\.mp4: its training"):
+        predict.predict(tmp_path / "m", [files["video"]])
+
+
 def test_scores(checkpoint, files):
     videos = [files["video"], files["other"]]
     found = predict.predict(checkpoint, videos)

@@ -432,6 +432,7 @@ _TOKENIZER = {
     "pad": str,
     "truncate": bool,
 }
+_Floats = Literal["float16", "bfloat16", "float32", "float64"]
 _CARD = {
     "model": {"name": str, "head": str | None, "num_classes": json_files.Count},
     "preprocessing": {field.name: field.type for field in dataclasses.fields(Preprocessing)},
@@ -440,7 +441,7 @@ _CARD = {
         "format": str,
         "files": Mapping[str, str],
         "naming": Mapping[str, Any],
-        "dtypes": str | Mapping[str, str],
+        "dtypes": _Floats | Mapping[str, _Floats],
     },
     "tokenizer": json_files.Nullable(_TOKENIZER),
     "checksum": str,

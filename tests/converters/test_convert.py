@@ -91,6 +91,40 @@ def test_a_failed_conversion_leaves_nothing(tmp_path, monkeypatch):
     assert not tree(tmp_path)
 
 
+def test_messages_name_no_folder_that_is_gone(tmp_path, monkeypatch):
+    def fail(folder):
+        raise UserError(f"{folder}/params is damaged")
+
+    monkeypatch.setattr(pretrained, "open_params", fail)
+    with pytest.raises(UserError, match=rf"^{tmp_path}/v/params is damaged$"):
+        quiet(GOLDEN, tmp_path / "v")
+
+
+def test_weights_that_are_not_finite_are_noted(tmp_path):
+    arrays = dict(formats.read(GOLDEN))
+    arrays["head.bias"] = np.array(arrays["head.bias"])
+    arrays["head.bias"][[1, 2]] = np.inf, np.nan
+    formats.write(tmp_path / "a.pth", arrays, {})
+    assert "WARNING: 1 parameters hold NaN or infinity (head/bias, ...)" in quiet(
+        tmp_path / "a.pth", tmp_path / "v"
+    )
+    assert "NaN" not in quiet(GOLDEN, tmp_path / "sound")
+
+
+def test_quantised_weights_are_refused(tmp_path):
+    arrays = dict(formats.read(GOLDEN))
+    arrays["head.bias"] = np.ones(7, np.int8)
+    formats.write(tmp_path / "a.pth", arrays, {})
+    with pytest.raises(UserError, match=r"head\.bias is int8; expected floats"):
+        quiet(tmp_path / "a.pth", tmp_path / "v")
+
+
+def test_names_of_files_cannot_command_a_terminal(tmp_path):
+    (tmp_path / "\x1b[31mred.pth").write_bytes(GOLDEN.read_bytes())
+    said = quiet(tmp_path / "\x1b[31mred.pth", tmp_path / "v")
+    assert "\x1b" not in said and r"\x1b[31mred.pth" in said
+
+
 def test_a_wrong_byte_on_disk_is_noticed(tmp_path, monkeypatch):
     right = pretrained.save_pretrained
 
