@@ -1,6 +1,7 @@
 """The loop on real encoded clips: it learns, resumes exactly, shards, and answers wrong input."""
 
 import contextlib
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -249,6 +250,21 @@ def test_frozen_parameters_stay_and_have_no_moments(small, tmp_path, monkeypatch
     (before,) = started
     assert_same(state.params["encoder"], before["encoder"])
     assert np.abs(state.params["head"]["kernel"] - before["head"]["kernel"]).max() > 0
+
+
+def test_a_run_hands_on_what_an_export_needs(small, a_run, tmp_path):
+    card = pretrained.read_card(a_run[0])
+    assert card.provenance["objective"]["norm_pix"] is True
+    kept = {"problem_type": "single_label_classification"}
+    provenance = card.provenance | {"kept": kept}
+    pretrained.write_card(tmp_path, dataclasses.replace(card, provenance=provenance))
+    work = task.Task(small("videomae_k400_finetune", init=str(tmp_path), init_missing=(".*",)))
+    assert work.kept == kept
+
+
+def test_clips_that_leave_a_rest_beside_the_patches(small):
+    with pytest.raises(UserError, match=r"size=36 leave a rest beside patches of \(2, 8, 8\)"):
+        task.Task(small(data__size=36, data__short_side=36))
 
 
 def test_fine_tuning_takes_over_the_encoder(small, a_run, tmp_path, capsys):

@@ -116,6 +116,12 @@ class Task:
             self.kept = start.provenance.get("kept", {})
         clip = (config.data.frames, config.data.size, config.data.size)
         self.model = models.build(**fields, clip=clip)
+        patch = getattr(self.model, "patch_size", (1, 1, 1))
+        if not checkpoint and any(side % step for side, step in zip(clip, patch, strict=True)):
+            raise UserError(
+                f"config.data.frames={clip[0]} and config.data.size={clip[1]} leave a rest beside "
+                f"patches of {patch}, which the model would not see; use multiples of them"
+            )
         groups = getattr(self.model, "groups", ())
         if fields["head"] == "classify" and self.dataset and groups != self.dataset.groups:
             raise UserError(

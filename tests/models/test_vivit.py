@@ -103,7 +103,7 @@ def test_the_clip_gives_the_position_grid():
         (dict(pool="gap"), "choose one of token, mean"),
         (dict(factorisation="self_attention", pool="mean", drop_path=0.1), "no stochastic depth"),
         (dict(patch_size=(8, 8)), "patch_size"),
-        (dict(temporal_depth=-1), "must not be negative"),
+        (dict(temporal_depth=-1), "temporal_depth is -1, expected sizes from 0"),
         (dict(groups=(("noun", 3), ("verb", 4))), "do not add up to num_classes 5"),
         (dict(factorisation="self_attention", pool="mean", attention_order="ts"), "time_space"),
     ],
