@@ -388,11 +388,11 @@ def test_prepare_orders_views_and_decodes_arrays_as_told():
     [
         np.zeros((4, 8, 8, 3), np.float32),
         np.zeros((8, 8, 3), np.uint8),
-        np.zeros((4, 3, 8, 8), "B"),
+        np.zeros((3, 4, 8, 8), np.uint8),
     ],
 )
 def test_prepare_refuses_other_arrays(array):
-    with pytest.raises(UserError, match=r"uint8 \[frames, height, width, 3\]"):
+    with pytest.raises(UserError, match=r"integers from 0 to 255 as \[frames, height, width, 3\]"):
         transforms.prepare(array, Preprocessing())
 
 

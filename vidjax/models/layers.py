@@ -536,6 +536,12 @@ class PatchEmbed(nn.Module):
         """Maps video [B, T, H, W, C] to tokens [B, N, D], or to those of `keep` [B, K] only."""
         shape = (*self.patch_size, video.shape[-1], self.width)
         t, h, w = (n - n % p for n, p in zip(video.shape[1:4], self.patch_size, strict=True))
+        if not t * h * w:
+            clip, patch = ("x".join(map(str, x)) for x in (video.shape[1:4], self.patch_size))
+            raise UserError(
+                f"a clip of {clip} (frames, height, width) is smaller than a patch of {patch}; "
+                f"choose a larger one"
+            )
         video = video[:, :t, :h, :w]
         patches = patchify(video.astype(self.dtype), self.patch_size)  # [B, N, P]
         inits = self.kernel_init, nn.initializers.zeros
