@@ -100,6 +100,21 @@ def test_sigterm_from_outside(small, tmp_path, processes):
     assert_same(*map(pretrained.load_params, (workdir, tmp_path / "whole")))
 
 
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(small, tmp_path):
+    config, workdir = small(log_every=1, train_steps=40), tmp_path / "run"
+    running = start(workdir, config)
+    while "step 2/" not in log(workdir):
+        assert running[0].poll() is None, log(workdir)
+    running[0].send_signal(signal.SIGINT)
+    assert finish(running) == [130]
+    last = log(workdir).splitlines()[-1]
+    assert re.fullmatch(r"interrupted: step \d+ is saved, the same command continues.*", last)
+    assert finish(start(workdir, config)) == [0]
+    assert finish(start(tmp_path / "whole", config)) == [0]
+    assert_same(*map(pretrained.load_params, (workdir, tmp_path / "whole")))
+
+
 def test_the_exit_code_of_a_preempted_run():
     program = """if True:
         from vidjax import errors

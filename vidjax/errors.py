@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -114,6 +115,16 @@ def leave(error: Exception) -> None:
     os._exit(code)
 
 
+def _report_unraisable(unraisable: Any) -> None:
+    """Prints what Python prints, but not what Orbax adds to the error that it raises.
+
+    When one array cannot be read or written it closes its event loop, and tensorstore tells that
+    loop of all others.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
 def run_main(
     main: Callable[[list[str]], None],
     flags_parser: Callable[[list[str]], list[str]] = flags.FLAGS,
@@ -126,6 +137,7 @@ def run_main(
     exits with signals.EXIT_INTERRUPTED.
     """
     signals.listen()
+    sys.unraisablehook = _report_unraisable
     signals.say_when_interrupted(interrupted)
     logging.set_verbosity(logging.FATAL)  # libraries chat through absl, of errors that they raise
 
