@@ -17,6 +17,7 @@ and, where files are published under other names than their place on the hub, a 
     HUB_FILES  name -> "org/name/path/to/file"
 """
 
+import vidjax  # noqa: F401 # isort: skip - first, as it listens to Ctrl-C
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field

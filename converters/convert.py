@@ -14,6 +14,7 @@ again and compared with the source, byte for byte, before the target appears.
 import contextlib
 import dataclasses
 import datetime
+import errno
 import functools
 import gc
 import importlib
@@ -21,7 +22,6 @@ import math
 import os
 import pkgutil
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
@@ -44,7 +44,7 @@ from converters.mapping import (
     to_params,
     without_wrapper,
 )
-from vidjax import errors, models, pretrained
+from vidjax import errors, locks, models, pretrained
 from vidjax.errors import UserError
 
 _FROM = flags.DEFINE_string("from", None, "What to convert: a file, a folder or a hub id.")
@@ -119,9 +119,9 @@ def convert(
 
     Raises:
         UserError: the source cannot be read, does not fit its model, does not survive the way
-            there and back, or the target is in use.
+            there and back, or the target is in use or cannot be written.
     """
-    target = Path(target)
+    source, target = os.path.expanduser(source), _folder(target)
     ours = (Path(source) / pretrained.CARD).is_file()
     format = format or ("hf" if ours else "vidjax")
     if ours and format == "vidjax":
@@ -530,30 +530,101 @@ def _copy_originals(source: formats.Source, kept: Sequence[str], folder: Path) -
 
 @contextlib.contextmanager
 def _new_folder(target: Path, replaces: tuple[str, ...]) -> Iterator[Path]:
-    """A temporary folder beside `target` that becomes it when the block ends well.
+    """Makes a temporary folder beside `target` that becomes it when the block ends well.
 
-    A target that holds exactly what an earlier conversion wrote (`replaces`) is replaced.
+    A target that holds exactly what an earlier conversion wrote (`replaces`) is replaced, if nobody
+    changed it meanwhile. The temporary folder is locked, and that of a conversion that was killed
+    is used again.
+
+    Raises:
+        UserError: the target holds something else or cannot be written, or another process converts
+            into it.
     """
+    if target.is_symlink():
+        target = target.resolve()
     if target.exists() and not target.is_dir():
         raise UserError(f"--to={target} is a file; name a new folder")
-    there = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    if there and not (replaces and replaces[0] in there and there <= set(replaces)):
+    temporary = target.with_name(f".{target.name[:200]}.converting")
+    new, old, mark = temporary / "new", temporary / "old", temporary / "lock"
+    with errors.disk_errors(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if temporary.is_dir() and not mark.is_file() and any(temporary.iterdir()):
+                raise UserError(f"--to={target} needs {temporary}, which exists; remove that")
+            temporary.mkdir(exist_ok=True)
+            locks.lock(mark, f"another process converts into --to={target}; wait for it")
+        except OSError as error:
+            raise UserError(
+                f"--to={target} cannot be written: {error.strerror}; name another folder"
+            ) from None
+        try:
+            if old.exists() and not target.exists():  # killed between two renames
+                old.rename(target)
+            before = _content(target)
+            there = {path.parts[0] for path in before}
+            if there and not (replaces and replaces[0] in there and there <= set(replaces)):
+                raise UserError(
+                    f"--to={target} is not empty and no earlier conversion; name a new folder, or "
+                    f"remove it"
+                )
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            yield new
+            _replace(target, new, before, old)
+        except UserError as error:  # of what is gone when it is read
+            raise type(error)(str(error).replace(str(new), str(target))) from error
+        finally:
+            for folder in (new, temporary / "trash"):
+                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                if not old.exists():
+                    mark.unlink()
+                    temporary.rmdir()
+            locks.unlock(mark)
+
+
+def _replace(target: Path, new: Path, before: dict[Path, tuple[int, ...]], old: Path) -> None:
+    """Puts `new` in the place of `target`, of which nothing but its content `before` is removed.
+
+    By way of `old`, in a folder of its own.
+    """
+    changed = False
+    if before:
+        target.rename(old)
+        changed = _content(old) != before
+    if not changed:
+        try:
+            new.rename(target)  # onto nothing, or an empty folder
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            changed = True
+    if changed:
+        with contextlib.suppress(OSError):
+            old.rename(target)
         raise UserError(
-            f"--to={target} is not empty and no earlier conversion; name a new folder, or remove it"
+            f"--to={target} changed while this command worked, so nothing was written"
+            + (f" and what was there before is in {old}" if old.exists() else " or removed")
+            + "; name a new folder"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        folder = temporary / "new"
-        folder.mkdir()
-        yield folder
-        if target.exists():
-            target.rename(temporary / "old")
-        folder.rename(target)
-    except UserError as error:  # of what is gone when it is read
-        raise type(error)(str(error).replace(str(folder), str(target))) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if before:
+        old.rename(old.with_name("trash"))
+
+
+def _content(folder: Path) -> dict[Path, tuple[int, ...]]:
+    """Returns what tells whether the files and folders below a folder change."""
+    found = {}
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        status = path.lstat()
+        stamp = (status.st_size, status.st_mtime_ns) if path.is_file() else ()
+        found[path.relative_to(folder)] = (status.st_ino, *stamp)
+    return found
+
+
+def _folder(target: str | os.PathLike) -> Path:
+    if "://" in os.fspath(target):
+        raise UserError(f"--to={target} must be a folder of this machine; copy it up when done")
+    return Path(target).expanduser()
 
 
 def main(argv: list[str]) -> None:

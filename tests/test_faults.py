@@ -5,10 +5,12 @@ import fcntl
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from etils import epath
 from processes import finish, log, start
 
 from vidjax import checkpoint, metrics, pretrained, task, train
-from vidjax.errors import EXIT_AGAIN, Again, UserError
+from vidjax.errors import EXIT_AGAIN, Again, Fault, UserError
 from vidjax.journal import Journal
 
 
@@ -95,6 +97,21 @@ def test_sigterm_from_outside(small, tmp_path, processes):
     assert "is saved, the same command continues" in said[0] and len(set(said)) == 1
     assert finish(start(workdir, config, processes=processes)) == [0] * processes
     assert finish(start(tmp_path / "whole", config, processes=processes)) == [0] * processes
+    assert_same(*map(pretrained.load_params, (workdir, tmp_path / "whole")))
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(small, tmp_path):
+    config, workdir = small(log_every=1, train_steps=40), tmp_path / "run"
+    running = start(workdir, config)
+    while "step 2/" not in log(workdir):
+        assert running[0].poll() is None, log(workdir)
+    running[0].send_signal(signal.SIGINT)
+    assert finish(running) == [130]
+    last = log(workdir).splitlines()[-1]
+    assert re.fullmatch(r"interrupted: step \d+ is saved, the same command continues.*", last)
+    assert finish(start(workdir, config)) == [0]
+    assert finish(start(tmp_path / "whole", config)) == [0]
     assert_same(*map(pretrained.load_params, (workdir, tmp_path / "whole")))
 
 
@@ -196,6 +213,167 @@ def test_a_checkpoint_without_a_file(copy):
     (workdir / "checkpoints/4/default/_METADATA").unlink()
     with pytest.raises(UserError, match=r"checkpoints/4 cannot be read .* older one"):
         train.train(config, workdir)
+
+
+def test_a_checkpoint_copied_over_another(a_run, copy):
+    config, workdir = copy
+    (workdir / "checkpoints/4").rename(workdir / "checkpoints/3")
+    shutil.copytree(workdir / "checkpoints/2", workdir / "checkpoints/4")
+    with pytest.raises(UserError, match=r"checkpoints/4 holds step 2, not 4.*delete that"):
+        train.train(config, workdir)
+
+
+def _without_fingerprints(folder, *left_out):
+    path = folder / "default/_METADATA"
+    content = json.loads(path.read_text())
+    prints = content["custom_metadata"][checkpoint.FINGERPRINTS]
+    content["custom_metadata"][checkpoint.FINGERPRINTS] = {
+        key: value for key, value in prints.items() if left_out and key not in left_out
+    }
+    path.write_text(json.dumps(content))
+
+
+def test_fingerprints_that_are_missing(a_run, copy, capsys):
+    config, workdir = copy
+    _without_fingerprints(workdir / "checkpoints/4", "step")
+    with pytest.raises(UserError, match=r"checkpoints/4 is damaged: .* was saved .step."):
+        train.train(config, workdir)
+    _without_fingerprints(workdir / "checkpoints/4")  # as the first versions wrote them
+    assert_same(train.train(config, workdir), a_run[2])
+    assert "checkpoints/4 has no fingerprints, so damage is not noticed" in capsys.readouterr().err
+
+
+def _listed(small, folder, lines, **keys):
+    (folder / "train.csv").write_text("".join(f"{line}\n" for line in lines))
+    config = small(checkpoint__every=2, **keys)
+    config.data.train, config.data.root = str(folder / "train.csv"), keys.get("root", "")
+    return config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[::-1], "has the same videos in another order"),
+        (lambda lines: lines[1:], "has 31 videos, not 32"),
+        (lambda lines: [*lines, lines[0]], "has 33 videos, not 32"),
+        (
+            lambda lines: [*lines[:5], lines[5][:-1] + str(7 - int(lines[5][-1])), *lines[6:]],
+            r"has other videos, labels or texts .the first difference is in entries 6 to 6.",
+        ),
+    ],
+    ids=["order", "shorter", "longer", "label"],
+)
+def test_a_list_that_changed(small, demo_folder, tmp_path, change, message):
+    lines = (demo_folder / "train.csv").read_text().splitlines()
+    lines = [f"{demo_folder}/{line}" for line in lines if not line.startswith("path")]
+    config, workdir = _listed(small, tmp_path, lines), tmp_path / "run"
+    work = task.Task(config)
+    checkpoint.claim_workdir(epath.Path(workdir), task.plain(config))
+    check = functools.partial(checkpoint.check_same_lists, epath.Path(workdir))
+    assert check(work.lists(), False) == []
+    changed = task.Task(_listed(small, tmp_path, change(lines))).lists()
+    assert check(changed, False) == []  # there is no checkpoint yet
+    assert check(work.lists(), False) == []
+    (workdir / "checkpoints/2").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"config.data.train {message}; put the old"):
+        check(changed, False)
+    assert check(work.lists(), False) == []
+    assert re.search(f"train {message} since the run started", check(changed, True)[0])
+    assert check(changed, False) == []  # which is the run's list now
+    (workdir / "lists.json").write_text("{")
+    with pytest.raises(UserError, match=r"lists.json is damaged"):
+        check(changed, False)
+    (workdir / "lists.json").unlink()  # as runs from before had none
+    assert check(changed, False) == []
+    checkpoint.release_workdir(epath.Path(workdir))
+
+
+def test_a_list_may_move(small, demo_folder, tmp_path):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(demo_folder, copy)
+    videos = [task.datasets.read_list(folder / "train.csv", "") for folder in (demo_folder, copy)]
+    assert videos[0][0].path != videos[1][0].path
+    assert task.list_facts(videos[0]) == task.list_facts(videos[1])
+
+
+def test_a_run_stops_at_a_changed_list(a_run, copy):
+    config, workdir = copy
+    facts = json.loads((workdir / "lists.json").read_text())
+    facts["train"] |= {"digest": "0" * 64}
+    (workdir / "lists.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="in another order; put the old ones back"):
+        train.train(config, workdir)
+    config = config.copy_and_resolve_references()
+    config.data.allow_changed_lists = True
+    assert_same(train.train(config, workdir), a_run[2])
+
+
+def test_damaged_side_files(a_run, copy, capsys):
+    """What is broken in them is left out, and everything else stays."""
+    config, workdir = copy
+    good = Journal(workdir / "metrics.jsonl").read()
+    garbage = b'\xff\xfe\x00\n[1, 2]\n{"step": "3"}\n{"path": 7}\n' + b"[" * 100_000 + b"\n"
+    for name in ("metrics.jsonl", "bad_videos.jsonl", "nonfinite.jsonl"):
+        with open(workdir / name, "ab") as file:
+            file.write(garbage)
+    for value in (b"\xff", b"[]", b'{"figure": "", "best_is": "max", "step": 4, "value": "x"}'):
+        (workdir / "best.json").write_bytes(value)
+        assert_same(train.train(config, workdir), a_run[2])
+    assert Journal(workdir / "metrics.jsonl").read()[: len(good)] == good
+    err = capsys.readouterr().err
+    assert re.search(r"note: 5 of \d+ lines of \S*metrics.jsonl are damaged and left out", err)
+    assert re.search(r"note: 5 of \d+ lines of \S*bad_videos.jsonl are damaged", err)
+    (workdir / "config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"config.json is not the config of a run"):
+        train.train(config, workdir)
+
+
+def test_events_that_cannot_be_written(small, a_run, tmp_path, monkeypatch, capsys):
+    """The run goes on without them, whenever that begins, at a full disk or a clock that jumps."""
+    from tensorboardX import event_file_writer
+
+    def fail(self, event):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    config = small(log_every=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(event_file_writer.EventsWriter, "write_event", fail)
+        train.train(config, tmp_path / "never")
+    write, jump = event_file_writer.EventsWriter.write_event, time.time() - 3e6
+
+    def later(self, event):
+        if event.step == 3:
+            fail(self, event)
+        write(self, event)
+
+    with monkeypatch.context() as patch:
+        at(2, lambda: patch.setattr(time, "time", lambda: jump), patch)
+        patch.setattr(event_file_writer.EventsWriter, "write_event", later)
+        assert_same(train.train(config, tmp_path / "later"), a_run[2])
+    assert capsys.readouterr().err.count("note: no more events for TensorBoard") == 2
+    for name in ("never", "later"):
+        lines = Journal(tmp_path / name / "metrics.jsonl").read()
+        assert [x["step"] for x in lines if "lr" in x] == [1, 2, 3, 4]
+
+
+def test_a_save_that_times_out(small, tmp_path, monkeypatch):
+    """As where the clock jumps: the machine's fault, not that of the user."""
+    config = small(checkpoint__every=2)
+
+    def wait(self):
+        raise TimeoutError("1800000.1 seconds")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, "wait", wait)
+        with pytest.raises(Fault, match=r"was not saved in time .*run the same command"):
+            train.train(config, tmp_path / "run")
+
+
+def test_a_workdir_that_is_removed(small, tmp_path, monkeypatch):
+    config = small(log_every=1, checkpoint__every=1)
+    at(2, lambda: shutil.rmtree(tmp_path / "run", ignore_errors=True), monkeypatch)
+    with pytest.raises(UserError, match="run was removed while the run wrote to it"):
+        train.train(config, tmp_path / "run")
 
 
 def test_a_half_written_checkpoint_is_none(a_run, copy):

@@ -14,26 +14,28 @@ FILES += sorted([*ROOT.glob("configs/*.py"), *ROOT.glob("experiments/*.py")])
 
 # Module (or package) -> what it may import of ours, besides errors, json_files and itself.
 ALLOWED = {
-    "vidjax.errors": set(),
+    "vidjax.signals": set(),
+    "vidjax.errors": {"vidjax.signals"},
     "vidjax.json_files": set(),
     "vidjax.compilation": set(),
     "vidjax.configlib": set(),
     "vidjax.optim": set(),
     "vidjax.sharding": set(),
-    "vidjax.checkpoint": set(),
+    "vidjax.locks": set(),
+    "vidjax.checkpoint": {"vidjax.locks"},
     "vidjax.journal": set(),
     "vidjax.checksums": set(),
-    "vidjax.distributed": set(),
+    "vidjax.distributed": {"vidjax.signals"},
     "vidjax.metrics": {"vidjax.journal"},
-    "vidjax.embeddings": {"vidjax.checksums"},
+    "vidjax.embeddings": {"vidjax.checksums", "vidjax.locks"},
     "vidjax.models": set(),
-    "vidjax.data": {"vidjax.journal", "vidjax.checksums"},
+    "vidjax.data": {"vidjax.journal", "vidjax.checksums", "vidjax.locks", "vidjax.signals"},
     "vidjax.pretrained": {
         *("vidjax.models", "vidjax.checkpoint", "vidjax.sharding", "vidjax.data")
     },
     "vidjax.objectives": {"vidjax.data.augment", "vidjax.models.layers"},
     "vidjax.evaluators": {"vidjax.data"},
-    "converters": {"vidjax.models", "vidjax.pretrained", "vidjax.data", "vidjax"},
+    "converters": {"vidjax.locks", "vidjax.models", "vidjax.pretrained", "vidjax.data", "vidjax"},
     "configs": {"vidjax.configlib"},
     "experiments": {
         *("vidjax.configlib", "vidjax.checkpoint", "vidjax.optim", "vidjax.sharding"),

@@ -7,6 +7,8 @@ Both are imported on first use, so that `import vidjax` stays cheap.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vidjax import signals
+
 if TYPE_CHECKING:
     from vidjax.data.video import read_video
     from vidjax.pretrained import load_model
@@ -15,6 +17,9 @@ __version__ = "0.1.0"
 __all__ = ["load_model", "read_video"]
 
 _HOMES = {"load_model": "vidjax.pretrained", "read_video": "vidjax.data.video"}
+
+if signals.is_command():  # before the imports of the command, which take seconds
+    signals.listen()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,12 @@
 """Saving and restoring a run with Orbax, and taking parameters over from another model."""
 
 import contextlib
-import errno
 import json
 import math
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,17 +17,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
 
-from vidjax.errors import UserError, first_line
+from vidjax import locks
+from vidjax.errors import Again, Fault, UserError, disk_problem, first_line
 
 Params = Any
 
 FINGERPRINTS = "fingerprints"  # key of a checkpoint's metadata
-
-# What a full, broken or forbidden disk says, through Orbax's and tensorstore's exceptions.
-_DISK = tuple(
-    os.strerror(number)
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EFBIG)
-)
 
 
 class Checkpoints:
@@ -67,6 +62,7 @@ class Checkpoints:
         try:
             best = json.loads(self._best_path.read_text())
             same = (best["figure"], best["best_is"]) == (self._figure, self._best_is)
+            same = same and math.isfinite(best["value"])
             return best if same and (self.folder / str(best["step"])).exists() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -104,7 +100,8 @@ class Checkpoints:
         """Restores a state onto the shapes, dtypes and shardings of `target`.
 
         Raises:
-            UserError: the checkpoint is damaged, or has other parameters than `target`.
+            UserError: the checkpoint is damaged, is of another step, or has other parameters than
+                `target`.
         """
         folder = self.folder / str(step)
         try:
@@ -118,10 +115,16 @@ class Checkpoints:
             state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
             now = jax.device_get(self._fingerprints(state))
             then = (self._manager.item_metadata(step).custom_metadata or {}).get(FINGERPRINTS, {})
-            if wrong := sorted(path for path in then if now[path] != then[path]):
+            note_missing_prints(folder, then)
+            if then and (wrong := sorted(path for path in now if now[path] != then.get(path))):
                 raise UserError(
                     f"checkpoint {folder} is damaged: what is read is not what was saved "
                     f"({some(wrong)}); delete that folder to continue from an older one"
+                )
+            if (found := int(state.step)) != step:
+                raise UserError(
+                    f"checkpoint {folder} holds step {found}, not {step}: another one was copied "
+                    f"over it; delete that folder to continue from an older one"
                 )
             self._saved = step
             return state
@@ -147,21 +150,43 @@ def disk_errors(workdir: epath.Path) -> Iterator[None]:
     """Says in a sentence what a disk that is full, broken or forbidden says in a thousand lines.
 
     Raises:
-        UserError: of an exception about writing to the workdir.
+        UserError: of an exception about writing to the workdir, or from when that was removed.
+        Fault: a save timed out, as it does where the clock jumps.
     """
     try:
         yield
-    except UserError:
+    except (UserError, Again):
         raise
     except Exception as error:
-        found = next((text for text in _DISK if text in str(error)), None)
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if found is None or not (full or str(workdir) in str(error)):
+        if "://" not in str(workdir) and _is_gone(workdir / "config.json"):
+            raise UserError(
+                f"workdir {workdir} was removed while the run wrote to it, with all its "
+                f"checkpoints; start the run again"
+            ) from error
+        if isinstance(error, TimeoutError):
+            raise Fault(
+                f"a checkpoint in {workdir} was not saved in time ({first_line(error)}; "
+                f"{last_good(workdir)}); look whether the disk answers and whether the clock "
+                f"jumped, and run the same command again"
+            ) from error
+        problem = disk_problem(error)
+        without_name = isinstance(error, OSError) and error.filename is None
+        if problem is None or not (without_name or str(workdir) in str(error)):
             raise
         raise UserError(
-            f"{workdir} cannot be written to: {found} ({last_good(workdir)}); mend that, or make "
+            f"{workdir} cannot be written to: {problem} ({last_good(workdir)}); mend that, or make "
             f"room, and run the same command again"
         ) from error
+
+
+def _is_gone(path: epath.Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # forbidden, or on a disk that is broken
+        pass
+    return False
 
 
 def last_good(workdir: epath.Path) -> str:
@@ -199,6 +224,12 @@ def fingerprint(x: np.ndarray) -> int:
         part = words[start : start + 2**16].astype(np.uint32, copy=False)
         total += int(np.dot(part, odd[: len(part)])) + 2 * start * int(part.sum(dtype=np.uint32))
     return total % 2**32
+
+
+def note_missing_prints(place: str | os.PathLike, prints: Mapping[str, int]) -> None:
+    """Prints a note if arrays were written without fingerprints, as the first versions did."""
+    if not prints:
+        print(f"note: {place} has no fingerprints, so damage is not noticed", file=sys.stderr)
 
 
 def _word(x: Any) -> str:
@@ -321,39 +352,24 @@ def _names(folder: epath.Path) -> list[str]:
 
 
 _LOCK, _NEW = "run.lock", "config.tmp"
-_locks: dict[str, Any] = {}  # open files by workdir, which closing would unlock
 
 
 def _lock(workdir: epath.Path) -> None:
     if "://" in str(workdir):
         return
-    import fcntl  # the system takes the lock away from a process that dies, however it dies
-
-    release_workdir(workdir)
-    file = open(workdir / _LOCK, "a+")  # noqa: SIM115 - it stays open
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            file.close()
-            return  # a file system without locks
-        file.seek(0)
-        owner = file.read().strip() or "another process"
-        file.close()
-        raise UserError(
-            f"workdir {workdir} is in use by another run ({owner}); wait for it, end it, or choose "
-            f"another --workdir"
-        ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    _locks[str(workdir)] = file
+    file = workdir / _LOCK
+    owner = file.read_bytes().decode(errors="replace").strip() if file.exists() else ""
+    locks.lock(
+        file,
+        f"workdir {workdir} is in use by another run ({owner or 'another process'}); wait for it, "
+        f"end it, or choose another --workdir",
+    )
+    file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
 
 
 def release_workdir(workdir: epath.Path) -> None:
     """Lets other processes claim the workdir."""
-    if file := _locks.pop(str(workdir), None):
-        file.close()
+    locks.unlock(workdir / _LOCK)
 
 
 def write_whole(path: epath.Path, content: str | bytes) -> None:
@@ -373,11 +389,10 @@ def check_same_run(
     try:
         old, new = (_leaves(_essential(c)) for c in (json.loads(path.read_text()), config))
         old = (_leaves(_essential(defaults)) if defaults else {}) | old
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{path} is not the config of a run; choose another --workdir") from None
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    saved = [name for name in _names(path.parent / "checkpoints") if name.isdigit()]
-    if changed and saved:
+    if changed and _has_checkpoints(path.parent):
         differs = some([f"{k} = {old.get(k)!r} there, {new.get(k)!r} now" for k in changed])
         raise UserError(
             f"workdir {path.parent} holds a run with another config ({differs}); choose another "
@@ -385,10 +400,76 @@ def check_same_run(
         )
 
 
+def _has_checkpoints(workdir: epath.Path) -> bool:
+    return any(name.isdigit() for name in _names(workdir / "checkpoints"))
+
+
+def check_same_lists(
+    workdir: epath.Path, lists: dict[str, dict[str, Any]], allow: bool
+) -> list[str]:
+    """Keeps what a run's lists are in its workdir; compares them with those that it started with.
+
+    Like the config they may change until the first checkpoint. A run from before this was kept has
+    the lists that it has now.
+
+    Args:
+        workdir: of the run, claimed.
+        lists: split -> what `task.list_facts` says of its list.
+        allow: whether they may change in the middle of a run.
+
+    Returns:
+        Notes on what changed.
+
+    Raises:
+        UserError: something changed, and `allow` is False.
+    """
+    path, old = workdir / "lists.json", {}
+    if path.exists() and _has_checkpoints(workdir):
+        try:
+            old = json.loads(path.read_bytes())
+            changes = [
+                f"the list of config.data.{split} {change}"
+                for split, facts in lists.items()
+                if split in old and (change := _list_change(old[split], facts))
+            ]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(
+                f"{path} is damaged, so nothing tells whether the lists are those that the run "
+                f"started with; if they are, delete that file"
+            ) from None
+        if changes and not allow:
+            raise UserError(
+                f"workdir {workdir} holds a run with other lists: {' and '.join(changes)}; put the "
+                f"old ones back, choose another --workdir, or continue with the new ones by "
+                f"--config.data.allow_changed_lists=True"
+            )
+        notes = [f"{change} since the run started" for change in changes]
+    else:
+        notes = []
+    write_whole(path, json.dumps(old | lists, indent=1) + "\n")
+    return notes
+
+
+def _list_change(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Returns how a list differs from an older one of the same run; "" if it does not."""
+    if old["digest"] == new["digest"]:
+        return ""
+    if old["videos"] != new["videos"]:
+        return f"has {new['videos']} videos, not {old['videos']}"
+    if old["unordered"] == new["unordered"]:
+        return "has the same videos in another order"
+    same = [a == b for a, b in zip(old["blocks"], new["blocks"], strict=True)]
+    first = same.index(False) * old["block"] + 1
+    last = min(first + old["block"] - 1, new["videos"])
+    return (
+        f"has other videos, labels or texts (the first difference is in entries {first} to {last})"
+    )
+
+
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
     free = {"log_every", "checkpoint", "evals", "mesh", "estimate", "profile", "nonfinite"}
     config = {key: value for key, value in config.items() if key not in free}
-    free = {"workers", "patience", "reader"}
+    free = {"workers", "patience", "reader", "allow_changed_lists"}
     config["data"] = {key: value for key, value in config["data"].items() if key not in free}
     return config
 

@@ -68,6 +68,7 @@ def base() -> ConfigDict:
             "min_frames": 0,  # shorter videos are bad in training; 0: `frames`, 1 with dense_cycle
             "max_bad_share": 0.1,  # a run with a larger share of bad videos stops
             "reader": "pyav",  # or "decord", which is slower; both give the same frames
+            "allow_changed_lists": False,  # whether a run continues if its lists changed meanwhile
             "workers": -1,  # processes that decode; -1: from the number of cores
             "patience": 600.0,  # seconds without a batch after which the loader is said to hang
             "tokenizer": "",  # SentencePiece .model or tokenizer.json; "": that of `init`

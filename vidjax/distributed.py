@@ -21,6 +21,7 @@ import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
+from vidjax import signals
 from vidjax.errors import Again, UserError, first_line, leave
 
 
@@ -50,9 +51,11 @@ def session() -> Iterator[None]:
     try:
         yield
     except Again:
+        if jax.process_count() > 1:
+            jax.distributed.shutdown()  # all come here; else the others would miss this one
         raise
     except BaseException as error:
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or signals.is_interrupted():
             raise
         if isinstance(error, UserError):
             leave(error)
@@ -150,18 +153,30 @@ def gather(x: np.ndarray) -> np.ndarray:
 
 
 class Preemption:
-    """Whether the run was asked to end: by SIGTERM, to any of its processes.
+    """Whether the run was asked to end: by SIGTERM, to any of its processes, or by Ctrl-C.
 
-    What sends it waits for a while before it kills: 30 seconds on Kubernetes and on spot machines.
+    What sends SIGTERM waits for a while before it kills: 30 seconds on Kubernetes and on spot
+    machines. Ctrl-C ends a run of several processes at once, as it does where there is nothing to
+    save yet; and so does a second one.
+
+    Attributes:
+        interrupted: whether it was Ctrl-C.
+        has_steps: set by the run when there are steps to save.
     """
 
     def __init__(self):
         self._asked, self._polls, self._before = False, 0, None
+        self.interrupted = self.has_steps = False
         # JAX itself listens where there are several processes: a handler of ours would be in its
         # place. Python allows handlers in the main thread only.
         main = threading.current_thread() is threading.main_thread()
         if jax.process_count() == 1 and main:
             self._before = signal.signal(signal.SIGTERM, self._ask)
+            signals.on_first_interrupt(self._interrupt)
+
+    def _interrupt(self) -> bool:
+        self.interrupted = self._asked = self.has_steps
+        return self.has_steps
 
     def _ask(self, *_: Any) -> None:
         self._asked = True
@@ -179,3 +194,4 @@ class Preemption:
     def close(self) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
+            signals.on_first_interrupt(None)

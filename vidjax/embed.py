@@ -23,7 +23,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -74,6 +73,8 @@ def embed(
         UserError: wrong arguments, an output of other settings or videos, a file of the user's in
             its place, or no video that can be read.
     """
+    if locators.is_url(output):
+        raise UserError(f"--output={output} must be a file of this machine; copy it up when done")
     output = os.path.abspath(os.path.expanduser(output))
     if not output.endswith((".npz", ".npy")):
         raise UserError(f"--output={output} must end in .npz or .npy")
@@ -95,7 +96,7 @@ def embed(
     if is_finished(output, settings, stamps):
         shutil.rmtree(f"{output}.part", ignore_errors=True)
         return output
-    part = Part(f"{output}.part", settings, stamps)
+    part = Part(f"{output}.part", settings, stamps, alone=distributed.is_first())
     index, count = jax.process_index(), jax.process_count()
     mine = dict(itertools.islice(items.items(), index, None, count))
     progress = _Progress(len(mine))
@@ -240,13 +241,9 @@ def main(argv: list[str]) -> None:
         raise UserError("say what to embed: --checkpoint=FOLDER --videos=FOLDER --output=FILE.npz")
     names = ("root", "pool", "window_seconds", "window_stride", "batch_size", "dtype")
     options = {name: values[name].value for name in names}
-    try:
-        with distributed.session():
-            compilation.keep_programs()
-            print(embed(values.checkpoint, values.videos, values.output, **options))
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    with distributed.session():
+        compilation.keep_programs()
+        print(embed(values.checkpoint, values.videos, values.output, **options))
 
 
 if __name__ == "__main__":
@@ -260,4 +257,4 @@ if __name__ == "__main__":
     flags.DEFINE_float("window_stride", None, "Seconds between their starts; default: no overlap.")
     flags.DEFINE_integer("batch_size", 8, "Windows on each device at once.", lower_bound=1)
     flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
-    run_main(main)
+    run_main(main, interrupted="interrupted; the same command continues from here")

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from vidjax import checksums
-from vidjax.errors import UserError
+from vidjax import checksums, locks
+from vidjax.errors import UserError, disk_errors
 
 _INDEX = ("start_frame", "end_frame", "start_time", "end_time")
 _DAMAGED = (
@@ -46,20 +46,33 @@ class Part:
         folder: where they are, or will be.
         settings: of the output.
         stamps: path -> stamp_of(path) of all its videos, in order, from before any is read.
+        alone: whether no other process may work on it meanwhile.
 
     Attributes:
         windows: path -> float64 [W, 4], columns as _INDEX.
 
     Raises:
-        UserError: the folder has videos of other or unreadable settings, or cannot be written.
+        UserError: the folder has videos of other or unreadable settings, is in use, or cannot be
+            written.
     """
 
-    def __init__(self, folder: str, settings: dict[str, Any], stamps: dict[str, list[int]]):
+    def __init__(
+        self,
+        folder: str,
+        settings: dict[str, Any],
+        stamps: dict[str, list[int]],
+        alone: bool = True,
+    ):
         self._folder, self._settings, self._stamps = folder, settings, stamps
         self.windows: dict[str, np.ndarray] = {}
         path = os.path.join(folder, "settings.json")
         try:
             os.makedirs(folder, exist_ok=True)
+            if alone:
+                locks.lock(
+                    os.path.join(folder, "lock"),
+                    f"another process works on {folder}; wait for it, or choose another --output",
+                )
             if not os.path.exists(path):
                 self._write_whole(path, lambda file: file.write(json.dumps(settings).encode()))
         except OSError as error:
@@ -142,7 +155,7 @@ class Part:
 
     def _write_aside(self, write: Callable) -> str:
         aside = os.path.join(self._folder, f"{uuid.uuid4().hex}.tmp")  # pods may share process ids
-        with open(aside, "wb") as file:
+        with disk_errors(self._folder), open(aside, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -1,10 +1,15 @@
 """The exceptions that are meant for people, and the way command lines report them."""
 
+import contextlib
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import app, flags, logging
+
+from vidjax import signals
 
 EXIT_AGAIN = 42  # xpk restarts a job that ends so; SLURM scripts of experiments.launch, too
 
@@ -14,6 +19,10 @@ class Again(Exception):
 
     Commands print the message and exit with EXIT_AGAIN.
     """
+
+
+class Interrupted(Again):
+    """The same, asked by Ctrl-C: commands exit with signals.EXIT_INTERRUPTED."""
 
 
 class UserError(ValueError):
@@ -53,35 +62,90 @@ def printable(text: str) -> str:
     )
 
 
+# What full, broken, forbidden or missing places say.
+_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EFBIG),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ESTALE),
+)
+# Through exceptions of Orbax and tensorstore they say it in words.
+_DISK_WORDS = tuple(os.strerror(number) for number in _DISK[:7] if number != errno.EPERM)
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """Returns what a full, broken or forbidden disk says in an exception; None: it is another."""
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return os.strerror(error.errno)
+    return next((words for words in _DISK_WORDS if words in str(error)), None)
+
+
+@contextlib.contextmanager
+def disk_errors(place: str | os.PathLike) -> Iterator[None]:
+    """Says in a sentence what a disk says in a traceback while `place` is written.
+
+    Raises:
+        UserError: of an exception about a disk; it names the exception's own file, if it has one.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if (problem := disk_problem(error)) is None:
+            raise
+        name = getattr(error, "filename", None) or place
+        raise UserError(
+            f"{os.fsdecode(name)} cannot be written or read: {problem}; mend that, or choose "
+            f"another place, and run the same command again"
+        ) from error
+
+
 def leave(error: Exception) -> None:
     """Prints an error and ends the process.
 
     At once: threads of libraries may hang, or add pages to what was said in a line.
     """
-    print(f"error: {printable(str(error))}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_AGAIN if isinstance(error, Fault) else 2)
+    text = printable(str(error))
+    print(text if isinstance(error, Again) else f"error: {text}", file=sys.stderr)
+    code = EXIT_AGAIN if isinstance(error, (Again, Fault)) else 2
+    if isinstance(error, Interrupted) or signals.is_interrupted():
+        code = signals.EXIT_INTERRUPTED
+    with contextlib.suppress(OSError):  # a full disk, or a pipe that nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _report_unraisable(unraisable: Any) -> None:
+    """Prints what Python prints, but not what Orbax adds to the error that it raises.
+
+    When one array cannot be read or written it closes its event loop, and tensorstore tells that
+    loop of all others.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def run_main(
     main: Callable[[list[str]], None],
     flags_parser: Callable[[list[str]], list[str]] = flags.FLAGS,
+    *,
+    interrupted: str = "interrupted; run the same command again",
 ) -> None:
     """Runs `main(argv)` under absl; a UserError is printed as one line and exits with code 2.
 
-    Again and Fault are printed, too, and exit with EXIT_AGAIN.
+    Again and Fault are printed, too, and exit with EXIT_AGAIN. Ctrl-C prints `interrupted` and
+    exits with signals.EXIT_INTERRUPTED.
     """
-
+    signals.listen()
+    sys.unraisablehook = _report_unraisable
+    signals.say_when_interrupted(interrupted)
     logging.set_verbosity(logging.FATAL)  # libraries chat through absl, of errors that they raise
 
     def guarded(call, argv):
         try:
-            return call(argv)
-        except (UserError, app.UsageError, flags.Error) as error:
+            with disk_errors("a file"):
+                return call(argv)
+        except (UserError, Again, app.UsageError, flags.Error) as error:
             leave(error)
-        except Again as error:
-            print(error, file=sys.stderr)
-            sys.exit(EXIT_AGAIN)
 
     app.run(lambda argv: guarded(main, argv), flags_parser=lambda argv: guarded(flags_parser, argv))

@@ -14,7 +14,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from vidjax import compilation, configlib, distributed, pretrained, sharding, task
-from vidjax.errors import UserError, run_main
+from vidjax.errors import UserError, disk_errors, run_main
 
 
 def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict[str, float]:
@@ -39,7 +39,11 @@ def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict
             raise UserError(f"--output={output} cannot be written: {error}") from None
 
     distributed.from_first(make_output)
-    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.rules(config.mesh)):
+    with (
+        disk_errors(output),
+        jax.set_mesh(work.mesh),
+        nn.logical_axis_rules(sharding.rules(config.mesh)),
+    ):
         evaluators = work.evaluators(output)
         if not evaluators:
             raise UserError(
@@ -66,7 +70,8 @@ def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict
         "results": results,
     }
     if distributed.is_first():
-        (output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+        with disk_errors(output):
+            (output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
     return results
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,18 +24,28 @@ class Journal:
         self._ends_whole = False
 
     def _text(self) -> str:
-        return self.path.read_text() if self.path.exists() else ""
+        return self.path.read_bytes().decode(errors="replace") if self.path.exists() else ""
 
-    def read(self) -> list[dict[str, Any]]:
-        """All entries; lines that are none, as where a kill cut one off, are left out."""
-        found = []
-        for line in self._text().splitlines():
+    def read(self, **types: type) -> list[dict[str, Any]]:
+        """Returns all entries that have values of these types; notes how many lines are none.
+
+        A kill may cut a line off, and a disk may damage others.
+        """
+        lines, found = list(filter(str.strip, self._text().split("\n"))), []
+        for line in lines:
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(entry, dict):
+            if isinstance(entry, dict) and all(
+                type(entry.get(key)) is wanted for key, wanted in types.items()
+            ):
                 found.append(entry)
+        if count := len(lines) - len(found):
+            print(
+                f"note: {count} of {len(lines)} lines of {self.path} are damaged and left out",
+                file=sys.stderr,
+            )
         return found
 
     def add(self, entry: Mapping[str, Any]) -> None:

@@ -160,7 +160,7 @@ def _open_tokenizer(folder: Folder, card: Card, **options: Any) -> Tokenizer | C
     if card.tokenizer is None:
         return None
     options = {k: v for k, v in card.tokenizer.items() if k != "file"} | options
-    return open_tokenizer(_home(epath.Path(folder)) / card.tokenizer["file"], **options)
+    return open_tokenizer(_home(folder) / card.tokenizer["file"], **options)
 
 
 def load_params(folder: Folder) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def open_params(folder: Folder) -> "StoredParams":
 
 
 def _open_params(folder: Folder, card: Card) -> "StoredParams":
-    path, root = _find_params(epath.Path(folder))
+    path, root = _find_params(folder)
     metadata = _metadata(path)
     saved = metadata.tree
     for key in root:
@@ -199,6 +199,7 @@ def _open_params(folder: Folder, card: Card) -> "StoredParams":
             + checkpoint.some(problems, limit=8)
         )
     prints = (metadata.custom_metadata or {}).get(checkpoint.FINGERPRINTS, {})
+    checkpoint.note_missing_prints(path, prints)
     return StoredParams(path, root, want, prints)
 
 
@@ -287,13 +288,13 @@ class StoredParams(Mapping[str, np.ndarray]):
 
     def _check(self, arrays: Mapping[str, Any]) -> None:
         """Compares arrays with the fingerprints that were taken when they were written."""
-        written = {name: self._prints.get("/".join((*self._root, name))) for name in arrays}
         if all(isinstance(x, np.ndarray) for x in arrays.values()):
             now = {name: checkpoint.fingerprint(x) for name, x in arrays.items()}
         else:
             now = jax.device_get(jax.jit(checkpoint.fingerprints)(dict(arrays)))
-        wrong = [name for name, x in written.items() if x not in (None, now[name])]
-        if wrong:
+        now = {"/".join((*self._root, name)): x for name, x in now.items()}
+        wrong = sorted(name for name in now if now[name] != self._prints.get(name))
+        if wrong and self._prints:
             raise UserError(
                 f"the parameters in {self._path} are damaged: what is read is not what was written "
                 f"({checkpoint.some(wrong)}); make or copy that folder again"
@@ -374,7 +375,7 @@ def save_pretrained(folder: Folder, params: Params, card: Card) -> None:
         params: nested dicts of numpy or jax arrays.
         card: must describe a model with just these parameters.
     """
-    folder = epath.Path(folder)
+    folder = epath.Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     # On a CPU this is no copy for well-aligned arrays; Orbax would copy numpy arrays.
     params = jax.device_put(params)
@@ -454,7 +455,7 @@ def read_card(folder: Folder) -> Card:
     Raises:
         UserError: there is none, it is not what was written, or it cannot be understood.
     """
-    path = _home(epath.Path(folder)) / CARD
+    path = _home(folder) / CARD
     if not path.is_file():
         raise UserError(
             f"{folder} is no vidjax model: it has no {CARD}; convert published weights with "
@@ -493,14 +494,16 @@ def read_card(folder: Folder) -> Card:
     )
 
 
-def _home(folder: epath.Path) -> epath.Path:
+def _home(folder: Folder) -> epath.Path:
     """The folder with the card: that of the run, if `folder` is one of its checkpoints."""
+    folder = epath.Path(folder).expanduser()
     is_step = folder.name.isdigit() and folder.parent.name == "checkpoints"
     return folder.parent.parent if is_step else folder
 
 
-def _find_params(folder: epath.Path) -> tuple[epath.Path, tuple[str, ...]]:
+def _find_params(folder: Folder) -> tuple[epath.Path, tuple[str, ...]]:
     """The Orbax folder that holds the parameters, and where in its tree they are."""
+    folder = epath.Path(folder).expanduser()
     if (folder / PARAMS).is_dir():
         return _absolute(folder / PARAMS), ()
     home = _home(folder)

@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -258,6 +259,11 @@ class Task:
     def _evaluated(self, split: str, name: str) -> bool:
         entries = self.config.evals.to_dict().values()
         return any(e["name"] == name and e.get("split", "val") == split for e in entries)
+
+    def lists(self) -> dict[str, dict[str, Any]]:
+        """Returns what tells whether the lists that the run reads change, by split."""
+        splits = {"train"} | {entry.get("split", "val") for entry in self.evals.values()}
+        return {split: list_facts(self.videos(split)) for split in sorted(splits)}
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | ClipTokenizer | None:
@@ -541,6 +547,31 @@ def _check_teacher(config: ConfigDict) -> None:
         )
     if not any(re.fullmatch(p, "teacher/encoder/norm") for p in config.optim.freeze):
         raise UserError("config.optim.freeze must keep the teacher: add 'teacher/.*' to it")
+
+
+def list_facts(videos: Sequence[datasets.Video]) -> dict[str, Any]:
+    """Returns what tells whether a list changed, and where: its length and digests.
+
+    Paths count from the folder that all videos share, so that this may be moved.
+    """
+    paths = [video.path for video in videos]
+    # commonpath knows no URLs.
+    shared = os.path.commonprefix([min(paths), max(paths)]).rpartition("/")[0]  # noqa: RUF071
+    lines = [
+        json.dumps([video.path[len(shared) :], video.label, video.captions]) for video in videos
+    ]
+    block = max(1, -(-len(lines) // 100))
+    return {
+        "videos": len(lines),
+        "digest": _sha256(lines),
+        "unordered": _sha256(sorted(lines)),
+        "block": block,
+        "blocks": [_sha256(lines[i : i + block])[:8] for i in range(0, len(lines), block)],
+    }
+
+
+def _sha256(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _names(groups: tuple[tuple[str, int], ...]) -> str:

@@ -39,7 +39,7 @@ from vidjax import (
     sharding,
     task,
 )
-from vidjax.errors import Again, UserError, run_main
+from vidjax.errors import Again, Interrupted, UserError, run_main
 from vidjax.journal import Journal
 
 # Steps queued ahead of the device: enough to keep it busy, few because each holds a batch.
@@ -370,6 +370,7 @@ class _Run:
 
     def __init__(self, work: task.Task, workdir: epath.Path, total: int, schedule):
         self.work, self.workdir, self.total, self.schedule = work, workdir, total, schedule
+        self.changes: list[str] = []  # of lists
         config = work.config
         distributed.from_first(self.claim)
         self.checkpoints = checkpoint.Checkpoints(
@@ -393,6 +394,9 @@ class _Run:
                 f"writes to disks only"
             )
         checkpoint.claim_workdir(self.workdir, task.plain(config), task.plain(configlib.base()))
+        self.changes = checkpoint.check_same_lists(
+            self.workdir, work.lists(), config.data.allow_changed_lists
+        )
         card = pretrained.Card(
             model=models.config_of(work.model),
             preprocessing=task.with_views(work.preprocessing, config.evals.to_dict()),
@@ -432,6 +436,8 @@ class _Run:
             bad[split] = int(distributed.gather(count).sum())
         if distributed.is_first():
             self.finish(results, bad)
+        if self.preemption.interrupted:  # too late to save less than everything
+            raise Interrupted("interrupted: the run is complete")
         return state
 
     def steps(self, step_fn, state: TrainState, batches, evaluators) -> TrainState:
@@ -447,6 +453,7 @@ class _Run:
                 host = next(batches)
                 batch = sharding.put_batch(host, work.mesh)
             state, figures = step_fn(state, batch)
+            self.preemption.has_steps = True
             clock.step()
             queued.append((step, figures, host["video_id"]))
             due = self.due(evaluators, step)
@@ -549,7 +556,10 @@ class _Run:
     def end(self, step: int, state: TrainState) -> None:
         self.checkpoints.save(step, state)
         self.checkpoints.wait()
-        raise Again(f"asked to end: step {step} is saved, the same command continues from there")
+        saved = f"step {step} is saved, the same command continues from there"
+        if self.preemption.interrupted:
+            raise Interrupted(f"interrupted: {saved}")
+        raise Again(f"asked to end: {saved}")
 
     def announce(self, abstract: TrainState) -> None:
         """Prints, once, what the config came to."""
@@ -579,7 +589,7 @@ class _Run:
         )
         for line in work.describe_evaluation():
             self.say(f"evaluation {line}")
-        for line in work.notices:
+        for line in (*work.notices, *self.changes):
             self.say(f"note: {line}")
         if config.profile and not self.start < config.profile[0] <= self.total:
             self.say(f"note: no trace, as steps {config.profile} are not among those to come")
@@ -625,4 +635,9 @@ if __name__ == "__main__":
     configlib.define_flag()
     distributed.define_flags()
     flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and pictures.")
-    run_main(main, configlib.parse_flags)
+    run_main(
+        main,
+        configlib.parse_flags,
+        interrupted="interrupted; the same command continues from the last checkpoint, if there is "
+        "one",
+    )

@@ -305,7 +305,8 @@ def main(argv: list[str]) -> None:
     todo = chosen if values.rows else [x for x in plan if x.key not in results.report["rows"]]
     seconds = sum(results.estimate(row) for row in todo)
     print(f"{len(todo)} of {len(plan)} rows, about {seconds / 60:.0f} minutes, to {path}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="vidjax-compiled-") as cache:
         workers = Workers(values.device, pathlib.Path(cache))
         deadline = start + 60 * values.minutes - RESERVE

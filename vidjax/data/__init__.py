@@ -16,6 +16,7 @@ the step alone. Nothing here may import jax: workers import this package.
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import queue
@@ -28,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from vidjax.data import locators, sampling, transforms
+from vidjax import signals
+from vidjax.data import locators, sampling, segments, transforms
 from vidjax.data.datasets import DATASETS, Video
 from vidjax.data.transforms import Preprocessing
 from vidjax.data.video import FETCH, check_reader, read_frames
@@ -76,7 +78,7 @@ class BadVideos:
         self._listed: dict[str, str] = {}
         self._lock = threading.Lock()  # training and evaluation read at the same time
         for journal in (self._journal, *map(Journal, others)):
-            for entry in journal.read():
+            for entry in journal.read(path=str, reason=str):
                 self._listed[entry["path"]] = entry["reason"]
 
     @property
@@ -283,18 +285,23 @@ class Batches(Iterator[Batch]):
         ds = records.to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=2 * threads))
         if workers:
             options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
-            ds = ds.mp_prefetch(options, worker_init_fn=_start_worker)
+            start = functools.partial(_start_worker, segments.claim())
+            ds = ds.mp_prefetch(options, worker_init_fn=start)
         self._num_batches, self._patience = num_batches, patience
         self._readers = f"{workers} data workers" if workers else "the data threads"
         self._videos, self._last = videos, -1
         self._ready: queue.Queue[Batch | Exception] = queue.Queue(maxsize=2)
-        closed, records = threading.Event(), iter(ds)
-        batches = _build(records, videos, clips, bad_videos)
-        # The thread must not hold self: then a loader that is dropped after a few batches ends.
-        thread = threading.Thread(
-            target=_fill, args=(batches, self._ready, closed), daemon=True, name="vidjax batches"
-        )
-        thread.start()
+        with signals.hidden_from_children():
+            closed, records = threading.Event(), iter(ds)
+            batches = _build(records, videos, clips, bad_videos)
+            # The thread must not hold self: then a loader that is dropped after a few batches ends.
+            thread = threading.Thread(
+                target=_fill,
+                args=(batches, self._ready, closed),
+                daemon=True,
+                name="vidjax batches",
+            )
+            thread.start()
         self._finish = weakref.finalize(self, _end, records, self._ready, closed, thread)
 
     def __len__(self) -> int:
@@ -552,10 +559,12 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _start_worker(index: int, count: int) -> None:
+def _start_worker(prefix: str, index: int, count: int) -> None:
     """Runs in each worker process: its parallelism is the processes."""
     import cv2
 
+    signals.end_with_parent()
+    segments.name_by(prefix)
     cv2.setNumThreads(1)
 
 

@@ -23,8 +23,6 @@ import hashlib
 import math
 import multiprocessing
 import os
-import signal
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +32,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vidjax import checksums, json_files
+from vidjax import checksums, errors, json_files, locks, signals
 from vidjax.data import datasets, frame_folders, locators, pyav, video, watchdog
 from vidjax.errors import UserError, VideoError, run_main
 
@@ -77,35 +75,39 @@ def check(
     out = os.path.expanduser(out) or _default_out(path, split)
     if datasets.is_manifest(path):
         raise UserError(f"{path} is a manifest itself; check the list that it was made from")
-    if locators.is_url(out) or not os.path.isdir(os.path.dirname(os.path.abspath(out))):
+    folder = os.path.dirname(os.path.abspath(out))
+    if locators.is_url(out) or os.path.isdir(out) or not os.path.isdir(folder):
         raise UserError(f"--out={out} must be a file in a folder of this machine")
     videos = datasets.read_list(path, root, classes=classes, split=split)
     for notice in videos.notices:
         print(notice)
 
+    earlier = _earlier(out)
+    try:
+        locks.lock(f"{out}.part", f"another process checks into {out}; wait for it")
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose a place by --out") from None
     names = _names(videos, path, root, out)
     paths = dict(zip(names, (v.path for v in videos), strict=True))
     rows = {
         name: row
-        for name, row in (_earlier(out) | _earlier(f"{out}.part")).items()
+        for name, row in (earlier | _earlier(f"{out}.part")).items()
         if name in paths and _stamp(paths[name]) == (row["size"], row["mtime"])
     }
     todo = [name for name in paths if name not in rows]
     workers = workers or os.cpu_count() or 1
     print(f"{path}: {len(paths)} videos, {len(todo)} to check, {workers} processes", flush=True)
-    try:
-        part = open(f"{out}.part", "a", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; choose a place by --out") from None
-    with part:
-        answers = killable_map(inspect, [paths[name] for name in todo], workers, timeout)
-        for index, facts in with_progress(answers, len(todo), "checked"):
-            name = todo[index]
-            rows[name] = _row(name, paths[name], facts)
-            part.write(checksums.sealed_line(rows[name]))
-            part.flush()
-    _write(out, videos, names, rows)
-    os.remove(f"{out}.part")
+    with errors.disk_errors(out):
+        with open(f"{out}.part", "a", encoding="utf-8") as part:
+            answers = killable_map(inspect, [paths[name] for name in todo], workers, timeout)
+            for index, facts in with_progress(answers, len(todo), "checked"):
+                name = todo[index]
+                rows[name] = _row(name, paths[name], facts)
+                part.write(checksums.sealed_line(rows[name]))
+                part.flush()
+        _write(out, videos, names, rows)
+        os.remove(f"{out}.part")
+        locks.unlock(f"{out}.part")
     _summary([rows[name] for name in paths], out, root)
     return out
 
@@ -193,7 +195,8 @@ def killable_map(
     def start() -> None:
         here, there = context.Pipe()
         child = context.Process(target=_serve, args=(task, there, timeout / 4), daemon=True)
-        child.start()
+        with signals.hidden_from_children():
+            child.start()
         there.close()
         children[here] = child
 
@@ -241,7 +244,7 @@ def killable_map(
 
 def _serve(task: Callable[[Any], Any], connection, interval: float) -> None:
     """Serves tasks in a child process, and reports progress at most every `interval` seconds."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signals.end_with_parent()
     said = 0.0
 
     def report() -> None:
@@ -417,11 +420,7 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError("usage: python -m vidjax.data.check LIST [--root=FOLDER] [--out=FILE]")
     names = ("root", "out", "classes", "split", "workers", "timeout")
-    try:
-        check(argv[1], **{name: flags.FLAGS[name].value for name in names})
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    check(argv[1], **{name: flags.FLAGS[name].value for name in names})
 
 
 if __name__ == "__main__":
@@ -432,4 +431,4 @@ if __name__ == "__main__":
     flags.DEFINE_enum("split", "train", ["train", "test"], "of HMDB51 and MSR-VTT")
     flags.DEFINE_integer("workers", 0, "processes (default: one per core)", lower_bound=0)
     flags.DEFINE_float("timeout", 60.0, "seconds without progress: a decoder hangs", 0.1)
-    run_main(main)
+    run_main(main, interrupted="interrupted; the same command continues from here")

@@ -30,7 +30,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -546,11 +545,7 @@ def main(argv: list[str]) -> None:
         raise UserError("usage: python -m vidjax.data.pack LIST --output=FOLDER [--short_side=320]")
     names = ("output", "root", "classes", "split", "short_side", "gop", "videos_per_shard")
     names += ("workers", "check", "timeout")
-    try:
-        pack(argv[1], **{name: flags.FLAGS[name].value for name in names})
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    pack(argv[1], **{name: flags.FLAGS[name].value for name in names})
 
 
 if __name__ == "__main__":
@@ -565,4 +560,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("workers", 0, "processes (default: one per core)", lower_bound=0)
     flags.DEFINE_boolean("check", True, "decode every video to judge it")
     flags.DEFINE_float("timeout", 600.0, "seconds without progress: a decoder hangs", 0.1)
-    run_main(main)
+    run_main(main, interrupted="interrupted; the same command continues from here")
