@@ -158,11 +158,7 @@ def disk_errors(workdir: epath.Path) -> Iterator[None]:
     except (UserError, Again):
         raise
     except Exception as error:
-        if "://" not in str(workdir) and _is_gone(workdir / "config.json"):
-            raise UserError(
-                f"workdir {workdir} was removed while the run wrote to it, with all its "
-                f"checkpoints; start the run again"
-            ) from error
+        check_workdir(workdir)
         if isinstance(error, TimeoutError):
             raise Fault(
                 f"a checkpoint in {workdir} was not saved in time ({first_line(error)}; "
@@ -179,14 +175,19 @@ def disk_errors(workdir: epath.Path) -> Iterator[None]:
         ) from error
 
 
-def _is_gone(path: epath.Path) -> bool:
+def check_workdir(workdir: epath.Path) -> None:
+    """Raises a UserError if a run's workdir was removed, which what writes to it may make anew."""
+    if "://" in str(workdir):
+        return
     try:
-        path.stat()
+        (workdir / "config.json").stat()
     except FileNotFoundError:
-        return True
+        raise UserError(
+            f"workdir {workdir} was removed while the run wrote to it, with its checkpoints; start "
+            f"the run again"
+        ) from None
     except OSError:  # forbidden, or on a disk that is broken
         pass
-    return False
 
 
 def last_good(workdir: epath.Path) -> str:

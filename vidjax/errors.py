@@ -106,7 +106,7 @@ def leave(error: Exception) -> None:
     """
     text = printable(str(error))
     print(text if isinstance(error, Again) else f"error: {text}", file=sys.stderr)
-    code = EXIT_AGAIN if isinstance(error, (Again, Fault)) else 2
+    code = EXIT_AGAIN if isinstance(error, Fault) else 2
     if isinstance(error, Interrupted) or signals.is_interrupted():
         code = signals.EXIT_INTERRUPTED
     with contextlib.suppress(OSError):  # a full disk, or a pipe that nobody reads any more
@@ -145,7 +145,12 @@ def run_main(
         try:
             with disk_errors("a file"):
                 return call(argv)
-        except (UserError, Again, app.UsageError, flags.Error) as error:
+        except Again as error:
+            if isinstance(error, Interrupted) or signals.is_interrupted():
+                leave(error)
+            print(error, file=sys.stderr)
+            sys.exit(EXIT_AGAIN)  # not at once: processes of one run take leave of each other
+        except (UserError, app.UsageError, flags.Error) as error:
             leave(error)
 
     app.run(lambda argv: guarded(main, argv), flags_parser=lambda argv: guarded(flags_parser, argv))

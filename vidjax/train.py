@@ -469,6 +469,7 @@ class _Run:
                 self.end_trace()
             self.progress.advance(step)
             if save:
+                checkpoint.check_workdir(self.workdir)
                 with clock.spent("checkpoint"):
                     self.checkpoints.save(step, state)
             if report:
@@ -554,6 +555,7 @@ class _Run:
             raise Again
 
     def end(self, step: int, state: TrainState) -> None:
+        checkpoint.check_workdir(self.workdir)
         self.checkpoints.save(step, state)
         self.checkpoints.wait()
         saved = f"step {step} is saved, the same command continues from there"
