@@ -138,7 +138,7 @@ def run_main(
     """
     signals.listen()
     sys.unraisablehook = _report_unraisable
-    signals.say_when_interrupted(interrupted)
+    signals.begin(interrupted)
     logging.set_verbosity(logging.FATAL)  # libraries chat through absl, of errors that they raise
 
     def guarded(call, argv):

@@ -20,6 +20,7 @@ _GRACE = 3.0
 
 _sentence = "interrupted; run the same command again"
 _first: Callable[[], bool] | None = None
+_begun = False  # whether the imports are over
 _announced = _raised = False
 _sent = 0  # signals of ours on their way to the main thread
 
@@ -54,10 +55,14 @@ def is_command() -> bool:
     return sys.argv[:1] == ["-m"] and bool(names) and names[0].startswith(ours)
 
 
-def say_when_interrupted(sentence: str) -> None:
-    """Sets what Ctrl-C prints."""
-    global _sentence
-    _sentence = sentence
+def begin(sentence: str) -> None:
+    """Sets what Ctrl-C prints from now on, when a command's imports are over.
+
+    Before that it ends the process at once: there is nothing to clean up, and a KeyboardInterrupt
+    in the initialisation of a C++ module aborts.
+    """
+    global _sentence, _begun
+    _sentence, _begun = sentence, True
 
 
 def on_first_interrupt(take: Callable[[], bool] | None) -> None:
@@ -88,6 +93,8 @@ def _watch(reads: int) -> None:
         if _announced:
             os._exit(EXIT_INTERRUPTED)
         _say()
+        if not _begun:
+            os._exit(EXIT_INTERRUPTED)
         _announced = True
         end = threading.Timer(_GRACE, os._exit, (EXIT_INTERRUPTED,))
         end.daemon = True
