@@ -71,14 +71,22 @@ _CLASSES: dict[str, Fields] = {
     | {"size": {"height": 288, "width": 288}, "do_normalize": False},
 }
 # They say how the caller's arrays are laid out and where the work is done, or who wrote the file.
-_NO_EFFECT = frozenset(
-    {
-        *_TYPES.values(),
-        *(_OLD_TYPE, "processor_class", "_valid_processor_keys"),
-        *("do_convert_rgb", "data_format", "input_data_format", "device", "return_tensors"),
-        *("return_metadata", "video_metadata", "disable_grouping", "image_seq_length", "pad_size"),
-    }
-)
+_NO_EFFECT = {
+    _OLD_TYPE,
+    *_TYPES.values(),
+    "processor_class",
+    "_valid_processor_keys",
+    "do_convert_rgb",
+    "data_format",
+    "input_data_format",
+    "device",
+    "return_tensors",
+    "return_metadata",
+    "video_metadata",
+    "disable_grouping",
+    "image_seq_length",
+    "pad_size",
+}
 # Null is the default here, where the other classes take it as it is.
 _VIVIT_NULLS = ("size", "crop_size", "image_mean", "image_std")
 _RESIZES = {1: "hf_lanczos", 2: "pil_bilinear", 3: "pil_bicubic"}

@@ -63,12 +63,24 @@ def printable(text: str) -> str:
 
 
 # What full, broken, forbidden or missing places say.
-_DISK = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EFBIG),
-    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ESTALE),
-)
-# Through exceptions of Orbax and tensorstore they say it in words.
-_DISK_WORDS = tuple(os.strerror(number) for number in _DISK[:7] if number != errno.EPERM)
+_DISK = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+}
+# Through exceptions of Orbax and tensorstore they say it in words. Not of EPERM: "Operation not
+# permitted" is said of other things, too.
+_IN_WORDS = errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS
+_DISK_WORDS = [os.strerror(number) for number in _IN_WORDS]
 
 
 def disk_problem(error: BaseException) -> str | None:
