@@ -5,6 +5,7 @@ answered in the seconds that imports take, too.
 """
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -144,6 +145,7 @@ def hidden_from_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@functools.cache  # once, as other threads may be reading the environment
 def _start_tracker() -> None:
     """Starts multiprocessing's process that removes the shared memory of children that ended.
 
