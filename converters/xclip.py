@@ -922,7 +922,8 @@ _HF_TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def _hf_tokenizer_config(model: Mapping[str, Any]) -> bytes:
-    end, clip = "<|endoftext|>", model["head"] == "image_text" or model.get("embed_dim")
+    end, head = "<|endoftext|>", model["head"]
+    clip = head == "image_text" or (head == "text" and model.get("embed_dim"))
     return huggingface.to_json(
         {
             "processor_class": "CLIPProcessor" if clip else "XCLIPProcessor",

@@ -4,8 +4,13 @@ import gc
 import importlib.metadata
 import os
 import pathlib
+import signal
 import sys
 import tempfile
+
+# Jobs in the background ignore Ctrl-C, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before jax first looks for devices. Most of the time goes into compiling tiny programs, which is
 # several times as fast unoptimised, in one piece and without MLIR; the parity tier compiles as
