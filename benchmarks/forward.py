@@ -128,7 +128,7 @@ def render(report: Mapping[str, Any]) -> str:
                     f"{flops / seconds['median'] / best:.0%}",
                     "-" if difference is None or variant == "vidjax" else f"{difference:.1e}",
                     harness.number(one["first_seconds"]),
-                    harness.memory(one),
+                    harness.number(one["peak_bytes"] / 2**30),
                 ]
             )
         shape = "x".join(map(str, model["shape"][1:4]))

@@ -51,7 +51,7 @@ class Settings:
     """How a suite is run.
 
     Attributes:
-        device: "cpu" or "gpu".
+        device: "cpu" or "tpu".
         rounds: turns that each variant has after its first one.
         quick: tiny models and clips; shows that the suite runs, not how fast anything is.
         peers: folders by name that the user gave, such as checkouts of other projects.
@@ -402,14 +402,6 @@ def spread(figures: Mapping[str, float], scale: float = 1.0) -> str:
     """A median with its minimum and maximum."""
     low, high = (number(figures[key] * scale) for key in ("min", "max"))
     return f"{number(figures['median'] * scale)} ({low} to {high})"
-
-
-def memory(one: Mapping[str, Any]) -> str:
-    """Peak GiB of a process that `interleave` ran, and what it had on its device where counted."""
-    text = number(one["peak_bytes"] / 2**30)
-    if on_device := one["figures"].get("device_peak_bytes"):
-        text += f" + {number(on_device['max'] / 2**30)}"
-    return text
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

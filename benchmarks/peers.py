@@ -1,4 +1,4 @@
-"""The same models here and in other projects, as variants: forward passes and train steps.
+"""Variants of the same models here and in other projects: forward passes and train steps.
 
 Functions that a `harness.Child` calls: each returns facts and a callable that does the work as
 often as it is told, and then waits for its end. With a folder all have the same random weights:
@@ -267,14 +267,6 @@ def _save(output: np.ndarray, path: str) -> None:
     np.save(path, np.asarray(output, np.float32))
 
 
-def device_peak() -> dict[str, float]:
-    """The most that jax has had on its device; nothing where it does not count (CPU)."""
-    import jax
-
-    stats = jax.devices()[0].memory_stats()
-    return {"device_peak_bytes": stats["peak_bytes_in_use"]} if stats else {}
-
-
 def random_params(model: Any) -> Any:
     """Random parameters of a linen module, on the device; scales are near 1."""
     import jax
@@ -309,7 +301,7 @@ def our_model(case: Case, folder: str | None, dtype: str, **speed: Any) -> tuple
 
 
 def output_of(model: Any, params: Any, video: Any) -> Any:
-    """What a forward pass gives: features of videos of a model of videos and texts."""
+    """Returns a forward pass's output; a model of videos and texts gives its videos' features."""
     method = (lambda m, v: m.video_features(v)[0]) if hasattr(model, "video_features") else None
     return model.apply({"params": params}, video, method=method)
 
@@ -324,13 +316,12 @@ def repeated(
         _save(step(*arguments), output)
         jax.clear_caches()  # so that the first run compiles
 
-    def once(calls: int = 1) -> dict[str, float]:
+    def once(calls: int = 1) -> None:
         for _ in range(calls):
             out = step(*arguments)
             if each:
                 jax.block_until_ready(out)
         jax.block_until_ready(out)
-        return device_peak()
 
     return once
 
@@ -387,7 +378,6 @@ def _hf_model(case: Case, folder: str | None, attention: str, on: str, dtype: st
         return getattr(transformers, case.hf).from_pretrained(folder + "/hf", **options)
     torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE)  # which starts CUDA
     torch.cuda.empty_cache()  # of what was there before this variant
-    torch.cuda.reset_peak_memory_stats()
     with torch.device("cuda"):
         return _new_hf_model(case, **options).to("cuda")
 
@@ -396,15 +386,13 @@ def _waited(on: str, each: bool, call: Callable[[], Any]) -> Once:
     """A variant's work from a function that PyTorch may do later."""
     import torch
 
-    def once(calls: int = 1) -> dict[str, float]:
+    def once(calls: int = 1) -> None:
         for _ in range(calls):
             call()
             if each and on == "gpu":
                 torch.cuda.synchronize()
-        if on == "cpu":
-            return {}
-        torch.cuda.synchronize()
-        return {"device_peak_bytes": torch.cuda.max_memory_allocated()}
+        if on == "gpu":
+            torch.cuda.synchronize()
 
     return once
 
@@ -562,7 +550,7 @@ def vidjax_step(
         for _ in range(calls):
             state, figures = step(state, clips)
         jax.block_until_ready(state)
-        return {"loss": float(figures["loss"]), **device_peak()}
+        return {"loss": float(figures["loss"])}
 
     return facts, once
 

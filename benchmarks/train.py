@@ -103,7 +103,7 @@ def render(report: Mapping[str, Any]) -> str:
                     harness.number(seconds["median"] / ours["seconds"]["median"]),
                     f"{count / seconds['median'] / best:.0%}",
                     harness.number(one["first_seconds"]),
-                    harness.memory(one),
+                    harness.number(one["peak_bytes"] / 2**30),
                     harness.number(temporary and temporary / 2**30),
                 ]
             )

@@ -47,35 +47,31 @@ def get_config(arg=None):
     recipe = configlib.choose("recipe", arg.recipe, RECIPES)
     variant, data = arg.recipe[0], arg.recipe.rpartition("_")[2]
     ssv2 = data == "ssv2"
-    config = configlib.base()
+    config = configlib.load_beside(__file__, "videomae_k400_finetune.py:B")
     config.train_epochs = recipe["epochs"]
     config.model.update(
-        name="videomae", variant=variant, head="classify", eps=1e-6,
-        fc_norm_eps=configlib.unset(float),
-        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple),
-        drop_path=recipe.get("drop_path", 0.1), head_dropout=recipe.get("head_dropout", 0.0),
-        dtype="bfloat16",
-    )  # fmt: skip
-    config.objective = dict(
-        name="classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0, erase=0.25
+        variant=variant,
+        patch_size=configlib.unset(tuple),
+        drop_path=recipe.get("drop_path", 0.1),
+        head_dropout=recipe.get("head_dropout", 0.0),
     )
-    # The head and its norm start fresh; the decoder and the last norm have no place here.
-    config.init_missing = ("fc_norm/.*", "head/.*")
-    config.init_unused = ("encoder/norm/.*", "encoder_to_decoder/.*", "mask_token", "decoder/.*")
     config.data.update(
-        name=data, frames=16, stride=recipe.get("stride", 4),
+        name=data,
+        stride=recipe.get("stride", 4),
         sampling="segment" if ssv2 else "dense_linspace",
-        batch_size=recipe["batch_size"], repeats=2, mix_group=2 * recipe["gpu"],
-        augment="random_resized_crop", flip=0.0 if ssv2 else 0.5,
-        rand_augment="rand-m7-n4-mstd0.5-inc1",
-    )  # fmt: skip
+        batch_size=recipe["batch_size"],
+        repeats=2,
+        mix_group=2 * recipe["gpu"],
+        flip=0.0 if ssv2 else 0.5,
+    )
     config.optim.update(
-        lr=recipe["lr"], min_lr=1e-6, lr_batch_size=256, warmup_epochs=5.0,
-        weight_decay=recipe.get("weight_decay", 0.05), layer_decay=recipe.get("layer_decay", 0.75),
+        lr=recipe["lr"],
+        min_lr=1e-6,
+        weight_decay=recipe.get("weight_decay", 0.05),
+        layer_decay=recipe.get("layer_decay", 0.75),
         clip_norm=recipe.get("clip_norm", 0.0),
-    )  # fmt: skip
-    config.evals.val = dict(name="classification", every=2_000)
-    config.evals.test = dict(name="classification", views=(2 if ssv2 else 5, 3))
+    )
+    config.evals.test.views = (2 if ssv2 else 5, 3)
     if arg.demo:
         configlib.use_demo(config, steps=500, lr=1e-3)
     return config

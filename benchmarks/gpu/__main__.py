@@ -25,6 +25,7 @@ from absl import flags
 from benchmarks import harness, peers, run
 from benchmarks.gpu import page
 from benchmarks.gpu.rows import Row, Variant, rows
+from vidjax import checkpoint
 from vidjax.errors import Again, UserError, run_main
 
 ROUNDS = 5
@@ -155,13 +156,15 @@ def _timed(row: Row, workers: Workers, deadline: float, turn: float, found: dict
 
     for batch in row.batches:
         running = prepare({name: {"batch": batch} if batch else {} for name in climbing})
+        faster = []
         for name in climbing:
             best = max(rates(name).values(), default=0.0)
-            if name in running:
-                found[name]["search"][batch] = max(batch, 1) / seconds(name, 3)
-            if why := found[name].pop("failed", None):
-                found[name]["search"][batch] = why
-        climbing = [n for n in running if rates(n).get(batch, 0.0) >= GAIN * _best(rates(n), batch)]
+            rate = max(batch, 1) / seconds(name, 3) if name in running else 0.0
+            why = found[name].pop("failed", None)
+            found[name]["search"][batch] = why or rate
+            if not why and rate >= GAIN * best:
+                faster.append(name)
+        climbing = faster
 
     last = {}
     for name in variants:
@@ -186,10 +189,6 @@ def _timed(row: Row, workers: Workers, deadline: float, turn: float, found: dict
     for name in running:
         if "failed" not in found[name]:
             found[name]["seconds"] = harness.summary(times[name])
-
-
-def _best(rates: Mapping[int, float], but: int) -> float:
-    return max((rate for batch, rate in rates.items() if batch != but), default=0.0)
 
 
 class Results:
@@ -229,9 +228,7 @@ class Results:
         self._write()
 
     def _write(self) -> None:
-        new = self.path.with_suffix(".tmp")
-        new.write_text(json.dumps(self.report, indent=1) + "\n")
-        new.replace(self.path)
+        checkpoint.write_whole(self.path, json.dumps(self.report, indent=1) + "\n")
 
     def estimate(self, row: Row) -> float:
         """Seconds that a row will take."""

@@ -129,7 +129,7 @@ def _plan(report: Report) -> list[Row]:
 
 
 def variants_of(report: Report, row: Row) -> Mapping[str, Any]:
-    """What was measured of a row, by variant; empty if nothing was."""
+    """Returns a row's measurements by variant; empty if it was not measured."""
     return report["rows"].get(row.key, {}).get("variants", {})
 
 
@@ -166,7 +166,7 @@ def mfu(report: Report, row: Row) -> float | None:
 
 
 def wrong(facts: Mapping[str, Any]) -> str:
-    """Which errors of a check are too large."""
+    """Lists the errors of a check that exceed their limits; empty if none does."""
     return "; ".join(
         f"{x['form']} in {x['precision']}, {x['what']}: {x['error']:.1e} > {x['limit']:.1e}"
         for x in facts.get("errors", ())

@@ -124,8 +124,12 @@ def query_key_value(tokens: int, width: int) -> tuple[dict[str, Any], None]:
 
 
 def host_to_device(case: str, quick: bool, batch: int, dtype: str) -> tuple[dict[str, Any], None]:
-    """What copies of clips cost a train step: milliseconds of steps on one batch that stays on the
-    device, of steps that each get a batch of bytes as the train loop gives it, and of the copy."""
+    """Measures how much copies of clips add to a train step.
+
+    Returns:
+        Milliseconds of steps on one batch that stays on the device, of steps that each get a batch
+        of bytes as the train loop gives it, and of the copy alone.
+    """
     step, state, clips, _ = peers.train_step(peers.case_of(case, quick), batch, dtype)
     mesh = sharding.local_mesh()
     resident = sharding.put_batch(clips, mesh)

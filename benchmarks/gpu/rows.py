@@ -12,7 +12,7 @@ DTYPE = "bfloat16"
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What a process measures for a row.
+    """One side of a row, which a process measures.
 
     Attributes:
         function: "module:function"; see `harness.Child.call`.
