@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from converters.mapping import Ignore, Rule
-from vidjax.data.transforms import Preprocessing
+from vidjax.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from typing import Any
 
 from converters import huggingface
 from converters.formats import PREPROCESSOR, PROCESSOR, VIDEO_PREPROCESSOR
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 Fields = dict[str, Any]
 

@@ -18,9 +18,9 @@ import numpy as np
 from converters import Conversion, Export, Options, formats, huggingface, processors
 from converters.formats import CONFIG, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule, spec_of
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 from vidjax.models.positions import sincos_1d
+from vidjax.preprocessing import Preprocessing
 from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original")

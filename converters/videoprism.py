@@ -32,9 +32,9 @@ from converters.formats import (
     Source,
 )
 from converters.mapping import Ignore, Rule
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 from vidjax.models.positions import sinusoid
+from vidjax.preprocessing import Preprocessing
 from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original", "keras")

@@ -24,10 +24,10 @@ from converters import Conversion, Export, Options, formats, huggingface, proces
 from converters.formats import CONFIG, NPZ_SUFFIX, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
 from vidjax.data.datasets import DATASETS
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 from vidjax.models.layers import ACTIVATIONS
 from vidjax.models.vivit import sampled_indices
+from vidjax.preprocessing import Preprocessing
 from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original", "npz")

@@ -23,11 +23,11 @@ import numpy as np
 from converters import Conversion, Export, Options, TokenizerFile, formats, huggingface, processors
 from converters.formats import CONFIG, MERGES, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
-from vidjax.data.text import clip_tokenizer_json
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
 from vidjax.models.layers import ACTIVATIONS
+from vidjax.preprocessing import Preprocessing
 from vidjax.pretrained import Card
+from vidjax.tokenizers import clip_tokenizer_json
 
 FORMATS = ("hf", "original")
 OPTIONS = frozenset(

@@ -89,20 +89,20 @@ WORDS = ("red shapes sliding left", "blue shapes turning", "a video of green dog
 @pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory) -> pathlib.Path:
     """A SentencePiece model of a few words."""
-    from vidjax.data import text
+    from vidjax import tokenizers
 
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    text.train_tokenizer(WORDS, path, vocab_size=64)
+    tokenizers.train_tokenizer(WORDS, path, vocab_size=64)
     return path
 
 
 @pytest.fixture(scope="session")
 def clip_tokenizer_file(tmp_path_factory) -> pathlib.Path:
     """The same of CLIP's kind."""
-    from vidjax.data import text
+    from vidjax import tokenizers
 
     path = tmp_path_factory.mktemp("clip_tokenizer") / "tokenizer.json"
-    text.train_clip_tokenizer(WORDS, path, vocab_size=560)
+    tokenizers.train_clip_tokenizer(WORDS, path, vocab_size=560)
     return path
 
 

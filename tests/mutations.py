@@ -21,10 +21,10 @@ from damage import damage
 
 from converters import Options, convert, formats, videomae, videoprism, vivit, xclip
 from converters.mapping import to_params
-from vidjax import models, pretrained
-from vidjax.data import datasets, text
-from vidjax.data.transforms import Preprocessing
+from vidjax import models, pretrained, tokenizers
+from vidjax.data import datasets
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
 _RNG = np.random.default_rng(0)
@@ -288,14 +288,14 @@ WORDS = ("red shapes sliding left", "blue shapes turning", "a video of green dog
 def vocabulary(kind: str, parent: pathlib.Path) -> pathlib.Path:
     path = parent / {"clip": "clip.json", "sentencepiece": "words.model"}[kind]
     if kind == "clip":
-        text.train_clip_tokenizer(WORDS, path, 560)
+        tokenizers.train_clip_tokenizer(WORDS, path, 560)
     else:
-        text.train_tokenizer(WORDS, path, 64)
+        tokenizers.train_tokenizer(WORDS, path, 64)
     return path
 
 
 def ids_of(path: pathlib.Path) -> Any:
-    ids, mask = text.open_tokenizer(path, length=20)(list(WORDS))
+    ids, mask = tokenizers.open_tokenizer(path, length=20)(list(WORDS))
     return ids.tolist(), mask.tolist()
 
 
@@ -321,7 +321,7 @@ def clip_vocabulary(name: str, mutate: Callable) -> Kind:
 
     def read(folder: pathlib.Path) -> Any:
         source = folder / name if name.endswith(".gz") else folder
-        text.clip_tokenizer_json(source, folder / "made.json")
+        tokenizers.clip_tokenizer_json(source, folder / "made.json")
         return ids_of(folder / "made.json")
 
     return Kind(make, mutate, read)

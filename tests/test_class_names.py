@@ -11,8 +11,8 @@ from flax import traverse_util
 from vidjax import configlib, models, optim, predict, pretrained, sharding, task, train
 from vidjax import eval as evaluation
 from vidjax.data import demo
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 SIZES = dict(
     width=16, depth=1, num_heads=2, mlp_dim=32, embed_dim=8, text_width=8, text_num_heads=2,

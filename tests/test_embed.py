@@ -21,8 +21,8 @@ from made_videos import write_video
 import vidjax
 from vidjax import embed, embeddings, models, pretrained
 from vidjax.data import BadVideos, windows
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 SIZES = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 24, "eps": 1e-6}
 VIDEOMAE = {"name": "videomae", **SIZES, "patch_size": (2, 8, 8)}

@@ -12,9 +12,9 @@ from made_videos import write_audio, write_video
 
 import vidjax
 from vidjax import models, predict, pretrained
-from vidjax.data.text import train_tokenizer
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
+from vidjax.tokenizers import train_tokenizer
 
 SIZES = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 24, "eps": 1e-6}
 FACTS = Preprocessing(frames=4, stride=2, size=16, short_side=20)

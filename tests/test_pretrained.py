@@ -17,10 +17,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
 import vidjax
-from vidjax import models, pretrained
-from vidjax.data import text
-from vidjax.data.transforms import Preprocessing
+from vidjax import models, pretrained, tokenizers
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 FIELDS = {
     "width": 16,
@@ -353,7 +352,7 @@ def test_preprocess_refuses_in_one_sentence(folder, form, message, frames):
 @pytest.fixture(scope="module")
 def clip_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("clip") / "words.json"
-    text.train_clip_tokenizer(["a red dog"], path, 530)
+    tokenizers.train_clip_tokenizer(["a red dog"], path, 530)
     return path
 
 
@@ -364,24 +363,26 @@ def test_a_folder_keeps_its_tokenizer(tmp_path, card, clip_file, tokenizer_file)
         pretrained.write_card(folder, dataclasses.replace(card, tokenizer=entry))
         return entry, pretrained.load_tokenizer(folder)
 
-    clip = text.open_tokenizer(clip_file, length=9, canonicalise=False, pad="end", truncate=True)
+    clip = tokenizers.open_tokenizer(
+        clip_file, length=9, canonicalise=False, pad="end", truncate=True
+    )
     entry, found = kept(clip, tmp_path / "clip")
     options = {"length": 9, "canonicalise": False, "pad": "end", "truncate": True}
     assert entry == {"file": "tokenizer.json", **options}
-    assert (type(found), found.options) == (text.ClipTokenizer, options)
+    assert (type(found), found.options) == (tokenizers.ClipTokenizer, options)
     assert found.path == str(tmp_path / "clip/tokenizer.json")
     for ours, theirs in zip(found(["A red dog!"]), clip(["A red dog!"]), strict=True):
         assert np.array_equal(ours, theirs)
     other = pretrained.load_tokenizer(tmp_path / "clip", length=5, canonicalise=True)
     assert other.options == options | {"length": 5, "canonicalise": True}
     changed = clip_file.parent / "changed.json"
-    text.train_clip_tokenizer(["a blue cat"], changed, 530)
+    tokenizers.train_clip_tokenizer(["a blue cat"], changed, 530)
     with pytest.raises(UserError, match=r"is not the tokeniser in .*changed\.json, with which"):
-        pretrained.keep_tokenizer(text.open_tokenizer(changed), tmp_path / "clip")
+        pretrained.keep_tokenizer(tokenizers.open_tokenizer(changed), tmp_path / "clip")
 
-    entry, found = kept(text.Tokenizer(tokenizer_file, 7), tmp_path / "sentencepiece")
+    entry, found = kept(tokenizers.Tokenizer(tokenizer_file, 7), tmp_path / "sentencepiece")
     assert entry == {"file": "tokenizer.model", "length": 7, "canonicalise": True}
-    assert (type(found), found.length) == (text.Tokenizer, 7)
+    assert (type(found), found.length) == (tokenizers.Tokenizer, 7)
     with pytest.raises(UserError, match="has no option pad"):
         pretrained.load_tokenizer(tmp_path / "sentencepiece", pad="end")
 

@@ -34,10 +34,11 @@ from flax import linen as nn
 from flax import traverse_util
 
 from vidjax import compilation, distributed, pretrained, sharding
-from vidjax.data import BadVideos, augment, containers, datasets, locators, video_files
+from vidjax.data import BadVideos, containers, datasets, locators, video_files
 from vidjax.data.windows import Windows, read_all
 from vidjax.embeddings import Part, is_finished, stamp_of
 from vidjax.errors import UserError, run_main
+from vidjax.preprocessing import normalise
 
 
 def embed(
@@ -114,7 +115,7 @@ def embed(
 
     @jax.jit
     def apply(params, clips):
-        clips = augment.normalise(clips, facts.mean, facts.std)
+        clips = normalise(clips, facts.mean, facts.std)
         return loaded.model.apply({"params": params}, clips, method="embed").astype("float32")
 
     def embed_batch(clips: np.ndarray) -> np.ndarray:

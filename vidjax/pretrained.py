@@ -27,10 +27,11 @@ from flax import linen as nn
 from flax import traverse_util
 
 from vidjax import checkpoint, json_files, models, sharding
-from vidjax.data.text import ClipTokenizer, Tokenizer, open_tokenizer
-from vidjax.data.transforms import Preprocessing, eval_views, prepare, video_array
+from vidjax.data.transforms import eval_views, prepare, video_array
 from vidjax.data.video import VideoError
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing, normalise
+from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer
 
 CARD = "model.json"
 PARAMS = "params"
@@ -56,7 +57,7 @@ class Card:
         classes: names of the classes in the order of the logits, or None.
         provenance: where the weights come from.
         tokenizer: of a model that reads text: `file`, in the folder, and the options with which
-            vidjax.data.text.open_tokenizer opens it. None: there is none.
+            vidjax.tokenizers.open_tokenizer opens it. None: there is none.
     """
 
     model: dict[str, Any]
@@ -105,8 +106,7 @@ class Pretrained:
             clip = eval_views(video, facts) if is_clip else prepare(video, facts)
         except VideoError as error:
             raise UserError(f"{video} cannot be read as video: {error}") from None
-        mean, std = np.float32(facts.mean), np.float32(facts.std)
-        return jnp.asarray((clip / np.float32(255) - mean) / std)
+        return jnp.asarray(normalise(clip, facts.mean, facts.std))
 
     def tokenize(self, texts: str | Sequence[str]) -> tuple[jax.Array, jax.Array]:
         """Token ids int32 [K, L] and mask bool [K, L] (True = real) of K texts.

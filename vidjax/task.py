@@ -17,15 +17,15 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from vidjax import configlib, data, evaluators, models, objectives, pretrained, sharding
-from vidjax.data import augment, datasets, demo
-from vidjax.data.text import ClipTokenizer, Tokenizer, open_tokenizer
-from vidjax.data.transforms import Preprocessing, check_views
+from vidjax import augment, configlib, data, evaluators, models, objectives, pretrained, sharding
+from vidjax.data import datasets, demo
 from vidjax.errors import UserError
 from vidjax.evaluators.classification import Classification
 from vidjax.evaluators.zero_shot import ZeroShot
 from vidjax.models import attention
 from vidjax.models.layers import REMAT_POLICIES
+from vidjax.preprocessing import Preprocessing, check_views
+from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer
 
 # What evaluation takes from the checkpoint rather than from the config.
 _CARD_FACTS = ("mean", "std", "resize", "fit", "stretch_to")

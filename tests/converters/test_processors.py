@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from converters import processors, videomae, videoprism, vivit, xclip
-from vidjax.data.transforms import Preprocessing, eval_views
+from vidjax.data.transforms import eval_views
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 IMAGE, VIDEO, WHOLE = (
     "preprocessor_config.json",

@@ -17,7 +17,7 @@ from in_memory import command, same_params, same_tensors
 from converters import Options, convert, formats, videoprism
 from converters.mapping import from_params
 from vidjax import models, pretrained
-from vidjax.data import text as texts
+from vidjax import tokenizers as texts
 from vidjax.errors import UserError
 from vidjax.models import attention, layers, positions
 from vidjax.models.videoprism import unit

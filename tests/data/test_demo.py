@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from vidjax.data import datasets, demo, pyav, text, video
+from vidjax import tokenizers
+from vidjax.data import datasets, demo, pyav, video
 from vidjax.errors import UserError
 
 SMALL = dict(num_train=16, num_val=8, size=32, frames=6)
@@ -249,13 +250,16 @@ def test_the_colour_that_captions_name_is_seen(captioned):
 def test_the_tokenizers_know_the_captions(captioned):
     captions = [c for split in ("train", "val") for v in read_captioned(captioned, split)
                 for c in v.captions]  # fmt: skip
-    for file, kind, size in (("model", text.Tokenizer, 128), ("json", text.ClipTokenizer, 768)):
-        tokenizer = text.open_tokenizer(f"{captioned}/tokenizer.{file}", length=16)
+    for file, kind, size in (
+        ("model", tokenizers.Tokenizer, 128),
+        ("json", tokenizers.ClipTokenizer, 768),
+    ):
+        tokenizer = tokenizers.open_tokenizer(f"{captioned}/tokenizer.{file}", length=16)
         assert type(tokenizer) is kind and tokenizer.vocab_size <= size
         ids, mask = tokenizer(captions)
         assert not mask[:, -1].any()
         assert len({tuple(row) for row in ids.tolist()}) == len(set(captions))
-        if kind is text.Tokenizer:
+        if kind is tokenizers.Tokenizer:
             assert (ids != 2).all()  # nothing unknown
         else:  # a token a word, the start and the end
             words = [len(caption.replace(":", " :").split()) + 2 for caption in captions]
@@ -302,7 +306,7 @@ def test_classes_for_validation_are_new_but_not_their_words(unseen):
 
 
 def test_the_tokenizer_of_the_seen_names_knows_the_unseen_ones(unseen):
-    tokenizer = text.open_tokenizer(f"{unseen}/tokenizer.json", length=8)
+    tokenizer = tokenizers.open_tokenizer(f"{unseen}/tokenizer.json", length=8)
     ids, mask = tokenizer(demo.SEEN + demo.UNSEEN)
     assert (mask.sum(1) == 6).all()  # a token a word, the start and the end
     assert len({tuple(row) for row in ids.tolist()}) == 16 and tokenizer.vocab_size < 768

@@ -20,8 +20,8 @@ import pytest
 from vidjax import data
 from vidjax.data import containers, pyav, watchdog
 from vidjax.data.datasets import Video, read_list
-from vidjax.data.text import Tokenizer, train_tokenizer
 from vidjax.errors import UserError
+from vidjax.tokenizers import Tokenizer, train_tokenizer
 
 NUM_VIDEOS = 6
 SIDE = 24
@@ -408,7 +408,7 @@ import sys, time
 from vidjax import data
 from vidjax.data import pyav, watchdog
 from vidjax.data.datasets import Video
-from vidjax.data.transforms import Preprocessing
+from vidjax.preprocessing import Preprocessing
 from vidjax.errors import UserError
 
 watchdog.PATIENCE = 0.5

@@ -12,8 +12,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from made_videos import FRAMES, number_of
 
 from vidjax.data import check, datasets, locators, video, windows
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 KINDS = ("good", "mkv", "avi", "open gop", "rotated")
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from vidjax.data import transforms
-from vidjax.data.transforms import Preprocessing
 from vidjax.errors import UserError
+from vidjax.preprocessing import RESIZES, Preprocessing
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_videomae"
 VIVIT = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_vivit" / "golden.npz"
@@ -241,7 +241,7 @@ def test_tf_bilinear_crops_are_scenics_and_dmvrs(name):
     assert not np.array_equal(three, transforms.spatial_crops(frames, 6))
 
 
-@pytest.mark.parametrize("convention", transforms._RESIZES)
+@pytest.mark.parametrize("convention", RESIZES)
 def test_long_side_is_truncated_but_rounded_by_mediapy_and_mmcv(convention):
     long = 54 if convention in ("pil_lanczos", "mmcv_linear") else 53  # of 53.9
     frames = noise(1, 72, 97, 3)

@@ -9,10 +9,11 @@ from made_videos import FRAMES, number_of, write_video
 
 from vidjax.data import pyav, watchdog, windows
 from vidjax.data.datasets import Video
-from vidjax.data.transforms import Preprocessing, prepare
+from vidjax.data.transforms import prepare
 from vidjax.data.watchdog import HANG
 from vidjax.data.windows import Windows
 from vidjax.errors import UserError, VideoError
+from vidjax.preprocessing import Preprocessing
 
 # The made videos are 48 pixels high, 64 wide, 10 frames a second.
 DENSE = Preprocessing(frames=4, stride=2, size=48, short_side=48)

@@ -15,7 +15,8 @@ from made_videos import FRAMES, number_of, picture, set_matrix, write_video
 from vidjax import data
 from vidjax.data import check, datasets, decord_reader, pack, video, windows
 from vidjax.data.datasets import Video
-from vidjax.data.transforms import Preprocessing, prepare
+from vidjax.data.transforms import prepare
+from vidjax.preprocessing import Preprocessing
 
 GOP = {"g": "12", "bf": "2"}
 RATE = {"b": "3000000"}  # the default is too low to tell frames apart

@@ -8,8 +8,7 @@ from flax import linen as nn
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from vidjax import models, objectives, sharding
-from vidjax.data import augment
+from vidjax import masking, models, objectives, sharding
 from vidjax.errors import UserError
 from vidjax.objectives.contrastive import pairwise_loss
 
@@ -130,7 +129,7 @@ def test_dropped_tokens(task, params):
     build, batch = task
     objective = objectives.build("contrastive", build(), (0,) * 3, (1,) * 3, drop_tokens=0.5)
     key = jax.random.key(1)
-    keep, _ = augment.tube_mask(key, 4, (1, 4, 4), 0.5)
+    keep, _ = masking.tube_mask(key, 4, (1, 4, 4), 0.5)
     assert keep.shape == (4, 8)
 
     def embed(params, keep):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from vidjax import models, objectives
-from vidjax.data import augment
+from vidjax import augment, models, objectives
 from vidjax.errors import UserError
+from vidjax.preprocessing import normalise
 
 RNG = np.random.default_rng(0)
 MEAN, STD = (0.4, 0.4, 0.4), (0.2, 0.3, 0.2)
@@ -38,7 +38,7 @@ def logits_of(params, video):
 
 @pytest.fixture(scope="module")
 def logits(params):
-    video = augment.normalise(BATCH["video"], MEAN, STD)
+    video = normalise(BATCH["video"], MEAN, STD)
     return np.asarray(jax.jit(logits_of)(params, video), np.float64)
 
 
@@ -62,7 +62,7 @@ def test_similarities_are_class_scores(params, logits):
 def test_mixed_clips_have_mixed_targets(params):
     objective, rng = build(mixup=0.8), jax.random.key(3)
     mix_rng = jax.random.split(rng, 4)[2]
-    video = augment.normalise(BATCH["video"], MEAN, STD)
+    video = normalise(BATCH["video"], MEAN, STD)
     video, targets = augment.mix(
         mix_rng, video, jax.nn.one_hot(BATCH["label"], 3), mixup=0.8, cutmix=0.0
     )
@@ -77,7 +77,7 @@ def test_whose_colours_change(params, of_frames):
     objective, rng = build(color_jitter=0.7, grey=0.3, jitter_frames=of_frames), jax.random.key(0)
     jitter = augment.frame_jitter if of_frames else augment.color_jitter
     video = jitter(jax.random.split(rng, 4)[0], jnp.asarray(BATCH["video"]), 0.7, 0.3)
-    logits = jax.jit(logits_of)(params, augment.normalise(video, MEAN, STD))
+    logits = jax.jit(logits_of)(params, normalise(video, MEAN, STD))
     expected = cross_entropy(np.asarray(logits), np.eye(3)[BATCH["label"]]).mean()
     found = jax.jit(lambda p: objective.loss(p, BATCH, rng=rng)[0])(params)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -98,7 +98,7 @@ PAIRS = np.array([[18, 3, 19], [18, 5, 19], [18, 6, 19], [18, 7, 19]])
 @pytest.fixture(scope="module")
 def return_loss(params):
     """That of transformers' XCLIPModel, and its gradient."""
-    video = augment.normalise(BATCH["video"], MEAN, STD)
+    video = normalise(BATCH["video"], MEAN, STD)
 
     def loss(params):
         logits = MODEL.apply({"params": params}, video, PAIRS)

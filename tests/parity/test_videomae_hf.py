@@ -146,7 +146,7 @@ def test_back_to_hugging_face(form):
 def test_exported_original_weights_run_in_transformers(tmp_path, video):
     """A model that never was in Hugging Face's format: config.json is ours as well."""
     from vidjax import models, pretrained
-    from vidjax.data.transforms import Preprocessing
+    from vidjax.preprocessing import Preprocessing
 
     model = models.build(
         "videomae", "S", head="classify", num_classes=7, eps=1e-12, fc_norm_eps=1e-5

@@ -199,7 +199,7 @@ def test_back_to_hugging_face(form):
 def test_exported_npz_weights_run_in_transformers(tmp_path):
     """A model that never was in Hugging Face's format: config.json and buffers are ours as well."""
     from vidjax import models
-    from vidjax.data.transforms import Preprocessing
+    from vidjax.preprocessing import Preprocessing
 
     fields = {"width": 24, "depth": 2, "num_heads": 3, "mlp_dim": 96, "eps": 1e-6}
     fields |= {"patch_size": (1, 8, 8), "pos_grid": (3, 2, 2), "scale_offset": 1.0}

@@ -15,8 +15,9 @@ from round_trip import check_back_to_hugging_face, command
 
 from converters import huggingface, processors, vivit
 from vidjax import load_model, pretrained
-from vidjax.data.transforms import Preprocessing, eval_views
+from vidjax.data.transforms import eval_views
 from vidjax.models import layers
+from vidjax.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")

@@ -13,7 +13,7 @@ import pytest
 from round_trip import check_back_to_hugging_face, command
 
 from vidjax import load_model, pretrained
-from vidjax.data import text as texts
+from vidjax import tokenizers as texts
 from vidjax.objectives import contrastive
 
 pytestmark = pytest.mark.parity

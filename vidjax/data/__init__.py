@@ -32,11 +32,11 @@ import numpy as np
 from vidjax import signals
 from vidjax.data import locators, sampling, segments, transforms
 from vidjax.data.datasets import DATASETS, Video
-from vidjax.data.transforms import Preprocessing
 from vidjax.data.video import FETCH, check_reader, read_frames
 from vidjax.data.watchdog import HANG, watched
 from vidjax.errors import Fault, UserError, VideoError
 from vidjax.journal import Journal
+from vidjax.preprocessing import Preprocessing
 
 Batch = dict[str, np.ndarray]
 Tokenize = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
@@ -138,9 +138,9 @@ def train_loader(
         start_step: steps already trained; the stream continues exactly there.
         rows: places of the global batch's videos that this host reads, ascending; None: all.
         workers: processes that decode; 0: threads of this one; -1: from the number of cores.
-        tokenize: texts -> (ids int32 [K, L], mask bool [K, L]), such as text.Tokenizer; then each
-            video comes with one of its captions, drawn anew every time, the same for its r clips.
-            The clips are those of the stream without. Worker processes get it pickled.
+        tokenize: texts -> (ids int32 [K, L], mask bool [K, L]), such as tokenizers.Tokenizer; then
+            each video comes with one of its captions, drawn anew every time, the same for its r
+            clips. The clips are those of the stream without. Worker processes get it pickled.
 
     Raises:
         UserError: cfg is wrong, the list is empty, a video has no caption but `tokenize` is given,

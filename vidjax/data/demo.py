@@ -33,8 +33,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import flags
 
-from vidjax.data.text import train_clip_tokenizer, train_tokenizer
 from vidjax.errors import UserError, run_main
+from vidjax.tokenizers import train_clip_tokenizer, train_tokenizer
 
 CLASSES = (
     "sliding left",

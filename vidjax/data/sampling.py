@@ -27,19 +27,7 @@ X-CLIP/datasets/pipeline.py; google-deepmind/videoprism colabs/videoprism_video_
 
 import numpy as np
 
-from vidjax.errors import UserError
-
-_SAMPLINGS = ("dense", "dense_linspace", "segment", "dense_cycle", "linspace", "linspace_exact")
-
-
-def check_sampling(sampling: str) -> None:
-    """Raises UserError if `sampling` is not one of the names above."""
-    if sampling not in _SAMPLINGS:
-        raise UserError(
-            f"data.sampling is {sampling!r}; choose 'dense' (exact stride), 'dense_linspace' "
-            f"(VideoMAE fine-tuning), 'segment' (one frame per segment), 'dense_cycle' (ViViT), "
-            f"'linspace' (the whole video, VideoPrism) or 'linspace_exact' (Hugging Face's)"
-        )
+from vidjax.preprocessing import check_sampling
 
 
 def fewest_frames(sampling: str, frames: int) -> int:

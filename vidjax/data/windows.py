@@ -18,9 +18,10 @@ import numpy as np
 from vidjax.data import video
 from vidjax.data.datasets import Video
 from vidjax.data.sampling import view_indices
-from vidjax.data.transforms import Preprocessing, eval_views
+from vidjax.data.transforms import eval_views
 from vidjax.data.watchdog import watched
 from vidjax.errors import UserError, VideoError
+from vidjax.preprocessing import Preprocessing
 
 Span = tuple[int, int, float, float]  # first frame, end, and their times in seconds
 

@@ -181,7 +181,7 @@ def abstract_params(model: nn.Module) -> dict[str, Any]:
 
 
 def tokenizer_kind(name: str) -> str:
-    """The kind of vocabulary that models of a family read texts with, see vidjax.data.text."""
+    """The kind of vocabulary that models of a family read texts with, see vidjax.tokenizers."""
     return getattr(importlib.import_module(f"{__name__}.{name}"), "TOKENIZER", "sentencepiece")
 
 

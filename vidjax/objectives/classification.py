@@ -13,7 +13,8 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from vidjax.data import augment
+from vidjax import augment
+from vidjax.preprocessing import normalise
 
 Array = jax.Array
 
@@ -55,9 +56,7 @@ class Classification:
         return tuple(size for _, size in self.model.groups) or (self.model.num_classes,)
 
     def init(self, rng, batch):
-        return self.model.init(rng, augment.normalise(batch["video"], self.mean, self.std))[
-            "params"
-        ]
+        return self.model.init(rng, normalise(batch["video"], self.mean, self.std))["params"]
 
     def loss(self, params, batch, *, rng, ema_params=None):
         color_rng, erase_rng, mix_rng, dropout_rng = jax.random.split(rng, 4)
@@ -65,7 +64,7 @@ class Classification:
         if self.color_jitter or self.grey:
             jitter = augment.frame_jitter if self.jitter_frames else augment.color_jitter
             video = jitter(color_rng, video, self.color_jitter, self.grey)
-        video = augment.normalise(video, self.mean, self.std, self.model.dtype)
+        video = normalise(video, self.mean, self.std, self.model.dtype)
         if self.erase:
             video = augment.random_erasing(erase_rng, video, self.erase)
         targets = augment.soft_targets(batch["label"], self.sizes, self.label_smoothing)
@@ -100,7 +99,7 @@ class Classification:
 
     def logits(self, params, batch) -> Array:
         """Class scores [B, C], float32."""
-        video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
         return self.scores(params, video)
 
     def clip_losses(self, params, batch) -> dict[str, Array]:

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vidjax.data import augment
+from vidjax import masking
 from vidjax.errors import UserError
+from vidjax.preprocessing import normalise
 
 Array = jax.Array
 LOSSES = ("softmax", "sigmoid")
@@ -116,15 +117,15 @@ class Contrastive:
             )
 
     def init(self, rng, batch):
-        video = augment.normalise(batch["video"], self.mean, self.std)
+        video = normalise(batch["video"], self.mean, self.std)
         return self.model.init(rng, video, batch["text"], batch["text_mask"])["params"]
 
     def loss(self, params, batch, *, rng, ema_params=None):
-        video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
         options = {}
         if self.drop_tokens:
             _, h, w = self.model.token_grid(video.shape[1:4])
-            options["keep"], _ = augment.tube_mask(rng, len(video), (1, h, w), self.drop_tokens)
+            options["keep"], _ = masking.tube_mask(rng, len(video), (1, h, w), self.drop_tokens)
         if getattr(self.model, "drop_path", 0.0):
             options |= {"train": True, "rngs": {"dropout": rng}}
         apply = self._apply(params)
@@ -149,7 +150,7 @@ class Contrastive:
 
     def video_embedding(self, params, batch) -> Array:
         """Unit vectors [B, D] of the clips, float32."""
-        video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
         return self._apply(params)("encode_video", video).astype(jnp.float32)
 
     def text_embedding(self, params, batch) -> Array:
@@ -160,7 +161,7 @@ class Contrastive:
 
     def similarity(self, params, batch, texts: Array) -> Array:
         """Scores [B, K] of the clips with texts given by their `text_embedding` [K, D]."""
-        video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
         videos = self._apply(params)("video_features", video)
         videos = jax.tree.map(lambda x: x.astype(jnp.float32), videos)
         return self._compare(params, videos, texts).astype(jnp.float32)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vidjax.data import augment
+from vidjax import masking
+from vidjax.preprocessing import normalise
 
 Array = jax.Array
 
@@ -60,7 +61,7 @@ class Distillation:
         """
         batch, grid = shape[0], self.model.token_grid(shape[1:4])
         mask_rng, order_rng = jax.random.split(rng)
-        keep = augment.block_mask(mask_rng, batch, grid[1:], self.mask_ratio)
+        keep = masking.block_mask(mask_rng, batch, grid[1:], self.mask_ratio)
         tokens = grid[0] * grid[1] * grid[2]
         if not self.shuffle:
             kept = jnp.zeros((batch, grid[1] * grid[2]), bool)
@@ -71,12 +72,12 @@ class Distillation:
         return keep, draw(jax.random.split(order_rng, batch))
 
     def init(self, rng, batch):
-        video = augment.normalise(batch["video"], self.mean, self.std)
+        video = normalise(batch["video"], self.mean, self.std)
         return self.model.init(rng, video, *self.draw(rng, video.shape))["params"]
 
     def distances(self, params, batch, rng: Array) -> tuple[Array, Array]:
         """Mean distance [B] to the teacher's tokens, and distance [B] to its vector."""
-        video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
         variables = {"params": params}
         tokens, vector = self.model.apply(variables, video, *self.draw(rng, video.shape))
         targets = self.model.apply(variables, video, method="targets")

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vidjax.data import augment
+from vidjax import masking
 from vidjax.models.layers import grid_of, patchify, take_tokens
+from vidjax.preprocessing import normalise
 
 Array = jax.Array
 
@@ -73,16 +74,16 @@ class MaskedAutoencoding:
         """Draws masks for a video [B, T, H, W, 3]: keep [B, K], predict [B, P], weight [B, P]."""
         batch, grid = shape[0], grid_of(shape, self.model.patch_size)
         tube_rng, cell_rng = jax.random.split(rng)
-        keep, hidden = augment.tube_mask(tube_rng, batch, grid, self.mask_ratio)
+        keep, hidden = masking.tube_mask(tube_rng, batch, grid, self.mask_ratio)
         if not self.decoder_mask_ratio:
             return keep, hidden, jnp.ones(hidden.shape)
-        decoded = augment.running_cell_mask(cell_rng, batch, grid, self.decoder_mask_ratio)
+        decoded = masking.running_cell_mask(cell_rng, batch, grid, self.decoder_mask_ratio)
         is_hidden = jnp.ones((batch, grid[0] * grid[1] * grid[2]))
         is_hidden = is_hidden.at[jnp.arange(batch)[:, None], keep].set(0.0)
         return keep, decoded, jnp.take_along_axis(is_hidden, decoded, axis=1)
 
     def init(self, rng, batch):
-        normalised = augment.normalise(batch["video"], self.mean, self.std)
+        normalised = normalise(batch["video"], self.mean, self.std)
         keep, predict, _ = self.masks(rng, batch["video"].shape)
         return self.model.init(rng, normalised, keep, predict)["params"]
 
@@ -94,7 +95,7 @@ class MaskedAutoencoding:
         """
         mask_rng, dropout_rng = jax.random.split(rng)
         keep, predict, weight = self.masks(mask_rng, batch["video"].shape)
-        video = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
         pixels = self.model.apply(
             {"params": params}, video, keep, predict, train=train, rngs={"dropout": dropout_rng}
         )
@@ -135,7 +136,7 @@ class MaskedAutoencoding:
         """
         video = batch["video"].astype(jnp.float32) / 255.0
         keep, predict, _ = self.masks(jax.random.key(0), video.shape)
-        normalised = augment.normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        normalised = normalise(batch["video"], self.mean, self.std, self.model.dtype)
         pixels = self.model.apply({"params": params}, normalised, keep, predict)
         patches = patchify(video, self.model.patch_size)
         rows = jnp.arange(video.shape[0])[:, None]

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from vidjax.data import augment
 from vidjax.objectives.classification import Classification
 from vidjax.objectives.contrastive import Contrastive
+from vidjax.preprocessing import normalise
 
 Array = jax.Array
 
@@ -41,7 +41,7 @@ class TextClassification(Classification):
         return (len(self.text),)
 
     def init(self, rng, batch):
-        video = augment.normalise(batch["video"], self.mean, self.std)
+        video = normalise(batch["video"], self.mean, self.std)
         return self.model.init(rng, video, np.zeros((1, 1), np.int32))["params"]
 
     def scores(self, params, video: Array, **options) -> Array:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from vidjax.data import augment
+from vidjax import augment, masking
 from vidjax.errors import UserError
+from vidjax.preprocessing import normalise
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_vivit" / "golden.npz"
+GOLDEN = pathlib.Path(__file__).parent / "goldens" / "preprocess_vivit" / "golden.npz"
 
 
 def clips(batch=4, frames=2, side=16):
@@ -24,10 +25,10 @@ def clips(batch=4, frames=2, side=16):
 
 def test_normalise():
     video = np.array([0, 128, 255], np.uint8).reshape(1, 1, 1, 1, 3)
-    out = augment.normalise(video, (0.5, 0.25, 0.0), (0.5, 0.5, 2.0))
+    out = normalise(video, (0.5, 0.25, 0.0), (0.5, 0.5, 2.0))
     np.testing.assert_allclose(out.ravel(), [-1.0, (128 / 255 - 0.25) / 0.5, 0.5], rtol=1e-6)
     assert out.dtype == jnp.float32
-    half = augment.normalise(video, (0.5, 0.25, 0.0), (0.5, 0.5, 2.0), "bfloat16")
+    half = normalise(video, (0.5, 0.25, 0.0), (0.5, 0.5, 2.0), "bfloat16")
     assert half.dtype == jnp.bfloat16
     assert np.array_equal(half, out.astype(jnp.bfloat16))  # rounded once, at the end
 
@@ -96,7 +97,9 @@ def test_color_jitter_composes_with_normalise_and_may_do_nothing():
     assert np.abs(changed - video).mean() > 5
     assert changed.min() >= 0 and changed.max() <= 255
     np.testing.assert_allclose(
-        augment.normalise(grey, (0.5,) * 3, (0.5,) * 3)[..., 0], luminance / 127.5 - 1, atol=1e-5
+        normalise(grey, (0.5,) * 3, (0.5,) * 3)[..., 0],
+        luminance / 127.5 - 1,
+        atol=1e-5,
     )
 
 
@@ -445,7 +448,7 @@ def test_mix_keeps_the_dtype():
 
 @pytest.mark.parametrize(("ratio", "kept"), [(0.9, 160), (0.75, 392)])
 def test_tube_mask_has_videomaes_counts(ratio, kept):
-    make = jax.jit(augment.tube_mask, static_argnums=(1, 2, 3))
+    make = jax.jit(masking.tube_mask, static_argnums=(1, 2, 3))
     keep, hidden = map(np.asarray, make(jax.random.key(0), 3, (8, 14, 14), ratio))
     assert keep.shape == (3, kept) and hidden.shape == (3, 1568 - kept)
     for row, other in zip(keep, hidden, strict=True):
@@ -457,12 +460,12 @@ def test_tube_mask_has_videomaes_counts(ratio, kept):
 
 
 def test_tube_mask_rounds_the_hidden_patches_down():
-    keep, hidden = augment.tube_mask(jax.random.key(0), 1, (2, 7, 7), 0.75)  # 36.75 of 49
+    keep, hidden = masking.tube_mask(jax.random.key(0), 1, (2, 7, 7), 0.75)  # 36.75 of 49
     assert keep.shape == (1, 2 * 13) and hidden.shape == (1, 2 * 36)
 
 
 def test_tube_mask_hides_every_patch_equally_often():
-    _, hidden = augment.tube_mask(jax.random.key(0), 4000, (1, 4, 4), 0.75)
+    _, hidden = masking.tube_mask(jax.random.key(0), 4000, (1, 4, 4), 0.75)
     share = np.bincount(np.asarray(hidden).ravel(), minlength=16) / 4000
     assert np.abs(share - 0.75).max() < 0.03
 
@@ -470,13 +473,13 @@ def test_tube_mask_hides_every_patch_equally_often():
 @pytest.mark.parametrize("ratio", [0.0, 0.02, 1.0])
 def test_tube_mask_refuses_empty_sides(ratio):
     with pytest.raises(UserError, match="mask_ratio"):
-        augment.tube_mask(jax.random.key(0), 1, (2, 4, 4), ratio)
+        masking.tube_mask(jax.random.key(0), 1, (2, 4, 4), ratio)
 
 
 def test_running_cell_mask_is_videomae_v2s():
     # Left out (1) in the 2x2 cell, slice by slice, as in masks that the original code drew.
     cycle = np.array([[0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 1], [0, 0, 1, 1]])
-    make = jax.jit(augment.running_cell_mask, static_argnums=(1, 2))
+    make = jax.jit(masking.running_cell_mask, static_argnums=(1, 2))
     decoded = np.asarray(make(jax.random.key(0), 64, (6, 4, 8)))
     assert decoded.shape == (64, 96)
     starts = set()
@@ -495,13 +498,13 @@ def test_running_cell_mask_is_videomae_v2s():
 
 def test_running_cell_mask_of_other_ratios_and_grids():
     for ratio, left in ((0.25, 3), (0.75, 1), (0.9, 1)):
-        assert augment.running_cell_mask(jax.random.key(0), 2, (8, 16, 16), ratio).shape == (
+        assert masking.running_cell_mask(jax.random.key(0), 2, (8, 16, 16), ratio).shape == (
             2,
             8 * 64 * left,
         )
     for grid, ratio in (((2, 7, 4), 0.5), ((2, 4, 4), 0.2), ((2, 4, 4), 1.0)):
         with pytest.raises(UserError, match="running cell"):
-            augment.running_cell_mask(jax.random.key(0), 1, grid, ratio)
+            masking.running_cell_mask(jax.random.key(0), 1, grid, ratio)
 
 
 def test_mixing_and_masks_are_the_same_on_any_mesh():
@@ -516,7 +519,7 @@ def test_mixing_and_masks_are_the_same_on_any_mesh():
         targets = augment.soft_targets(label, (4,), 0.1)
         options = dict(cutmix=0.0, group=2, partners="permuted")
         mixed = augment.mix(rng, augment.color_jitter(rng, video), targets, **options)
-        return mixed, augment.tube_mask(rng, 4, (2, 4, 4), 0.5)
+        return mixed, masking.tube_mask(rng, 4, (2, 4, 4), 0.5)
 
     alone = step(jax.random.key(0), video, label)
     rows = jax.NamedSharding(mesh, jax.P("data"))

@@ -11,7 +11,8 @@ import warnings
 import numpy as np
 import pytest
 
-from vidjax.data.text import (
+from vidjax.errors import UserError
+from vidjax.tokenizers import (
     ClipTokenizer,
     Tokenizer,
     canonicalise,
@@ -20,9 +21,8 @@ from vidjax.data.text import (
     train_clip_tokenizer,
     train_tokenizer,
 )
-from vidjax.errors import UserError
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = json.loads((ROOT / "tests/goldens/videoprism_tokenizer/golden.json").read_text())
 ASSETS = os.environ.get("VIDJAX_ASSETS") or ROOT.parent / "shared" / "goldens" / "assets"
 SPM = pathlib.Path(ASSETS) / "test_spm.model"
