@@ -45,7 +45,7 @@ def test_config_traces_its_step(
     config.train_steps = 10
     if config.model.head == "video_text":
         files = {"sentencepiece": tokenizer_file, "clip": clip_tokenizer_file}
-        config.data.tokenizer = str(files[models.tokenizer_kind(config.model.name)])
+        config.data.tokenizer = str(files[models.declared(config.model.name, "TOKENIZER")])
     if config.model.head == "distil" or (config.model.name == "probe" and not arg):
         sizes = dict(eps=1e-6, patch_size=(1, 16, 16), pos_grid=(8, 14, 14))
         encoder = models.build("videoprism", "B", head="video", **sizes)

@@ -186,7 +186,7 @@ class Task:
     def _check_vocabulary(self) -> None:
         found, known = self.tokenizer.vocab_size, self.model.vocab_size
         name = models.config_of(self.model)["name"]
-        kind = models.tokenizer_kind(name)
+        kind = models.declared(name, "TOKENIZER")
         if self.tokenizer.kind != kind:
             raise UserError(
                 f"{self.tokenizer.path} is a vocabulary of another kind ({self.tokenizer.kind}) "
@@ -286,7 +286,7 @@ class Task:
             return found
         path = cfg.tokenizer
         if not path and cfg.name in demo.LISTS:
-            kind = models.tokenizer_kind(self.config.model.name)
+            kind = models.declared(self.config.model.name, "TOKENIZER")
             path = demo.tokenizer_of(cfg.name, _demo_folder(), kind)
         if not path:
             raise UserError(

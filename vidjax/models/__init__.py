@@ -1,10 +1,25 @@
-"""Encoders, one file per paper; `build` makes one from plain values."""
+"""Encoders, one file per paper; `build` makes one from plain values.
+
+A module declares what the train loop asks of its family:
+
+    HEADS       head -> class of modules; the key None is the bare encoder
+    VARIANTS    size -> fields
+    INHERITED   fields that a model must have as the checkpoint it starts from has them
+    NOTED       fields whose difference from that checkpoint is worth a note
+    STAGES      path prefixes whose `blocks` count, one after the other, for layer decay
+    DEMO        fields of a demo run: small sizes, and rates of 0
+    TOKENIZER   kind of vocabulary that its texts are read with, see vidjax.tokenizers
+
+HEADS and VARIANTS are required. The module may also define `adapt` and `encoder_of`, see below.
+"""
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,11 +32,54 @@ from vidjax import json_files
 from vidjax.errors import UserError
 from vidjax.models.layers import field_specs, fields_of
 
+_DEFAULTS = {
+    "INHERITED": (),
+    "NOTED": (),
+    "STAGES": ("encoder/",),
+    "DEMO": {},
+    "TOKENIZER": "sentencepiece",
+}
 
+
+@functools.cache
 def names() -> list[str]:
-    """Names that `build` takes: the modules of this package that define HEADS."""
-    shared = {"attention", "blockwise", "layers", "positions", "text"}
-    return [m.name for m in pkgutil.iter_modules(__path__) if m.name not in shared]
+    """Returns the names that `build` takes: the modules of this package that define HEADS."""
+    modules = [m.name for m in pkgutil.iter_modules(__path__)]
+    return [name for name in modules if hasattr(_module(name), "HEADS")]
+
+
+def _module(name: str) -> types.ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def declared(name: str, constant: str) -> Any:
+    """Returns a constant of the module `name`, or the default where it declares none."""
+    return getattr(_family(name), constant, _DEFAULTS[constant])
+
+
+def head_class(name: str, head: str | None) -> type[nn.Module]:
+    """Returns the class of a family's models with `head`.
+
+    Raises:
+        UserError: unknown name or head.
+    """
+    heads = _family(name).HEADS
+    return heads[_known(head, list(heads), f"head of {name}")]
+
+
+def has_field(name: str, head: str | None, field: str) -> bool:
+    """Whether a family's models with `head` have a field, such as "num_classes"."""
+    return field in field_specs(head_class(name, head))
+
+
+def demo_fields(name: str, head: str | None) -> dict[str, Any]:
+    """Returns the fields of a demo run that models with `head` have."""
+    known = field_specs(head_class(name, head))
+    return {key: value for key, value in declared(name, "DEMO").items() if key in known}
+
+
+def _family(name: str) -> types.ModuleType:
+    return _module(_known(name, names(), "model"))
 
 
 def build(
@@ -47,8 +105,7 @@ def build(
         UserError: an unknown name, variant, head or field, a missing one, or a value of another
             type than the field's.
     """
-    module = importlib.import_module(f"{__name__}.{_known(name, names(), 'model')}")
-    model_class = module.HEADS[_known(head, list(module.HEADS), f"head of {name}")]
+    model_class = head_class(name, head)
     specs = field_specs(model_class)
     for field in fields:
         _known(field, list(specs), f"field of {name} with head {head!r}")
@@ -60,7 +117,8 @@ def build(
                 f"{_LARGEST:,}; correct that value"
             )
     if variant is not None:
-        sizes = module.VARIANTS[_known(variant, list(module.VARIANTS), f"variant of {name}")]
+        variants = _family(name).VARIANTS
+        sizes = variants[_known(variant, list(variants), f"variant of {name}")]
         fields = {key: value for key, value in sizes.items() if key in specs} | fields
     missing = [
         key for key, f in specs.items() if key not in fields and f.default is dataclasses.MISSING
@@ -94,14 +152,15 @@ def _integers(value: Any) -> list[int]:
 
 
 def inherited(fields: Mapping[str, Any], head: str | None) -> dict[str, Any]:
-    """Of the keywords of a checkpoint's model: what it decides for one with `head` started from it.
+    """Returns the fields that a model with `head` must inherit from a checkpoint of its family.
 
-    Those are its family's FACTS, as far as the other model has them.
+    Args:
+        fields: keywords of `build` for the checkpoint's model.
+        head: of the model that starts from it.
     """
-    module = importlib.import_module(f"{__name__}.{fields['name']}")
-    known = field_specs(module.HEADS[_known(head, list(module.HEADS), f"head of {fields['name']}")])
-    facts = getattr(module, "FACTS", ())
-    return {key: fields[key] for key in facts if key in fields and key in known}
+    known = field_specs(head_class(fields["name"], head))
+    keys = declared(fields["name"], "INHERITED")
+    return {key: fields[key] for key in keys if key in fields and key in known}
 
 
 def _frozen(value: Any) -> Any:
@@ -161,7 +220,7 @@ def encoder_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
     A module's own `encoder_of` may correct them, where a head decides what its encoder does.
     """
-    module = importlib.import_module(f"{__name__}.{fields['name']}")
+    module = _module(fields["name"])
     if None not in module.HEADS:
         raise UserError(f"model {fields['name']} is no encoder that a probe can look into")
     known = field_specs(module.HEADS[None])
@@ -178,11 +237,6 @@ def abstract_params(model: nn.Module) -> dict[str, Any]:
         return nn.meta.unbox(model.init(rng, **inputs))["params"]
 
     return jax.eval_shape(init, jax.random.key(0), model.example_inputs())
-
-
-def tokenizer_kind(name: str) -> str:
-    """The kind of vocabulary that models of a family read texts with, see vidjax.tokenizers."""
-    return getattr(importlib.import_module(f"{__name__}.{name}"), "TOKENIZER", "sentencepiece")
 
 
 def _known(value, valid: list, what: str):

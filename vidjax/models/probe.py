@@ -113,3 +113,6 @@ def adapt(
 
 
 HEADS = {"classify": Probe}
+
+NOTED = ("pool",)
+DEMO = {"head_dropout": 0.0}  # its encoder has sizes of its own

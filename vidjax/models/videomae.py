@@ -376,3 +376,18 @@ def encoder_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 HEADS = {None: Features, "classify": Classifier, "reconstruct": Reconstructor}
+
+NOTED = ("eps", "fc_norm_eps", "patch_size", "pool")
+DEMO = {
+    "width": 128,
+    "depth": 4,
+    "num_heads": 4,
+    "mlp_dim": 512,
+    "patch_size": (2, 8, 8),
+    "decoder_width": 64,
+    "decoder_depth": 2,
+    "decoder_num_heads": 2,
+    "decoder_mlp_dim": 256,
+    "drop_path": 0.0,
+    "head_dropout": 0.0,
+}

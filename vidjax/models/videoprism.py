@@ -625,9 +625,6 @@ def adapt(
     return params, notes
 
 
-# Fields that a checkpoint decides for whatever is started from it.
-FACTS = ("scale_offset", "softcap", "l2_eps", "text_pos_exponent", "auxiliary_depth")
-
 HEADS: dict[str | None, Any] = {
     None: Features,
     "video": Video,
@@ -635,4 +632,21 @@ HEADS: dict[str | None, Any] = {
     "video_text": VideoText,
     "classify": Classifier,
     "distil": Distiller,
+}
+
+INHERITED = ("scale_offset", "softcap", "l2_eps", "text_pos_exponent", "auxiliary_depth")
+NOTED = ("eps", "patch_size")
+STAGES = ("encoder/spatial/", "encoder/temporal/")
+DEMO = {
+    "width": 64,
+    "depth": 2,
+    "num_heads": 4,
+    "mlp_dim": 256,
+    "patch_size": (1, 8, 8),
+    "temporal_depth": 2,
+    "text_depth": 2,
+    "decoder_width": 64,
+    "decoder_depth": 2,
+    "decoder_num_heads": 2,
+    "decoder_mlp_dim": 256,
 }

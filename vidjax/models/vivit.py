@@ -521,7 +521,24 @@ def _refactorise(
     return params
 
 
-# Fields that a checkpoint decides for whatever is started from it.
-FACTS = ("act",)
-
 HEADS = {None: Features, "classify": Classifier}
+
+INHERITED = ("act",)
+NOTED = (
+    "eps",
+    "patch_size",
+    "pool",
+    "attention_order",
+    "sampled_frames",
+    "representation_size",
+)
+STAGES = ("encoder/spatial/", "encoder/temporal/")
+DEMO = {
+    "width": 128,
+    "depth": 4,
+    "num_heads": 4,
+    "mlp_dim": 512,
+    "patch_size": (2, 8, 8),
+    "temporal_depth": 2,
+    "drop_path": 0.0,
+}

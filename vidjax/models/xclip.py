@@ -660,13 +660,27 @@ def adapt(
     return params, notes
 
 
-# Fields that a checkpoint decides for whatever is started from it.
-FACTS = ("eps", "act", "end_id", "mit_num_heads", "prompt_num_heads")
-
 HEADS: dict[str | None, Any] = {
     None: Features,
     "image": Image,
     "text": Text,
     "video_text": VideoText,
     "image_text": ImageText,
+}
+
+INHERITED = ("eps", "act", "end_id", "mit_num_heads", "prompt_num_heads")
+NOTED = ("patch_size",)
+DEMO = {
+    "width": 64,
+    "depth": 2,
+    "num_heads": 4,
+    "mlp_dim": 256,
+    "patch_size": (1, 8, 8),
+    "embed_dim": 64,
+    "text_width": 64,
+    "text_depth": 2,
+    "text_num_heads": 4,
+    "mit_num_heads": 4,
+    "prompt_num_heads": 4,
+    "drop_path": 0.0,
 }
