@@ -9,52 +9,40 @@ A converter module (`videomae.py`) holds rule tables (`mapping.py`), three funct
 and three constants
 
     FORMATS    what `export` can write
-    OPTIONS    names of Options that `describe` understands
+    OPTIONS    the Options (`options.py`) that `describe` understands
     TRAIN      a config that starts from such a model
 
 and, where files are published under other names than their place on the hub, a fourth
 
     HUB_FILES  name -> "org/name/path/to/file"
+
+It is named as the model in `vidjax.models` that it converts to.
 """
 
 import vidjax  # noqa: F401 # isort: skip - first, as it listens to Ctrl-C
+import importlib
+import pkgutil
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from converters.mapping import Ignore, Rule
+from converters.options import Option, Options
+from vidjax import models
 from vidjax.preprocessing import Preprocessing
 
+__all__ = ["Conversion", "Export", "Option", "Options", "TokenizerFile", "families"]
 
-@dataclass(frozen=True)
-class Options:
-    """What the person converting knows and the file does not tell; None: not given.
 
-    Attributes: the command's flags, but for hub_id: the id the source was fetched by.
-    """
-
-    hub_id: str | None = None
-    heads: int | None = None
-    decoder_heads: int | None = None
-    mit_heads: int | None = None
-    prompt_heads: int | None = None
-    frames: int | None = None
-    size: int | None = None
-    factorisation: str | None = None
-    attention_order: str | None = None
-    pool: str | None = None
-    input_range: tuple[float, float] | None = None
-    preprocessing: str | None = None
-    tokenizer: str | None = None
-    raw_text: bool | None = None
-
-    def given(self) -> set[str]:
-        """Names of the flags that were given."""
-        return {name for name, value in vars(self).items() if value is not None} - {"hub_id"}
+def families() -> dict[str, ModuleType]:
+    """Returns the converter modules by name: those in this package that a model is named as."""
+    names = {module.name for module in pkgutil.iter_modules(__path__)} & set(models.names())
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in sorted(names)}
 
 
 @dataclass(frozen=True)

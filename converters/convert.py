@@ -17,10 +17,8 @@ import datetime
 import errno
 import functools
 import gc
-import importlib
 import math
 import os
-import pkgutil
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -34,7 +32,7 @@ from flax import traverse_util
 
 import converters
 import vidjax
-from converters import Conversion, Options, formats
+from converters import Conversion, Option, Options, formats
 from converters.mapping import (
     Rule,
     Spec,
@@ -56,51 +54,27 @@ _FORMAT = flags.DEFINE_enum(
     "Default: vidjax, or hf from a vidjax folder. What the paper's code reads is original.",
 )
 _MODEL = flags.DEFINE_string("model", None, "Family of the weights, where the file cannot tell.")
-_HEADS = flags.DEFINE_integer("heads", None, "Number of attention heads, overriding the source's.")
-_DECODER_HEADS = flags.DEFINE_integer("decoder_heads", None, "The same of the decoder.")
-_MIT_HEADS = flags.DEFINE_integer("mit_heads", None, "X-CLIP: of the transformer over frames.")
-_PROMPT_HEADS = flags.DEFINE_integer("prompt_heads", None, "X-CLIP: of texts looking at a video.")
-_FRAMES = flags.DEFINE_integer("frames", None, "Frames of a clip.")
-_SIZE = flags.DEFINE_integer("size", None, "Side of a clip's square frames, in pixels.")
-_FACTORISATION = flags.DEFINE_enum(
-    "factorisation",
-    None,
-    ["joint", "encoder", "self_attention", "dot_product"],
-    "ViViT: how it attends over space and time; files of joint and dot_product look the same.",
-)
-_ATTENTION_ORDER = flags.DEFINE_enum(
-    "attention_order",
-    None,
-    ["time_space", "space_time"],
-    "ViViT: what a block of factorisation self_attention attends over first.",
-)
-_POOL = flags.DEFINE_enum(
-    "pool", None, ["mean", "max", "sum"], "ViViT: what a model without class token does instead."
-)
-_INPUT_RANGE = flags.DEFINE_list(
-    "input_range",
-    None,
-    "What black and white become before the model sees them, such as -1,1, overriding the source.",
-)
 
-_PREPROCESSING = flags.DEFINE_enum(
-    "preprocessing",
-    None,
-    ["original", "hf", "keras"],
-    "VideoPrism, X-CLIP: whose way to prepare frames the model shall use; default: the source's.",
-)
-_TOKENIZER = flags.DEFINE_string(
-    "tokenizer",
-    None,
-    "Vocabulary of the texts: a SentencePiece .model, or a tokenizer.json; of CLIP's kind also a "
-    "vocab.json with its merges.txt, or OpenAI's bpe_simple_vocab_16e6.txt.gz.",
-)
-_RAW_TEXT = flags.DEFINE_boolean(
-    "raw_text",
-    None,
-    "Texts are tokenised as they are, as Hugging Face and KerasHub do, instead of as the original "
-    "does: VideoPrism's without punctuation and capitals, X-CLIP's mended Unicode and HTML.",
-)
+
+def _define(option: Option) -> flags.FlagHolder:
+    """Defines the flag of an option."""
+    if isinstance(option.type, tuple):
+        return flags.DEFINE_enum(option.name, None, option.type, option.help)
+    define = {
+        int: flags.DEFINE_integer,
+        str: flags.DEFINE_string,
+        bool: flags.DEFINE_boolean,
+        list: flags.DEFINE_list,
+    }
+    return define[option.type](option.name, None, option.help)
+
+
+_OPTIONS = {
+    option: _define(option)
+    for option in dict.fromkeys(
+        option for family in converters.families().values() for option in family.OPTIONS
+    )
+}
 
 _ORIGINALS = "source"  # what of the source an export needs to write the same bytes
 _KEPT = "buffers.safetensors"  # in it
@@ -164,15 +138,16 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     """Writes a published checkpoint as a vidjax folder; returns lines to be printed."""
     path, origin = _resolve(name)
     if origin is not None:
-        options = dataclasses.replace(options, hub_id=name.partition("@")[0])
+        options = Options(name.partition("@")[0], **options.given)
     source = formats.open_source(path)
     wrapper, tensors = without_wrapper(source.tensors)
     source = dataclasses.replace(source, tensors=tensors)
     module = _module(family, source)
-    if unknown := sorted(options.given() - module.OPTIONS):
+    known = {option.name for option in module.OPTIONS}
+    if unknown := sorted(options.given.keys() - known):
         raise UserError(
             f"--{unknown[0]} means nothing for {_name(module)}, which {path} holds; there are "
-            + ", ".join(f"--{option}" for option in sorted(module.OPTIONS))
+            + ", ".join(f"--{option}" for option in sorted(known))
         )
     conversion = describe(module, source, options)
     model = models.build(**conversion.model)
@@ -405,48 +380,35 @@ def _restore_dtypes(tensors: Tensors, dtypes: str | Mapping[str, str]) -> Tensor
     )
 
 
-def _families() -> list[str]:
-    shared = {
-        "convert",
-        "formats",
-        "huggingface",
-        "json_types",
-        "mapping",
-        "processors",
-        "unpickling",
-    }
-    return [m.name for m in pkgutil.iter_modules(converters.__path__) if m.name not in shared]
-
-
 def _hub_files() -> dict[str, str]:
     """Where on the hub files are that are published under other names."""
-    modules = [importlib.import_module(f"converters.{name}") for name in _families()]
-    return {k: v for module in modules for k, v in getattr(module, "HUB_FILES", {}).items()}
+    families = converters.families().values()
+    return {k: v for family in families for k, v in getattr(family, "HUB_FILES", {}).items()}
 
 
 def _module(family: str | None, source: formats.Source) -> ModuleType:
     """The converter module that `family` names, or that recognises the source's tensors."""
-    names = _families()
-    if family is not None and family not in names:
-        raise UserError(f"--model={family} is unknown; there are {', '.join(names)}")
-    for name in names if family is None else [family]:
-        module = importlib.import_module(f"converters.{name}")
-        if module.recognises(source):
+    families = converters.families()
+    if family is not None and family not in families:
+        raise UserError(f"--model={family} is unknown; there are {', '.join(families)}")
+    for name, module in families.items():
+        if family in (None, name) and module.recognises(source):
             return module
     some = ", ".join(sorted(source.tensors)[:3])
     raise UserError(
-        f"{source.path} holds no weights of {family or ' or '.join(names)}: its "
+        f"{source.path} holds no weights of {family or ' or '.join(families)}: its "
         f"{len(source.tensors)} tensors are named {some}, ..."
     )
 
 
 def _family(card: pretrained.Card) -> ModuleType:
-    if card.model["name"] not in _families():
+    families = converters.families()
+    if card.model["name"] not in families:
         raise UserError(
             f"models of kind {card.model['name']!r} have no published format; there are formats of "
-            + ", ".join(_families())
+            + ", ".join(families)
         )
-    return importlib.import_module(f"converters.{card.model['name']}")
+    return families[card.model["name"]]
 
 
 _ONE_FILE = "*.npz"
@@ -632,34 +594,9 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected {argv[1:]}; use --from=SOURCE --to=FOLDER")
     if not _FROM.value or not _TO.value:
         raise app.UsageError("give --from=SOURCE and --to=FOLDER")
-    options = Options(
-        heads=_HEADS.value,
-        decoder_heads=_DECODER_HEADS.value,
-        mit_heads=_MIT_HEADS.value,
-        prompt_heads=_PROMPT_HEADS.value,
-        frames=_FRAMES.value,
-        size=_SIZE.value,
-        factorisation=_FACTORISATION.value,
-        attention_order=_ATTENTION_ORDER.value,
-        pool=_POOL.value,
-        input_range=_range(_INPUT_RANGE.value),
-        preprocessing=_PREPROCESSING.value,
-        tokenizer=_TOKENIZER.value,
-        raw_text=_RAW_TEXT.value,
-    )
+    given = {option: flag.value for option, flag in _OPTIONS.items() if flag.value is not None}
+    options = Options(**{option.name: option.parse(value) for option, value in given.items()})
     convert(_FROM.value, _TO.value, _FORMAT.value, model=_MODEL.value, options=options)
-
-
-def _range(words: list[str] | None) -> tuple[float, float] | None:
-    if words is None:
-        return None
-    try:
-        black, white = map(float, words)
-        if black < white:
-            return black, white
-    except ValueError:
-        pass
-    raise UserError(f"--input_range={','.join(words)} is no range; expected two numbers, as -1,1")
 
 
 if __name__ == "__main__":

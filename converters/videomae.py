@@ -15,16 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, formats, huggingface, processors
+from converters import Conversion, Export, Option, Options, formats, huggingface, processors
 from converters.formats import CONFIG, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule, spec_of
+from converters.options import FRAMES, HEADS, SIZE
 from vidjax.errors import UserError
 from vidjax.models.positions import sincos_1d
 from vidjax.preprocessing import Preprocessing
 from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original")
-OPTIONS = frozenset({"heads", "decoder_heads", "frames", "size"})
+OPTIONS = (
+    HEADS,
+    Option("decoder_heads", int, "Number of attention heads of the decoder."),
+    FRAMES,
+    SIZE,
+)
 TRAIN = "configs/videomae_k400_finetune.py"
 
 _PROCESSORS = processors.Family(

@@ -32,13 +32,14 @@ from converters.formats import (
     Source,
 )
 from converters.mapping import Ignore, Rule
+from converters.options import FRAMES, HEADS, PREPROCESSING, RAW_TEXT, SIZE, TOKENIZER
 from vidjax.errors import UserError
 from vidjax.models.positions import sinusoid
 from vidjax.preprocessing import Preprocessing
 from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original", "keras")
-OPTIONS = frozenset({"heads", "frames", "size", "preprocessing", "tokenizer", "raw_text"})
+OPTIONS = (HEADS, FRAMES, SIZE, PREPROCESSING, TOKENIZER, RAW_TEXT)
 TRAIN = "configs/videoprism_probe_k400.py"
 
 _PROCESSORS = processors.Family(

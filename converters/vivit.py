@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, formats, huggingface, processors
+from converters import Conversion, Export, Option, Options, formats, huggingface, processors
 from converters.formats import CONFIG, NPZ_SUFFIX, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
+from converters.options import FRAMES, HEADS, INPUT_RANGE, SIZE
 from vidjax.data.datasets import DATASETS
 from vidjax.errors import UserError
 from vidjax.models.layers import ACTIVATIONS
@@ -31,8 +32,22 @@ from vidjax.preprocessing import Preprocessing
 from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original", "npz")
-OPTIONS = frozenset(
-    {"heads", "frames", "size", "factorisation", "attention_order", "pool", "input_range"}
+OPTIONS = (
+    HEADS,
+    FRAMES,
+    SIZE,
+    Option(
+        "factorisation",
+        ("joint", "encoder", "self_attention", "dot_product"),
+        "ViViT: how it attends over space and time; files of joint and dot_product look the same.",
+    ),
+    Option(
+        "attention_order",
+        ("time_space", "space_time"),
+        "ViViT: what a block of factorisation self_attention attends over first.",
+    ),
+    Option("pool", ("mean", "max", "sum"), "ViViT: pooling of a model without class token."),
+    INPUT_RANGE,
 )
 TRAIN = "configs/vivit_k400.py"
 

@@ -20,9 +20,19 @@ from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, TokenizerFile, formats, huggingface, processors
+from converters import (
+    Conversion,
+    Export,
+    Option,
+    Options,
+    TokenizerFile,
+    formats,
+    huggingface,
+    processors,
+)
 from converters.formats import CONFIG, MERGES, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
+from converters.options import FRAMES, HEADS, PREPROCESSING, RAW_TEXT, SIZE, TOKENIZER
 from vidjax.errors import UserError
 from vidjax.models.layers import ACTIVATIONS
 from vidjax.preprocessing import Preprocessing
@@ -30,11 +40,15 @@ from vidjax.pretrained import Card
 from vidjax.tokenizers import clip_tokenizer_json
 
 FORMATS = ("hf", "original")
-OPTIONS = frozenset(
-    {
-        *("heads", "mit_heads", "prompt_heads", "frames", "size"),
-        *("preprocessing", "tokenizer", "raw_text"),
-    }
+OPTIONS = (
+    HEADS,
+    Option("mit_heads", int, "X-CLIP: attention heads of the transformer over frames."),
+    Option("prompt_heads", int, "X-CLIP: attention heads of texts that look at a video."),
+    FRAMES,
+    SIZE,
+    PREPROCESSING,
+    TOKENIZER,
+    RAW_TEXT,
 )
 TRAIN = "configs/xclip_k400.py"
 

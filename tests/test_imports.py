@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-FILES = sorted([*ROOT.glob("vidjax/**/*.py"), *ROOT.glob("converters/*.py")])
+FILES = sorted([*ROOT.glob("vidjax/**/*.py"), *ROOT.glob("converters/**/*.py")])
 FILES += sorted([*ROOT.glob("configs/*.py"), *ROOT.glob("experiments/*.py")])
 
 # Module (or package) -> what it may import of ours, besides FLOOR and itself.

@@ -244,7 +244,7 @@ def test_round_trip(folders, tmp_path, case):
     )
     trained = ("optimizer/state", "opt_state", "rng")
     same_tensors(again, {n: source[n] for n in source if not n.startswith(trained)})
-    _, params, _ = described(tmp_path / "out" / name, **vars(options))
+    _, params, _ = described(tmp_path / "out" / name, **options.given)
     assert_same_params(params, folders / case)
 
 
@@ -253,7 +253,7 @@ def test_scenic_reads_what_another_format_becomes(folders, tmp_path, case):
     """Its restore_pretrained_checkpoint, without its TrainState."""
     weights = weights_of(case)
     formats.write_npz(tmp_path / "a.npz", weights)
-    card, params, _ = described(tmp_path / "a.npz", **vars(FILES[case][1]))
+    card, params, _ = described(tmp_path / "a.npz", **FILES[case][1].given)
     assert_same_params(params, folders / case)
     written(card, params, tmp_path / "scenic", "original")
     state = checkpoints.restore_checkpoint(str(tmp_path / "scenic" / "checkpoint"), None)
@@ -288,7 +288,7 @@ def test_roots_and_names_of_scenic(folders, tmp_path, root, rename):
     case = "vivit_spacetime"
     tensors = {root + name: tensor for name, tensor in rename(weights_of(case)).items()}
     formats.write_msgpack(tmp_path / "checkpoint", tensors)
-    card, params, _ = described(tmp_path, **vars(FILES[case][1]))
+    card, params, _ = described(tmp_path, **FILES[case][1].given)
     assert_same_params(params, folders / case)
     written(card, params, tmp_path / "out", "original")
     same_tensors(formats.read(tmp_path / "out" / "checkpoint"), tensors)
