@@ -13,8 +13,9 @@ import numpy as np
 
 from benchmarks import harness
 from vidjax import configlib, data
-from vidjax.data import pyav, sampling, transforms, video
 from vidjax.data.datasets import Video
+from vidjax.data.frames import sampling, transforms
+from vidjax.data.reading import pyav, video
 
 Once = Callable[[], dict[str, float]]
 Files = Sequence[tuple[str, int]]  # path and number of frames

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import pytest
 
 from vidjax import configlib, models, optim, pretrained, task, train
-from vidjax.data import datasets, transforms
+from vidjax.data import datasets
+from vidjax.data.frames import transforms
 from vidjax.errors import UserError
 
 DEMO = "--config=configs/videomae_k400.py:demo"

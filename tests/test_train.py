@@ -16,7 +16,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from vidjax import checkpoint, configlib, models, optim, pretrained, sharding, task, train
-from vidjax.data import transforms
+from vidjax.data.frames import transforms
 from vidjax.errors import UserError
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks import readers, reading
-from vidjax.data import decord_reader, transforms
+from vidjax.data.frames import transforms
+from vidjax.data.reading import decord_reader
 
 needs_decord = pytest.mark.skipif(not decord_reader.is_installed(), reason="needs decord")
 

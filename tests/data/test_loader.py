@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from vidjax import data
-from vidjax.data import containers, pyav, watchdog
 from vidjax.data.datasets import Video, read_list
+from vidjax.data.reading import containers, pyav, watchdog
 from vidjax.errors import UserError
 from vidjax.tokenizers import Tokenizer, train_tokenizer
 
@@ -347,7 +347,7 @@ def hang_on(path):
     """What `data._start_worker` does, and a reader that hangs on one video."""
 
     def start(*_):
-        from vidjax.data import pyav, watchdog
+        from vidjax.data.reading import pyav, watchdog
 
         index_of = pyav.index_of
         watchdog.PATIENCE = 2.0
@@ -406,7 +406,7 @@ def test_a_process_ends_although_a_decoder_hangs_in_it(videos, tmp_path):
     code = f"""
 import sys, time
 from vidjax import data
-from vidjax.data import pyav, watchdog
+from vidjax.data.reading import pyav, watchdog
 from vidjax.data.datasets import Video
 from vidjax.preprocessing import Preprocessing
 from vidjax.errors import UserError
@@ -607,5 +607,5 @@ def test_duplicates_of_an_evaluation_list_are_told_and_counted_twice(videos, tmp
 
 
 def test_importing_the_loader_imports_no_jax():
-    code = "import sys, vidjax.data, vidjax.data.transforms as t; sys.exit('jax' in sys.modules)"
+    code = "import sys, vidjax.data, vidjax.data.frames.transforms; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

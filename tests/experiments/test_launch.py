@@ -17,7 +17,7 @@ from etils import epath
 
 from experiments import launch
 from vidjax import configlib, models, pretrained
-from vidjax.data import transforms
+from vidjax.data.frames import transforms
 from vidjax.errors import EXIT_AGAIN, Again, UserError
 
 SWEEPS = sorted(

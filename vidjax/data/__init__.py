@@ -30,10 +30,12 @@ from typing import Any
 import numpy as np
 
 from vidjax import signals
-from vidjax.data import locators, sampling, segments, transforms
+from vidjax.data import segments
 from vidjax.data.datasets import DATASETS, Video
-from vidjax.data.video import FETCH, check_reader, read_frames
-from vidjax.data.watchdog import HANG, watched
+from vidjax.data.frames import sampling, transforms
+from vidjax.data.reading import locators
+from vidjax.data.reading.video import FETCH, check_reader, read_frames
+from vidjax.data.reading.watchdog import HANG, watched
 from vidjax.errors import Fault, UserError, VideoError
 from vidjax.journal import Journal
 from vidjax.preprocessing import Preprocessing
@@ -202,7 +204,7 @@ def eval_loader(
     Every host makes the same number of batches. Padding has weight 0, and so have the clips of a
     video that cannot be read, which is reported to `bad_videos`. A video that hangs its decoder
     ends the pass, is reported too, and has weight 0 in the next. Short videos are padded, or
-    played again: see vidjax.data.sampling.
+    played again: see vidjax.data.frames.sampling.
 
     Args:
         videos: the list.

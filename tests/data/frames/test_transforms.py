@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from vidjax.data import transforms
+from vidjax.data.frames import transforms
 from vidjax.errors import UserError
 from vidjax.preprocessing import RESIZES, Preprocessing
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_videomae"
-VIVIT = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_vivit" / "golden.npz"
+GOLDEN = pathlib.Path(__file__).parents[2] / "goldens" / "preprocess_videomae"
+VIVIT = pathlib.Path(__file__).parents[2] / "goldens" / "preprocess_vivit" / "golden.npz"
 VIDEOPRISM = GOLDEN.parent / "preprocess_videoprism" / "golden.npz"
 XCLIP = GOLDEN.parent / "preprocess_xclip" / "golden.npz"
 CLIPS = os.environ.get("VIDJAX_CLIPS")
@@ -76,7 +76,7 @@ def test_evaluation_transform_is_videomaes(case, short_side, size):
 
 @pytest.mark.skipif(not CLIPS, reason="set VIDJAX_CLIPS to a folder with mmaction2_demo.mp4")
 def test_evaluation_of_a_real_clip_is_videomaes():
-    from vidjax.data.video import read_frames
+    from vidjax.data.reading.video import read_frames
 
     golden = np.load(GOLDEN / "outputs.npz")
     path = os.path.join(CLIPS, "mmaction2_demo.mp4")
@@ -138,7 +138,7 @@ def test_evaluation_transform_is_xclips(case, views):
 
 @pytest.mark.skipif(not CLIPS, reason="set VIDJAX_CLIPS to a folder with mmaction2_demo.mp4")
 def test_evaluation_of_a_real_clip_is_xclips():
-    from vidjax.data.video import read_frames
+    from vidjax.data.reading.video import read_frames
 
     golden, path = np.load(XCLIP), os.path.join(CLIPS, "mmaction2_demo.mp4")
     facts = Preprocessing(**XCLIP_FACTS, frames=8)

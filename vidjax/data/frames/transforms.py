@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from vidjax.data import scenic_randaugment
-from vidjax.data.sampling import view_indices
-from vidjax.data.video import read_frames
+from vidjax.data.frames import scenic_randaugment
+from vidjax.data.frames.sampling import view_indices
+from vidjax.data.reading.video import read_frames
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing, check_choice, check_views
 
@@ -107,7 +107,7 @@ def prepare(
         source: path of a video, or the whole video as `video_array` takes it.
         preprocessing: of the checkpoint.
         views: (temporal, spatial); (1, 1) is the middle clip and the centre crop.
-        verdict, num_frames, reader: as of vidjax.data.video.read_frames.
+        verdict, num_frames, reader: as of vidjax.data.reading.video.read_frames.
 
     Raises:
         VideoError: if the video cannot be read.
