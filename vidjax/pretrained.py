@@ -27,7 +27,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from vidjax import checkpoint, json_files, models, sharding
-from vidjax.data.frames.transforms import eval_views, prepare, video_array
+from vidjax.data.frames.clips import eval_views, prepare, video_array
 from vidjax.data.reading.video import VideoError
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing, normalise

@@ -9,7 +9,7 @@ from made_videos import FRAMES, number_of, write_video
 
 from vidjax.data import windows
 from vidjax.data.datasets import Video
-from vidjax.data.frames.transforms import prepare
+from vidjax.data.frames.clips import prepare
 from vidjax.data.reading import pyav, watchdog
 from vidjax.data.reading.watchdog import HANG
 from vidjax.data.windows import Windows

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from vidjax.data.datasets import Video
+from vidjax.data.frames.clips import eval_views
 from vidjax.data.frames.sampling import view_indices
-from vidjax.data.frames.transforms import eval_views
 from vidjax.data.reading import video
 from vidjax.data.reading.watchdog import watched
 from vidjax.errors import UserError, VideoError
