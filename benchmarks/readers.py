@@ -13,8 +13,10 @@ import numpy as np
 
 from benchmarks import harness
 from vidjax import configlib, data
-from vidjax.data import pyav, sampling, transforms, video
 from vidjax.data.datasets import Video
+from vidjax.data.frames import clips, crops, sampling
+from vidjax.data.reading import pyav, video
+from vidjax.preprocessing import Preprocessing
 
 Once = Callable[[], dict[str, float]]
 Files = Sequence[tuple[str, int]]  # path and number of frames
@@ -126,8 +128,8 @@ def _vidjax(reader: str = "pyav") -> tuple[Callable, tuple[str, ...]]:
         known = {"verdict": "ok", "num_frames": frames, "reader": reader}
         pictures, _ = video.read_frames(path, sample, **known)
         if recipe == "evaluation":
-            return transforms.eval_views(pictures, transforms.Preprocessing.from_config(cfg))
-        return transforms.train_clip(pictures, rng, cfg)
+            return clips.eval_views(pictures, Preprocessing.from_config(cfg))
+        return clips.train_clip(pictures, rng, cfg)
 
     return read, tuple(RECIPES)
 
@@ -168,7 +170,7 @@ def _original() -> tuple[Callable, tuple[str, ...]]:
     def read(path: str, frames: int, recipe: str, cfg: Any, rng: np.random.Generator) -> Any:
         pictures = [Image.fromarray(x) for x in decode(path, frames, recipe, cfg, rng)]
         width, height = pictures[0].size
-        top, left, tall, wide = transforms.multi_scale_crop(height, width, cfg.size, rng)
+        top, left, tall, wide = crops.multi_scale_crop(height, width, cfg.size, rng)
         box, side = (left, top, left + wide, top + tall), (cfg.size, cfg.size)
         cut = [x.crop(box).resize(side, Image.Resampling.BILINEAR) for x in pictures]
         stacked = torch.from_numpy(np.concatenate([np.array(x) for x in cut], axis=2))
@@ -298,9 +300,9 @@ def views(path: str, size: int, temporal: int, spatial: int) -> tuple[dict, Once
     """Clips of an evaluation's views of one video; how far the peak of memory rises for them."""
 
     def once() -> dict[str, float]:
-        facts = transforms.Preprocessing(size=size, short_side=size)
+        facts = Preprocessing(size=size, short_side=size)
         before, began = harness.peak_bytes(), time.perf_counter()
-        transforms.prepare(path, facts, (temporal, spatial))
+        clips.prepare(path, facts, (temporal, spatial))
         seconds = time.perf_counter() - began
         return {"bytes": harness.peak_bytes() - before, "seconds": seconds}
 

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from benchmarks import harness, readers
-from vidjax.data import check, pyav
+from vidjax.data import check
+from vidjax.data.reading import pyav
 from vidjax.errors import UserError, VideoError
 
 GOAL = 0.9  # clips/s of vidjax, decode + sample + crop, over those of decord alone

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import pytest
 
 from vidjax import configlib, models, optim, pretrained, task, train
-from vidjax.data import datasets, transforms
+from vidjax.data import datasets
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 DEMO = "--config=configs/videomae_k400.py:demo"
 CONFIGS = sorted(glob.glob("configs/*.py"))
-FACTS = transforms.Preprocessing()
+FACTS = Preprocessing()
 RATES = {"lr", "min_lr", "lr_batch_size", "warmup_epochs", "warmup_steps", "schedule"}
 TRACED = set()  # objectives, with what else their steps are made of: tracing one takes seconds
 

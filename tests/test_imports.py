@@ -103,7 +103,7 @@ def test_importing_vidjax_is_cheap():
 
 
 @pytest.mark.parametrize("kind", [DeprecationWarning, FutureWarning])
-@pytest.mark.parametrize("module", ["vidjax.data.video", "converters.convert", "benchmarks.run"])
+@pytest.mark.parametrize("module", ["vidjax.data.loader", "converters.convert", "benchmarks.run"])
 def test_what_we_use_that_will_be_removed_fails_the_tests(kind, module):
     """On the newest stack, too, which CI runs them on; libraries' own are theirs to mend."""
     with pytest.raises(kind, match="use another"):

@@ -16,8 +16,8 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from vidjax import checkpoint, configlib, models, optim, pretrained, sharding, task, train
-from vidjax.data import transforms
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 
 def assert_same(a, b):
@@ -300,7 +300,7 @@ def test_an_image_model_starts_a_video_model(small, factorisation, tmp_path):
     pretrained.save_pretrained(
         tmp_path / "image",
         traverse_util.unflatten_dict(params, sep="/"),
-        pretrained.Card(models.config_of(image), transforms.Preprocessing(frames=1)),
+        pretrained.Card(models.config_of(image), Preprocessing(frames=1)),
     )
     work, said = task.Task(config), []
     with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from vidjax import signals
 
 if TYPE_CHECKING:
-    from vidjax.data.video import read_video
+    from vidjax.data.reading.video import read_video
     from vidjax.pretrained import load_model
 
 __version__ = "0.1.0"
 __all__ = ["load_model", "read_video"]
 
-_HOMES = {"load_model": "vidjax.pretrained", "read_video": "vidjax.data.video"}
+_HOMES = {"load_model": "vidjax.pretrained", "read_video": "vidjax.data.reading.video"}
 
 if signals.is_command():  # before the imports of the command, which take seconds
     signals.listen()

@@ -34,7 +34,8 @@ from flax import linen as nn
 from flax import traverse_util
 
 from vidjax import compilation, distributed, pretrained, sharding
-from vidjax.data import BadVideos, containers, datasets, locators, video_files
+from vidjax.data import BadVideos, datasets
+from vidjax.data.reading import containers, locators, video_files
 from vidjax.data.windows import Windows, read_all
 from vidjax.embeddings import Part, is_finished, stamp_of
 from vidjax.errors import UserError, run_main

@@ -51,7 +51,7 @@ SAMPLINGS = (
     "dense_cycle",
     "linspace",
     "linspace_exact",
-)  # see vidjax.data.sampling
+)  # see vidjax.data.frames.sampling
 
 _Length = Annotated[int, Must("from 1 to 65,536", lambda x: 1 <= x <= 2**16)]
 

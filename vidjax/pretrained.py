@@ -27,8 +27,8 @@ from flax import linen as nn
 from flax import traverse_util
 
 from vidjax import checkpoint, json_files, models, sharding
-from vidjax.data.transforms import eval_views, prepare, video_array
-from vidjax.data.video import VideoError
+from vidjax.data.frames.clips import eval_views, prepare, video_array
+from vidjax.data.reading.video import VideoError
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing, normalise
 from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks import readers, reading
-from vidjax.data import decord_reader, transforms
+from vidjax.data.frames import clips
+from vidjax.data.reading import decord_reader
+from vidjax.preprocessing import Preprocessing
 
 needs_decord = pytest.mark.skipif(not decord_reader.is_installed(), reason="needs decord")
 
@@ -32,11 +34,11 @@ def test_all_variants_read_the_same_frames(file, recipe):
     assert np.array_equal(ours, make(readers._vidjax_decord, file, recipe))
     cfg, rng = readers.settings_of(recipe, size=48, short_side=48), np.random.default_rng(5)
     if recipe == "evaluation":
-        facts = transforms.Preprocessing.from_config(cfg)
-        assert np.array_equal(ours, transforms.eval_views(bare, facts))
+        facts = Preprocessing.from_config(cfg)
+        assert np.array_equal(ours, clips.eval_views(bare, facts))
     else:
         readers._indices(recipe, file[1], cfg, rng)  # drawn before the crop
-        assert np.array_equal(ours, transforms.train_clip(bare, rng, cfg))
+        assert np.array_equal(ours, clips.train_clip(bare, rng, cfg))
 
 
 def test_growth_of_memory_leaves_out_the_start():

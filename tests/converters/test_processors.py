@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters import processors, videomae, videoprism, vivit, xclip
-from vidjax.data.transforms import eval_views
+from vidjax.data.frames.clips import eval_views
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
 

@@ -14,7 +14,8 @@ from damage import damage
 from made_videos import FRAMES, number_of, write_pictures
 
 import vidjax
-from vidjax.data import check, datasets, pyav, video, watchdog
+from vidjax.data import check, datasets
+from vidjax.data.reading import pyav, video, watchdog
 from vidjax.errors import UserError, VideoError
 
 VERDICTS = {

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from vidjax import tokenizers
-from vidjax.data import datasets, demo, pyav, video
+from vidjax.data import datasets, demo
+from vidjax.data.reading import pyav, video
 from vidjax.errors import UserError
 
 SMALL = dict(num_train=16, num_val=8, size=32, frames=6)

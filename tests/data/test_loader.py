@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from vidjax import data
-from vidjax.data import containers, pyav, watchdog
+from vidjax.data import loader as loaders
+from vidjax.data import records
 from vidjax.data.datasets import Video, read_list
+from vidjax.data.reading import containers, pyav, watchdog
 from vidjax.errors import UserError
 from vidjax.tokenizers import Tokenizer, train_tokenizer
 
@@ -224,15 +226,15 @@ def test_hosts_joined_are_the_same_global_batches(bad_list, bad_videos):
 
 def test_repeats_are_side_by_side_from_one_decode(videos, bad_videos, tmp_path, monkeypatch):
     cfg = config(batch_size=6, repeats=3)
-    decoded, read = [], data.read_frames
+    decoded, read = [], records.read_frames
 
     def count(path, *args, **kwargs):
         decoded.append(path)
         return read(path, *args, **kwargs)
 
-    monkeypatch.setattr(data, "read_frames", count)
+    monkeypatch.setattr(records, "read_frames", count)
     own = shutil.copy(videos[0].path, tmp_path)  # late threads of other tests decode the others
-    record = data._TrainRecord([Video(own)], cfg, {})(0, np.random.default_rng(0))
+    record = records.TrainRecord([Video(own)], cfg, {})(0, np.random.default_rng(0))
     assert len(record["clips"]) == 3 and decoded.count(own) == 1
 
     loader = data.train_loader(videos, cfg, seed=0, bad_videos=bad_videos, workers=0)
@@ -344,10 +346,10 @@ def test_videos_may_have_several_labels(videos, bad_videos):
 
 
 def hang_on(path):
-    """What `data._start_worker` does, and a reader that hangs on one video."""
+    """What `loader._start_worker` does, and a reader that hangs on one video."""
 
     def start(*_):
-        from vidjax.data import pyav, watchdog
+        from vidjax.data.reading import pyav, watchdog
 
         index_of = pyav.index_of
         watchdog.PATIENCE = 2.0
@@ -371,7 +373,7 @@ def test_a_hanging_video_ends_the_run_but_not_the_next(
     monkeypatch.setattr(pyav, "index_of", pyav.index_of)  # for the end of the test
     monkeypatch.setattr(watchdog, "PATIENCE", watchdog.PATIENCE)
     if workers:
-        monkeypatch.setattr(data, "_start_worker", hang_on(stuck))
+        monkeypatch.setattr(loaders, "_start_worker", hang_on(stuck))
     else:
         hang_on(stuck)()
 
@@ -406,7 +408,7 @@ def test_a_process_ends_although_a_decoder_hangs_in_it(videos, tmp_path):
     code = f"""
 import sys, time
 from vidjax import data
-from vidjax.data import pyav, watchdog
+from vidjax.data.reading import pyav, watchdog
 from vidjax.data.datasets import Video
 from vidjax.preprocessing import Preprocessing
 from vidjax.errors import UserError
@@ -593,9 +595,9 @@ def test_a_worker_that_dies_or_stops_ends_the_run_with_the_reason(videos, bad_vi
 
 def test_a_worker_that_ends_by_itself_is_named_with_its_code():
     died = "Worker process was terminated unexpectedly with exit code {}. Search the logs above"
-    assert "ended with exit code 3;" in str(data._worker_died(RuntimeError(died.format(3))))
-    assert "signal 11 (exit code -11)" in str(data._worker_died(RuntimeError(died.format(-11))))
-    assert data._worker_died(RuntimeError("something else, exit code 3")) is None
+    assert "ended with exit code 3;" in str(loaders._worker_died(RuntimeError(died.format(3))))
+    assert "signal 11 (exit code -11)" in str(loaders._worker_died(RuntimeError(died.format(-11))))
+    assert loaders._worker_died(RuntimeError("something else, exit code 3")) is None
 
 
 def test_duplicates_of_an_evaluation_list_are_told_and_counted_twice(videos, tmp_path):
@@ -607,5 +609,5 @@ def test_duplicates_of_an_evaluation_list_are_told_and_counted_twice(videos, tmp
 
 
 def test_importing_the_loader_imports_no_jax():
-    code = "import sys, vidjax.data, vidjax.data.transforms as t; sys.exit('jax' in sys.modules)"
+    code = "import sys, vidjax.data, vidjax.data.frames.clips; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -16,7 +16,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from damage import damage
 from made_videos import FRAMES, number_of
 
-from vidjax.data import check, datasets, locators, pack, pyav, video
+from vidjax.data import check, datasets, pack
+from vidjax.data.reading import locators, pyav, video
 from vidjax.errors import UserError, VideoError
 
 GOOD = ("good", "mkv", "avi", "open gop", "edit list", "rotated", "ts", "one frame")

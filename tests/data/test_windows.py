@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from made_videos import FRAMES, number_of, write_video
 
-from vidjax.data import pyav, watchdog, windows
+from vidjax.data import windows
 from vidjax.data.datasets import Video
-from vidjax.data.transforms import prepare
-from vidjax.data.watchdog import HANG
+from vidjax.data.frames.clips import prepare
+from vidjax.data.reading import pyav, watchdog
+from vidjax.data.reading.watchdog import HANG
 from vidjax.data.windows import Windows
 from vidjax.errors import UserError, VideoError
 from vidjax.preprocessing import Preprocessing

@@ -13,9 +13,10 @@ import pytest
 from made_videos import FRAMES, number_of, picture, set_matrix, write_video
 
 from vidjax import data
-from vidjax.data import check, datasets, decord_reader, pack, video, windows
+from vidjax.data import check, datasets, pack, windows
 from vidjax.data.datasets import Video
-from vidjax.data.transforms import prepare
+from vidjax.data.frames.clips import prepare
+from vidjax.data.reading import decord_reader, video
 from vidjax.preprocessing import Preprocessing
 
 GOP = {"g": "12", "bf": "2"}

@@ -17,8 +17,8 @@ from etils import epath
 
 from experiments import launch
 from vidjax import configlib, models, pretrained
-from vidjax.data import transforms
 from vidjax.errors import EXIT_AGAIN, Again, UserError
+from vidjax.preprocessing import Preprocessing
 
 SWEEPS = sorted(
     {*glob.glob("experiments/*.py")} - {f"experiments/{x}.py" for x in ("launch", "collect")}
@@ -41,7 +41,7 @@ def sweep(tmp_path):
 def an_encoder(folder):
     sizes = dict(width=32, depth=2, num_heads=2, mlp_dim=64, eps=1e-6, patch_size=(2, 8, 8))
     model = models.build("videomae", head="classify", num_classes=8, clip=(4, 32, 32), **sizes)
-    facts = transforms.Preprocessing(frames=4, size=32, short_side=32)
+    facts = Preprocessing(frames=4, size=32, short_side=32)
     folder.mkdir(parents=True)
     pretrained.write_card(folder, pretrained.Card(models.config_of(model), facts))
 

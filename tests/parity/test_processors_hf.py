@@ -18,8 +18,8 @@ import pytest
 
 from converters import Options, formats
 from vidjax import models, pretrained
-from vidjax.data.sampling import view_indices
-from vidjax.data.transforms import eval_views
+from vidjax.data.frames.clips import eval_views
+from vidjax.data.frames.sampling import view_indices
 from vidjax.errors import UserError
 
 pytestmark = pytest.mark.parity

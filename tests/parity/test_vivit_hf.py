@@ -15,7 +15,7 @@ from round_trip import check_back_to_hugging_face, command
 
 from converters import huggingface, processors, vivit
 from vidjax import load_model, pretrained
-from vidjax.data.transforms import eval_views
+from vidjax.data.frames.clips import eval_views
 from vidjax.models import layers
 from vidjax.preprocessing import Preprocessing
 

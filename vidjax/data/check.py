@@ -33,7 +33,8 @@ import numpy as np
 from absl import flags
 
 from vidjax import checksums, errors, json_files, locks, signals
-from vidjax.data import datasets, frame_folders, locators, pyav, video, watchdog
+from vidjax.data import datasets
+from vidjax.data.reading import frame_folders, locators, pyav, video, watchdog
 from vidjax.errors import UserError, VideoError, run_main
 
 _READER = "pyav"  # whose verdicts these are; those of another are not taken over
@@ -118,7 +119,7 @@ def inspect(path: str) -> dict[str, Any]:
     Meant for a child process, as a decoder may hang or crash on a damaged file.
 
     Args:
-        path: any locator of vidjax.data.locators.
+        path: any locator of vidjax.data.reading.locators.
 
     Raises:
         VideoError: it cannot be decoded.
@@ -183,9 +184,9 @@ def killable_map(
 ) -> Iterator[tuple[int, Any]]:
     """Yields (index, task(item) or the VideoError) as they finish, in persistent child processes.
 
-    A child that makes no progress (see vidjax.data.watchdog) for `timeout` seconds, or dies, is
-    replaced, and its item yields a VideoError. (concurrent.futures and multiprocessing.Pool can do
-    neither.)
+    A child that makes no progress (see vidjax.data.reading.watchdog) for `timeout` seconds, or
+    dies, is replaced, and its item yields a VideoError. (concurrent.futures and
+    multiprocessing.Pool can do neither.)
     """
     context = multiprocessing.get_context("spawn")
     todo = collections.deque(enumerate(items))

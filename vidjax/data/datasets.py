@@ -5,7 +5,7 @@
     text lines       path label, by space, comma, semicolon or tab; header and quotes allowed;
                      no label: -1 or nothing; a class's name may stand beside its number; also
                      VideoMAE's and mmaction2's lists (path 0 -1, dir num_frames label) and Moments
-                     in Time's; see vidjax.data.tables
+                     in Time's; see vidjax.data.lists.tables
     .json, .jsonl    [{"path": ..., "label": ...}], or a line for each
     Kinetics csv     label,youtube_id,time_start,time_end,split
     SSv2 json        [{"id": ..., "template": ...}] with labels.json beside it
@@ -31,10 +31,10 @@ and with captions, which some videos may have many of:
 Files may have another extension than the list says, and ids none; a video may also be a folder of
 numbered pictures. Clips of Kinetics may lie flat, in folders of their classes, of the split or of
 both, and be named by the YouTube id alone. Paths may have backslashes or the folders of another
-machine in front. A notice says what was done; see vidjax.data.video_files.
+machine in front. A notice says what was done; see vidjax.data.reading.video_files.
 
 Lists, but for folders and globs, may be URLs (gs://…) like the videos in them, which may also be
-records of shards: see vidjax.data.locators.
+records of shards: see vidjax.data.reading.locators.
 
 Labels may be numbers or names. Names are numbered by a classes file, or else by their sorted order.
 A classes file has one name a line, or is a csv with the header `id,name`, as X-CLIP's labels are,
@@ -58,9 +58,10 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from vidjax import checksums, json_files
-from vidjax.data import locators, tables, video_files
-from vidjax.data.tables import bad_line, read_lines, whole
-from vidjax.data.video_files import Files
+from vidjax.data.lists import tables
+from vidjax.data.lists.tables import bad_line, read_lines, whole
+from vidjax.data.reading import locators, video_files
+from vidjax.data.reading.video_files import Files
 from vidjax.errors import UserError
 
 
@@ -74,7 +75,7 @@ class Video:
     None means unchecked. captions are sentences that each describe the whole video.
     """
 
-    path: str  # any locator of vidjax.data.locators
+    path: str  # any locator of vidjax.data.reading.locators
     label: int | tuple[int, ...] = -1
     num_frames: int | None = None
     verdict: str | None = None
@@ -377,7 +378,7 @@ def holds_splits(path: str) -> bool:
 
 
 def _text(path: str, lines: list[tuple[int, str]], files: Files) -> _Listed:
-    """path label, by tab, semicolon, comma or space; see vidjax.data.tables."""
+    """path label, by tab, semicolon, comma or space; see vidjax.data.lists.tables."""
     table = tables.read_table(path, lines, files, _GROUP_COLUMNS)
     groups = _group_columns(table.header)
     if not groups:

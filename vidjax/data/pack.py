@@ -37,8 +37,9 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from vidjax import checksums, locks
-from vidjax.data import datasets, locators, pyav, video
+from vidjax.data import datasets
 from vidjax.data.check import inspect, killable_map, with_progress
+from vidjax.data.reading import locators, pyav, video
 from vidjax.errors import UserError, VideoError, run_main
 
 # Nothing to see at this rate; smaller files decode faster, slower presets gain little.

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from vidjax.data import video
 from vidjax.data.datasets import Video
-from vidjax.data.sampling import view_indices
-from vidjax.data.transforms import eval_views
-from vidjax.data.watchdog import watched
+from vidjax.data.frames.clips import eval_views
+from vidjax.data.frames.sampling import view_indices
+from vidjax.data.reading import video
+from vidjax.data.reading.watchdog import watched
 from vidjax.errors import UserError, VideoError
 from vidjax.preprocessing import Preprocessing
 
@@ -88,7 +88,7 @@ def read_all(
         (path, clip uint8 [T, size, size, 3]) for each window, in order of time but mixed with
         those of other videos; after the last (path, list of the windows); or (path, reason) for a
         video that cannot be read, clips of which may have come. At most `ahead` wait. The reason
-        of a video that hangs its decoder begins with vidjax.data.watchdog.HANG.
+        of a video that hangs its decoder begins with vidjax.data.reading.watchdog.HANG.
     """
     todo, ready, closed = collections.deque(videos), queue.Queue(ahead), threading.Event()
 

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidjax.data.containers import SEEKABLE, require_moving, require_video
-from vidjax.data.watchdog import progress
+from vidjax.data.reading.containers import SEEKABLE, require_moving, require_video
+from vidjax.data.reading.watchdog import progress
 from vidjax.errors import VideoError
 
 # Frames up to the next keyframe that are decoded rather than left out by a seek, which costs more.

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from vidjax.data import frame_folders, locators
+from vidjax.data.reading import frame_folders, locators
 from vidjax.errors import UserError
 
 # Sorted by preference, for folders that hold several files of one stem.
@@ -61,7 +61,7 @@ def is_video(name: str) -> bool:
 
 
 def count_frames(folder: str) -> int:
-    """Returns how many numbered pictures a local folder holds (see vidjax.data.frame_folders)."""
+    """Returns how many numbered pictures a local folder holds (see frame_folders.py)."""
     try:
         return sum(map(frame_folders.is_frame, os.listdir(folder)))
     except OSError:

@@ -31,7 +31,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from vidjax.data import locators, video_files
+from vidjax.data.reading import locators, video_files
 from vidjax.errors import UserError
 
 _words = functools.partial(re.findall, r"\w+")

@@ -7,8 +7,9 @@ import os
 import fsspec
 import pytest
 
-from vidjax.data import locators, tables
 from vidjax.data.datasets import read_list
+from vidjax.data.lists import tables
+from vidjax.data.reading import locators
 from vidjax.errors import UserError
 
 

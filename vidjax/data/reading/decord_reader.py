@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vidjax.data import pyav
-from vidjax.data.watchdog import progress
+from vidjax.data.reading import pyav
+from vidjax.data.reading.watchdog import progress
 
 _CODECS = ("h264", "hevc")  # the size of others may change within a file, as in recorded calls
 _CHUNK = 16  # frames that are held at once as they were decoded
@@ -39,7 +39,7 @@ def read_at(
     indices: Sequence[int],
     each: Callable[[np.ndarray], np.ndarray],
 ) -> list[np.ndarray] | None:
-    """Reads frames as vidjax.data.pyav.read_at does; returns None if decord cannot be trusted."""
+    """Reads frames as pyav.read_at does; returns None if decord cannot be trusted."""
     if index.problem or index.has_open_gops or index.codec not in _CODECS:
         return None
     import decord

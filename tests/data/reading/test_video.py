@@ -16,8 +16,8 @@ import pytest
 from made_videos import FRAMES, number_of, picture, set_matrix, write_video
 
 import vidjax
-from vidjax.data import decord_reader, frame_folders, pyav, watchdog
-from vidjax.data.video import read_frames, read_video
+from vidjax.data.reading import decord_reader, frame_folders, pyav, watchdog
+from vidjax.data.reading.video import read_frames, read_video
 from vidjax.errors import UserError, VideoError
 
 ANY_ORDER = [7, 33, 2, 33, 39, 0, 20]
@@ -524,7 +524,7 @@ def test_read_video_explains_errors_to_its_user(clips):
 
 WORKER = """
 import multiprocessing, sys
-from vidjax.data import video
+from vidjax.data.reading import video
 
 def work(path):
     video.read_frames(path, lambda n: [0], reader="decord")

@@ -22,18 +22,17 @@ import re
 import cv2
 import numpy as np
 
+from vidjax.data.frames.randaugment import look_up
 from vidjax.errors import UserError
 
-OPERATIONS = (
-    *("AutoContrast", "Equalize", "Invert", "Posterize", "Solarize", "SolarizeAdd"),
-    *("Color", "Contrast", "Brightness", "Sharpness", "Cutout"),
-)
+OPERATIONS = ("AutoContrast", "Equalize", "Invert", "Posterize", "Solarize", "SolarizeAdd")
+OPERATIONS += ("Color", "Contrast", "Brightness", "Sharpness", "Cutout")
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)  # over 13
 
 
 @functools.cache
 def parse(policy: str) -> tuple[int, int]:
-    """Number of operations and magnitude of a policy such as "scenic-n2-m20".
+    """Returns the number of operations and the magnitude of a policy such as "scenic-n2-m20".
 
     Raises:
         UserError: if the policy cannot be understood.
@@ -59,31 +58,31 @@ def rand_augment(clip: np.ndarray, rng: np.random.Generator, policy: str) -> np.
 def operation(
     name: str, clip: np.ndarray, magnitude: int, rng: np.random.Generator | None = None
 ) -> np.ndarray:
-    """One operation on a clip; only Cutout draws from `rng`."""
+    """Applies one operation to a clip; only Cutout draws from `rng`."""
     values = np.arange(256)
     factor = magnitude / 10 * 1.8 + 0.1  # of the four enhancements; 1 changes nothing
     match name:
         case "AutoContrast":
-            return _look_up(clip, [_stretch(clip[..., channel]) for channel in range(3)])
+            return look_up(clip, [_stretch(clip[..., channel]) for channel in range(3)])
         case "Equalize":
-            return _look_up(clip, [_flatten(clip[..., channel]) for channel in range(3)])
+            return look_up(clip, [_flatten(clip[..., channel]) for channel in range(3)])
         case "Invert":
-            return _look_up(clip, 255 - values)
+            return look_up(clip, 255 - values)
         case "Posterize":
             bits = int(magnitude / 10 * 4)
             shift = min((8 - bits) % 256, 7)  # TensorFlow's shift stops there
-            return _look_up(clip, values >> shift << shift)
+            return look_up(clip, values >> shift << shift)
         case "Solarize":
             threshold = int(magnitude / 10 * 256) % 256
-            return _look_up(clip, np.where(values < threshold, values, 255 - values))
+            return look_up(clip, np.where(values < threshold, values, 255 - values))
         case "SolarizeAdd":
             added = np.minimum(values + int(magnitude / 10 * 110), 255)
-            return _look_up(clip, np.where(values < 128, added, values))
+            return look_up(clip, np.where(values < 128, added, values))
         case "Brightness":
-            return _look_up(clip, _blend(np.zeros(256), values, factor))
+            return look_up(clip, _blend(np.zeros(256), values, factor))
         case "Contrast":
             grey = min(clip[..., 0].size // 256, 255)
-            return _look_up(clip, _blend(np.full(256, grey), values, factor))
+            return look_up(clip, _blend(np.full(256, grey), values, factor))
         case "Color":
             return np.stack([_blend(_grey(frame), frame, factor) for frame in clip])
         case "Sharpness":
@@ -107,7 +106,7 @@ def cutout(clip: np.ndarray, half: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _stretch(channel: np.ndarray) -> np.ndarray:
-    """Table of 256 that maps the channel's darkest value to 0 and its brightest to 255."""
+    """Returns a table of 256 that maps the channel's darkest value to 0, its brightest to 255."""
     values = np.arange(256)
     low, high = np.float32(channel.min()), np.float32(channel.max())
     if low == high:
@@ -117,7 +116,7 @@ def _stretch(channel: np.ndarray) -> np.ndarray:
 
 
 def _flatten(channel: np.ndarray) -> np.ndarray:
-    """Table of 256 that spreads the channel's values evenly, as Pillow's equalize."""
+    """Returns a table of 256 that spreads the channel's values evenly, as Pillow's equalize."""
     counts = np.bincount(channel.ravel(), minlength=256)
     step = (channel.size - counts[counts > 0][-1]) // 255
     if step == 0:
@@ -126,23 +125,15 @@ def _flatten(channel: np.ndarray) -> np.ndarray:
 
 
 def _grey(frame: np.ndarray) -> np.ndarray:
-    """TensorFlow's grey of uint8 [H, W, 3], as three equal channels."""
+    """Returns TensorFlow's grey of uint8 [H, W, 3], as three equal channels."""
     weights = np.array([[0.2989, 0.587, 0.114]], np.float32)
     grey = cv2.transform(frame.astype(np.float32) / 255, weights)
     return np.repeat((grey * np.float32(255.5)).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def _blend(start: np.ndarray, end: np.ndarray, factor: float) -> np.ndarray:
-    """start + factor * (end - start), clipped and truncated to uint8."""
+    """Returns start + factor * (end - start), clipped and truncated to uint8."""
     if factor == 1:
         return end
     start, end = start.astype(np.float32), end.astype(np.float32)
     return np.clip(start + np.float32(factor) * (end - start), 0, 255).astype(np.uint8)
-
-
-def _look_up(clip: np.ndarray, table: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    """Values by one table of 256, or by one for each channel; fractions are cut off."""
-    table = np.asarray(table).astype(np.uint8)
-    if table.ndim == 2:
-        table = np.ascontiguousarray(table.T)[None]  # OpenCV wants [1, 256, 3]
-    return cv2.LUT(clip.reshape(-1, *clip.shape[2:]), table).reshape(clip.shape)

@@ -11,7 +11,8 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from made_videos import FRAMES, number_of
 
-from vidjax.data import check, datasets, locators, video, windows
+from vidjax.data import check, datasets, windows
+from vidjax.data.reading import locators, video
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
 

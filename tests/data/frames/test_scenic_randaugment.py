@@ -5,10 +5,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from vidjax.data import scenic_randaugment
-from vidjax.data.scenic_randaugment import OPERATIONS, operation
+from vidjax.data.frames import scenic_randaugment
+from vidjax.data.frames.scenic_randaugment import OPERATIONS, operation
 
-GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_vivit" / "golden.npz")
+GOLDEN = np.load(pathlib.Path(__file__).parents[2] / "goldens" / "preprocess_vivit" / "golden.npz")
 CLIP = GOLDEN["clip"]
 CASES = [name.split("/")[1:] for name in GOLDEN.files if name.count("/") == 2 and "augm" in name]
 

@@ -4,9 +4,9 @@ The loader, `vidjax.data.check`, prediction, embedding, packing and `read_video`
 video is a file (any container that PyAV opens), a record of a shard, an object in a bucket, or a
 folder of pictures. Frames are RGB, upright as the file says, and of the size of the first.
 
-PyAV reads: by seeking where that is right, else from the first frame on; see vidjax.data.pyav.
-decord can be chosen, and reads what it can be trusted with; see vidjax.data.decord_reader. Both
-return the same frames. Nothing is kept from one call to the next; parallelism is processes.
+PyAV reads: by seeking where that is right, else from the first frame on; see pyav.py. decord can
+be chosen, and reads what it can be trusted with; see decord_reader.py. Both return the same frames.
+Nothing is kept from one call to the next; parallelism is processes.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from vidjax.data import decord_reader, frame_folders, locators, pyav
-from vidjax.data.pyav import Index
-from vidjax.data.watchdog import watched
+from vidjax.data.reading import decord_reader, frame_folders, locators, pyav
+from vidjax.data.reading.pyav import Index
+from vidjax.data.reading.watchdog import watched
 from vidjax.errors import UserError, VideoError
 
 Sample = Callable[[int], np.ndarray]
@@ -43,8 +43,7 @@ def read_frames(
     """Decodes the frames that `sample` picks.
 
     Args:
-        path: a video file or a folder of pictures, on a disk or wherever vidjax.data.locators
-            finds it.
+        path: a video file or a folder of pictures, on a disk or wherever `locators` finds it.
         sample: from the number of frames n to frame indices [T] in [0, n), in any order, repeats
             allowed. Called once.
         verdict: what `vidjax.data.check` found: "ok" (seeking is right), "sequential" (decode from
@@ -96,7 +95,7 @@ def read_video(
 
     Args:
         path: a video file or a folder of pictures; also a URL, or a record of a shard (see
-            vidjax.data.locators).
+            locators.py).
         num_frames: T, or None for as many as the stride gives over the whole video.
         stride: frames from one to the next, or None to spread num_frames evenly. A video shorter
             than the clip repeats its last frame.
@@ -136,7 +135,7 @@ def local_file(path: str) -> Iterator[str]:
     memory and goes with the process, however that ends.
 
     Args:
-        path: any locator of vidjax.data.locators.
+        path: any locator of locators.py.
 
     Raises:
         VideoError: there is no file with something in it, or it cannot be fetched.
@@ -229,7 +228,7 @@ def in_order(
     Args:
         file: the file or folder.
         index: of it, by `index_of`.
-        scaler: as of vidjax.data.pyav.Pictures.
+        scaler: as of vidjax.data.reading.pyav.Pictures.
 
     Yields:
         For each frame of the index a function that makes its picture, uint8 [H, W, 3].

@@ -5,11 +5,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from vidjax.data import sampling
+from vidjax.data.frames import sampling
 from vidjax.errors import UserError
 
 DRAWS = 3000
-GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "preprocess_vivit" / "golden.npz"
+GOLDEN = pathlib.Path(__file__).parents[2] / "goldens" / "preprocess_vivit" / "golden.npz"
 
 
 def draws(function, *args):

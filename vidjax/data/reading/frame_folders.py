@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vidjax.data.watchdog import progress
+from vidjax.data.reading.watchdog import progress
 from vidjax.errors import VideoError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")

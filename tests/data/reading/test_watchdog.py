@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from vidjax.data.watchdog import progress, reports_to, watched
+from vidjax.data.reading.watchdog import progress, reports_to, watched
 from vidjax.errors import VideoError
 
 

@@ -1,0 +1,1 @@
+"""Decoded frames to clips: sampling, resizing, crops and augmentation."""

@@ -1,0 +1,1 @@
+"""Reads lists of videos in every format of the datasets."""

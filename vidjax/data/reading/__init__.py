@@ -1,0 +1,1 @@
+"""Reads videos: where they are, and which frames are in them."""
