@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
+from vidjax.card import read_card
 
 Once = Callable[..., Mapping[str, float] | None]
 
@@ -247,7 +248,7 @@ def _with_whole_scales(source: pathlib.Path, target: pathlib.Path) -> pathlib.Pa
 
     from vidjax import pretrained
 
-    stored, card = pretrained.open_params(source), pretrained.read_card(source)
+    stored, card = pretrained.open_params(source), read_card(source)
     params = {name: stored[name] + np.float32(name.endswith("/scale")) for name in stored}
     card = dataclasses.replace(card, model=card.model | {"scale_offset": 0.0})
     target.mkdir()

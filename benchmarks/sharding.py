@@ -31,8 +31,9 @@ from ml_collections import ConfigDict
 
 from benchmarks.harness import table
 from benchmarks.vivit_factorisations import machine
-from vidjax import checkpoint, configlib, optim, sharding, task, train
+from vidjax import configlib, optim, sharding, task, train
 from vidjax.errors import UserError, run_main
+from vidjax.params import flatten
 
 STEPS = 20
 COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
@@ -194,7 +195,7 @@ def measure_state() -> Iterator[dict[str, Any]]:
             state = Program(config, mesh_of(jax.devices(), (8 // fsdp, fsdp, 1))).state
             whole = {
                 path: x.size * x.dtype.itemsize
-                for path, x in checkpoint.flatten(state).items()
+                for path, x in flatten(state).items()
                 if x.sharding.is_fully_replicated and fsdp > 1
             }
             yield {

@@ -51,7 +51,7 @@ class TokenizerFile:
 
     Attributes:
         path: of the file in the source.
-        card: of `vidjax.pretrained.Card`; its "file" is what the file is called there.
+        card: of `vidjax.card.Card`; its "file" is what the file is called there.
         write: from `path` to such a file.
     """
 

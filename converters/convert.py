@@ -42,8 +42,10 @@ from converters.mapping import (
     to_params,
     without_wrapper,
 )
-from vidjax import errors, locks, models, pretrained
+from vidjax import errors, files, models, pretrained
+from vidjax.card import CARD, TOKENIZERS, Card, read_card
 from vidjax.errors import UserError
+from vidjax.stored import PARAMS
 
 _FROM = flags.DEFINE_string("from", None, "What to convert: a file, a folder or a hub id.")
 _TO = flags.DEFINE_string("to", None, "Folder to write; must not exist, or be a converted model.")
@@ -96,32 +98,32 @@ def convert(
             there and back, or the target is in use or cannot be written.
     """
     source, target = os.path.expanduser(source), _folder(target)
-    ours = (Path(source) / pretrained.CARD).is_file()
+    ours = (Path(source) / CARD).is_file()
     format = format or ("hf" if ours else "vidjax")
     if ours and format == "vidjax":
         raise UserError(f"--from={source} is a vidjax folder already; export by --format=hf")
     if not ours and format != "vidjax":
         raise UserError(
             f"--format={format} exports a vidjax folder, and --from={source} is none: it has no "
-            f"{pretrained.CARD}; convert it to vidjax first"
+            f"{CARD}; convert it to vidjax first"
         )
     if ours:
         with _new_folder(target, replaces=()) as folder:
             report = _export(Path(source), folder, format)
     else:
-        written = (pretrained.CARD, pretrained.PARAMS, _ORIGINALS, *pretrained.TOKENIZERS)
+        written = (CARD, PARAMS, _ORIGINALS, *TOKENIZERS)
         with _new_folder(target, replaces=written) as folder:
             report = _import(source, folder, model, options)
     for line in report:
         say(errors.printable(line))
     say(errors.printable(f"written to {target}"))
     if not ours:
-        card = pretrained.read_card(target)
+        card = read_card(target)
         if card.model["head"] != "text":  # which no command uses by itself
             say(f"next: python -m vidjax.{_next(card, target)}")
 
 
-def _next(card: pretrained.Card, folder: Path) -> str:
+def _next(card: Card, folder: Path) -> str:
     """A command that uses a converted model."""
     predict = f"predict --checkpoint={folder} --video=a.mp4"
     # What has no head, or sees one frame, is to train a model from.
@@ -158,7 +160,7 @@ def _import(name: str, folder: Path, family: str | None, options: Options) -> li
     ignored = ignored_names(source.tensors, conversion.ignore)
     dtypes = _dtypes(source.tensors, ignored)
 
-    card = pretrained.Card(
+    card = Card(
         model=models.config_of(model),
         preprocessing=conversion.preprocessing,
         classes=conversion.classes,
@@ -240,7 +242,7 @@ def _fitting(problem: str) -> Iterator[None]:
 
 def _export(source: Path, folder: Path, format: str) -> list[str]:
     """Writes a vidjax folder, or a run's workdir, in a published format; returns lines to print."""
-    card = pretrained.read_card(source)
+    card = read_card(source)
     module = _family(card)
     if format not in module.FORMATS:
         raise UserError(
@@ -252,7 +254,7 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
         for name in formats.JSON_FILES
         if formats.read_json(source / _ORIGINALS / name) is not None
     }
-    with _fitting(f"{source}/{pretrained.CARD} and {_ORIGINALS}/ do not fit {_name(module)}"):
+    with _fitting(f"{source}/{CARD} and {_ORIGINALS}/ do not fit {_name(module)}"):
         plan = module.export(card, format, originals)
     stored = pretrained.open_params(source)
     names = [name for name in stored if name not in plan.left_out]
@@ -401,7 +403,7 @@ def _module(family: str | None, source: formats.Source) -> ModuleType:
     )
 
 
-def _family(card: pretrained.Card) -> ModuleType:
+def _family(card: Card) -> ModuleType:
     families = converters.families()
     if card.model["name"] not in families:
         raise UserError(
@@ -459,7 +461,7 @@ def _resolve(name: str) -> tuple[Path, str | None]:
     )
 
 
-def _check_tokenizer(folder: Path, card: pretrained.Card) -> list[str]:
+def _check_tokenizer(folder: Path, card: Card) -> list[str]:
     """Returns a note if the vocabulary is smaller than the model's.
 
     Raises:
@@ -514,7 +516,7 @@ def _new_folder(target: Path, replaces: tuple[str, ...]) -> Iterator[Path]:
             if temporary.is_dir() and not mark.is_file() and any(temporary.iterdir()):
                 raise UserError(f"--to={target} needs {temporary}, which exists; remove that")
             temporary.mkdir(exist_ok=True)
-            locks.lock(mark, f"another process converts into --to={target}; wait for it")
+            files.lock(mark, f"another process converts into --to={target}; wait for it")
         except OSError as error:
             raise UserError(
                 f"--to={target} cannot be written: {error.strerror}; name another folder"
@@ -542,7 +544,7 @@ def _new_folder(target: Path, replaces: tuple[str, ...]) -> Iterator[Path]:
                 if not old.exists():
                     mark.unlink()
                     temporary.rmdir()
-            locks.unlock(mark)
+            files.unlock(mark)
 
 
 def _replace(target: Path, new: Path, before: dict[Path, tuple[int, ...]], old: Path) -> None:

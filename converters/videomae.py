@@ -19,10 +19,10 @@ from converters import Conversion, Export, Option, Options, formats, huggingface
 from converters.formats import CONFIG, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule, spec_of
 from converters.options import FRAMES, HEADS, SIZE
+from vidjax.card import Card
 from vidjax.errors import UserError
 from vidjax.models.positions import sincos_1d
 from vidjax.preprocessing import Preprocessing
-from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original")
 OPTIONS = (

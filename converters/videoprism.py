@@ -33,10 +33,10 @@ from converters.formats import (
 )
 from converters.mapping import Ignore, Rule
 from converters.options import FRAMES, HEADS, PREPROCESSING, RAW_TEXT, SIZE, TOKENIZER
+from vidjax.card import Card
 from vidjax.errors import UserError
 from vidjax.models.positions import sinusoid
 from vidjax.preprocessing import Preprocessing
-from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original", "keras")
 OPTIONS = (HEADS, FRAMES, SIZE, PREPROCESSING, TOKENIZER, RAW_TEXT)

@@ -24,12 +24,12 @@ from converters import Conversion, Export, Option, Options, formats, huggingface
 from converters.formats import CONFIG, NPZ_SUFFIX, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
 from converters.options import FRAMES, HEADS, INPUT_RANGE, SIZE
+from vidjax.card import Card
 from vidjax.data.datasets import DATASETS
 from vidjax.errors import UserError
 from vidjax.models.layers import ACTIVATIONS
 from vidjax.models.vivit import sampled_indices
 from vidjax.preprocessing import Preprocessing
-from vidjax.pretrained import Card
 
 FORMATS = ("hf", "original", "npz")
 OPTIONS = (

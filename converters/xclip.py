@@ -33,10 +33,10 @@ from converters import (
 from converters.formats import CONFIG, MERGES, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
 from converters.options import FRAMES, HEADS, PREPROCESSING, RAW_TEXT, SIZE, TOKENIZER
+from vidjax.card import Card
 from vidjax.errors import UserError
 from vidjax.models.layers import ACTIVATIONS
 from vidjax.preprocessing import Preprocessing
-from vidjax.pretrained import Card
 from vidjax.tokenizers import clip_tokenizer_json
 
 FORMATS = ("hf", "original")

@@ -46,8 +46,10 @@ from etils import epath
 from flax import linen as nn
 
 from experiments import collect
-from vidjax import checkpoint, configlib, optim, sharding, task
+from vidjax import configlib, optim, sharding, task
 from vidjax.errors import EXIT_AGAIN, Again, UserError, run_main
+from vidjax.params import split_params
+from vidjax.workdir import check_same_run
 
 _TAIL = 12  # lines of a failed run's log that are shown
 
@@ -164,7 +166,7 @@ def validate(run: Run, *, lists: str = "any") -> None:
         config = configlib.of_command([x for x in run.argv if x.startswith("--config")])
         if (before := run.workdir / "config.json").exists():
             defaults = task.plain(configlib.base())
-            checkpoint.check_same_run(before, task.plain(config), defaults)
+            check_same_run(before, task.plain(config), defaults)
         _trace(config, lists)
     except UserError as error:
         raise UserError(f"run {run.name}: {error}") from None
@@ -195,7 +197,7 @@ def _trace(config: Any, lists: str) -> None:
         work.param_shardings()
         params = jax.eval_shape(nn.meta.unbox, work.abstract_params)
         optim.check_patterns(config.optim, params)
-        trained, _ = optim.split_params(params, config.optim.freeze)
+        trained, _ = split_params(params, config.optim.freeze)
         jax.eval_shape(optimizer.init, trained)
 
 

@@ -22,6 +22,7 @@ from damage import damage
 from converters import Options, convert, formats, videomae, videoprism, vivit, xclip
 from converters.mapping import to_params
 from vidjax import models, pretrained, tokenizers
+from vidjax.card import Card, read_card
 from vidjax.data import datasets
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
@@ -256,9 +257,7 @@ def vidjax_folder(parent: pathlib.Path) -> pathlib.Path:
     specs, tree = jax.tree.flatten(models.abstract_params(model))
     params = tree.unflatten([rng.standard_normal(s.shape).astype(s.dtype) for s in specs])
     facts = Preprocessing(frames=4, stride=2, size=8, short_side=10)
-    card = pretrained.Card(
-        models.config_of(model), facts, ("a", "b", "c"), {"source": "here", "notes": ["x"]}
-    )
+    card = Card(models.config_of(model), facts, ("a", "b", "c"), {"source": "here", "notes": ["x"]})
     pretrained.save_pretrained(parent / "vidjax", params, card)
     return parent / "vidjax"
 
@@ -277,7 +276,7 @@ def loaded(folder: pathlib.Path) -> Any:
 
 
 def card_and_shapes(folder: pathlib.Path) -> Any:
-    card = pretrained.read_card(folder)
+    card = read_card(folder)
     return card, dict(pretrained.open_params(folder)._specs)
 
 
@@ -373,8 +372,8 @@ KINDS: dict[str, Kind] = {
     **{f"header, {family}": hugging_face_file(family, "*.safetensors") for family in FAMILIES},
     "config.json, KerasHub": keras("config.json"),
     "image_converter.json": keras("image_converter.json"),
-    "model.json": of_vidjax("model.json", damage, pretrained.read_card, checked=True),
-    "model.json, values": of_vidjax("model.json", nonsense, pretrained.read_card, checked=True),
+    "model.json": of_vidjax("model.json", damage, read_card, checked=True),
+    "model.json, values": of_vidjax("model.json", nonsense, read_card, checked=True),
     "model.json, old": of_vidjax("model.json", without_checksum, card_and_shapes, checked=False),
     "params": of_vidjax("params/**/d/*", damage, loaded, checked=True),
     "params, metadata": of_vidjax("params/_METADATA", damage, loaded, checked=False),

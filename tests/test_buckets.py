@@ -5,10 +5,10 @@ import pytest
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 
-from vidjax import checkpoint
 from vidjax.data import BadVideos
 from vidjax.errors import UserError
 from vidjax.journal import Journal
+from vidjax.workdir import claim_workdir
 
 
 class Bucket(MemoryFileSystem):
@@ -53,14 +53,14 @@ def workdir(monkeypatch):
 
 def test_a_new_workdir_is_claimed_and_claimed_again(workdir):
     config = {"seed": 0, "data": {"name": "k400"}}
-    checkpoint.claim_workdir(workdir, config)
-    checkpoint.claim_workdir(workdir, config)
+    claim_workdir(workdir, config)
+    claim_workdir(workdir, config)
     assert [path.name for path in workdir.iterdir()] == ["config.json"]
     (workdir / "checkpoints/5/_METADATA").write_text("{}")
     with pytest.raises(UserError, match="seed = 0 there, 1 now"):
-        checkpoint.claim_workdir(workdir, config | {"seed": 1})
+        claim_workdir(workdir, config | {"seed": 1})
     with pytest.raises(UserError, match="is not empty and holds no run"):
-        checkpoint.claim_workdir(workdir.parent, config)
+        claim_workdir(workdir.parent, config)
 
 
 def test_journals_grow(workdir):

@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from vidjax import configlib, models, optim, predict, pretrained, sharding, task, train
 from vidjax import eval as evaluation
+from vidjax.card import Card, read_card
 from vidjax.data import demo
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
@@ -45,7 +46,7 @@ def clip(captioned, tmp_path_factory):
     params = jax.tree.map(
         lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), models.abstract_params(model)
     )
-    card = pretrained.Card(models.config_of(model), Preprocessing(1, 1, size=16, short_side=16),
+    card = Card(models.config_of(model), Preprocessing(1, 1, size=16, short_side=16),
                            tokenizer=tokenizer)  # fmt: skip
     pretrained.save_pretrained(folder, params, card)
     return folder
@@ -79,9 +80,9 @@ def test_a_run_from_clip(make, clip, workdir):
     for path, x in there.items():
         kept = path.startswith("text") or path == "logit_scale"
         assert np.array_equal(here[path], x) == kept, path
-    card = pretrained.read_card(workdir)
+    card = read_card(workdir)
     assert card.classes == demo.EVENTS
-    assert card.tokenizer == pretrained.read_card(clip).tokenizer
+    assert card.tokenizer == read_card(clip).tokenizer
     done = json.loads((workdir / "DONE").read_text())
     assert done["val/videos"] == done["test/videos"] == 16
     assert card.preprocessing.temporal_views == 3 and card.preprocessing.spatial_views == 1

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from vidjax import configlib, models, optim, pretrained, task, train
+from vidjax.card import Card, write_card
 from vidjax.data import datasets
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
@@ -50,7 +51,7 @@ def test_config_traces_its_step(
     if config.model.head == "distil" or (config.model.name == "probe" and not arg):
         sizes = dict(eps=1e-6, patch_size=(1, 16, 16), pos_grid=(8, 14, 14))
         encoder = models.build("videoprism", "B", head="video", **sizes)
-        pretrained.write_card(tmp_path, pretrained.Card(models.config_of(encoder), FACTS))
+        write_card(tmp_path, Card(models.config_of(encoder), FACTS))
         config.init = str(tmp_path)
     work = task.Task(config)
     assert work.evaluators(tmp_path)  # they exist, and the objective predicts what they need
@@ -253,7 +254,7 @@ def test_published_vivit_recipes(name, lr, epochs, parameters, recipe):
 
 def test_labels_of_another_kind_than_the_models_answers(tmp_path):
     model = task.Task(configlib.load("configs/vivit_k400.py:demo")).model
-    pretrained.write_card(tmp_path, pretrained.Card(models.config_of(model), FACTS))
+    write_card(tmp_path, Card(models.config_of(model), FACTS))
     with pytest.raises(UserError, match=r"motion \(4 classes\) and direction \(2 classes\), but"):
         task.Task(configlib.load("configs/vivit_epic.py:demo"), str(tmp_path))
 
@@ -351,6 +352,7 @@ MISTAKES = [
 ANSWER = """
 import json, os, runpy, sys
 import vidjax.train
+from vidjax.card import Card, write_card
 for index, arguments in enumerate(json.loads(sys.argv[1])):
     if os.fork() == 0:
         sys.argv = ["vidjax.train", *arguments]

@@ -20,6 +20,7 @@ from made_videos import write_video
 
 import vidjax
 from vidjax import embed, embeddings, models, pretrained
+from vidjax.card import Card
 from vidjax.data import BadVideos, windows
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
@@ -36,7 +37,7 @@ def save(folder: pathlib.Path, fields: dict, seed: int = 0, facts: Preprocessing
     specs, tree = jax.tree.flatten(models.abstract_params(model))
     rng = np.random.default_rng(seed)
     params = tree.unflatten([rng.standard_normal(s.shape).astype(s.dtype) for s in specs])
-    pretrained.save_pretrained(folder, params, pretrained.Card(models.config_of(model), facts))
+    pretrained.save_pretrained(folder, params, Card(models.config_of(model), facts))
     return str(folder)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from vidjax import eval as evaluation
 from vidjax import pretrained, train
+from vidjax.card import Card, read_card
 from vidjax.errors import UserError
 
 
@@ -24,13 +25,11 @@ def test_eval_repeats_what_training_measured(small, workdir, tmp_path):
 
 
 def test_numerics_come_from_the_checkpoint(small, workdir, tmp_path):
-    card = pretrained.read_card(workdir)
+    card = read_card(workdir)
     model = card.model | {"eps": 1e-3}
     preprocessing = json.loads((workdir / "model.json").read_text())["preprocessing"]
     preprocessing |= {"mean": [0.5] * 3, "std": [0.5] * 3, "resize": "pil_bilinear"}
-    other = pretrained.Card(
-        model, type(card.preprocessing)(**preprocessing), card.classes, card.provenance
-    )
+    other = Card(model, type(card.preprocessing)(**preprocessing), card.classes, card.provenance)
     pretrained.save_pretrained(tmp_path / "other", pretrained.load_params(workdir), other)
     config = small("videomae_k400_finetune", evals=True)
     evaluation.evaluate(config, str(tmp_path / "other"), tmp_path / "out")

@@ -20,9 +20,13 @@ import pytest
 from etils import epath
 from processes import finish, log, start
 
-from vidjax import checkpoint, metrics, pretrained, task, train
+from vidjax import metrics, pretrained, task, train
+from vidjax.card import read_card
+from vidjax.checkpoints import Checkpoints
 from vidjax.errors import EXIT_AGAIN, Again, Fault, UserError
 from vidjax.journal import Journal
+from vidjax.params import FINGERPRINTS, fingerprint, fingerprints
+from vidjax.workdir import check_same_lists, claim_workdir, release_workdir
 
 
 def assert_same(a, b):
@@ -194,18 +198,18 @@ def test_fingerprints_tell_what_compression_hides(a_run):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.NamedSharding(mesh, jax.P(None, "x"))
     placed = {k: jax.device_put(x, split if x.ndim else None) for k, x in arrays.items()}
-    found = jax.device_get(jax.jit(checkpoint.fingerprints)(placed))
+    found = jax.device_get(jax.jit(fingerprints)(placed))
     for name, x in arrays.items():
-        assert checkpoint.fingerprint(x) == found[name]
+        assert fingerprint(x) == found[name]
         x = np.array(x, copy=True)
         flat = x.reshape(-1).view(np.uint8)
         for place in rng.integers(len(flat), size=8):
             flat[place] ^= 128 if name != "bool" else 1
-            assert checkpoint.fingerprint(x) != found[name]
+            assert fingerprint(x) != found[name]
             flat[place] ^= 128 if name != "bool" else 1
     swapped = arrays["int8"].copy()
     swapped[0, 0], swapped[0, 1] = arrays["int8"][0, 1], arrays["int8"][0, 0]
-    assert checkpoint.fingerprint(swapped) != found["int8"]
+    assert fingerprint(swapped) != found["int8"]
 
 
 def test_a_checkpoint_without_a_file(copy):
@@ -226,8 +230,8 @@ def test_a_checkpoint_copied_over_another(a_run, copy):
 def _without_fingerprints(folder, *left_out):
     path = folder / "default/_METADATA"
     content = json.loads(path.read_text())
-    prints = content["custom_metadata"][checkpoint.FINGERPRINTS]
-    content["custom_metadata"][checkpoint.FINGERPRINTS] = {
+    prints = content["custom_metadata"][FINGERPRINTS]
+    content["custom_metadata"][FINGERPRINTS] = {
         key: value for key, value in prints.items() if left_out and key not in left_out
     }
     path.write_text(json.dumps(content))
@@ -268,8 +272,8 @@ def test_a_list_that_changed(small, demo_folder, tmp_path, change, message):
     lines = [f"{demo_folder}/{line}" for line in lines if not line.startswith("path")]
     config, workdir = _listed(small, tmp_path, lines), tmp_path / "run"
     work = task.Task(config)
-    checkpoint.claim_workdir(epath.Path(workdir), task.plain(config))
-    check = functools.partial(checkpoint.check_same_lists, epath.Path(workdir))
+    claim_workdir(epath.Path(workdir), task.plain(config))
+    check = functools.partial(check_same_lists, epath.Path(workdir))
     assert check(work.lists(), False) == []
     changed = task.Task(_listed(small, tmp_path, change(lines))).lists()
     assert check(changed, False) == []  # there is no checkpoint yet
@@ -285,7 +289,7 @@ def test_a_list_that_changed(small, demo_folder, tmp_path, change, message):
         check(changed, False)
     (workdir / "lists.json").unlink()  # as runs from before had none
     assert check(changed, False) == []
-    checkpoint.release_workdir(epath.Path(workdir))
+    release_workdir(epath.Path(workdir))
 
 
 def test_a_list_may_move(small, demo_folder, tmp_path):
@@ -364,7 +368,7 @@ def test_a_save_that_times_out(small, tmp_path, monkeypatch):
         raise TimeoutError("1800000.1 seconds")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.Checkpoints, "wait", wait)
+        patch.setattr(Checkpoints, "wait", wait)
         with pytest.raises(Fault, match=r"was not saved in time .*run the same command"):
             train.train(config, tmp_path / "run")
 
@@ -386,7 +390,7 @@ def test_a_half_written_checkpoint_is_none(a_run, copy):
 
 
 def test_converted_parameters_are_checked_too(a_run, tmp_path):
-    card = pretrained.read_card(a_run[1])
+    card = read_card(a_run[1])
     pretrained.save_pretrained(tmp_path / "m", a_run[2].params, card)
     files = [p for p in (tmp_path / "m/params").rglob("d/*") if p.is_file()]
     big = max(files, key=lambda p: p.stat().st_size)
@@ -403,8 +407,8 @@ def test_two_runs_on_one_workdir(a_run):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(UserError, match=r"is in use by another run .process"):
             train.train(config, workdir)
-    checkpoint.claim_workdir(epath.Path(workdir), task.plain(config))
-    checkpoint.release_workdir(epath.Path(workdir))
+    claim_workdir(epath.Path(workdir), task.plain(config))
+    release_workdir(epath.Path(workdir))
 
 
 def test_a_workdir_that_cannot_be_written(small, tmp_path):
@@ -464,17 +468,17 @@ def test_the_best_checkpoint_is_kept(small, tmp_path):
     found = json.loads((tmp_path / "run/best.json").read_text())
     assert (found["step"], found["figure"], found["value"]) == (best, "val/loss", values[best])
     # What was best of another figure says nothing, nor does one whose checkpoint is gone.
-    of = functools.partial(checkpoint.Checkpoints, epath.Path(tmp_path / "run"), 1)
+    of = functools.partial(Checkpoints, epath.Path(tmp_path / "run"), 1)
     assert of("val/loss", "max").best == found
     assert of("val/top1", "max").best is None and of("val/loss", "min").best is None
     shutil.copy(tmp_path / "run/best.json", tmp_path)
-    assert checkpoint.Checkpoints(epath.Path(tmp_path), 1, "val/loss", "max").best is None
+    assert Checkpoints(epath.Path(tmp_path), 1, "val/loss", "max").best is None
     folder = tmp_path / "run/checkpoints"
     assert {p.name for p in folder.iterdir()} == {str(best), "4"}
     ours, last = (pretrained.load_params(folder / str(step)) for step in (best, 4))
     assert_same(last, pretrained.load_params(tmp_path / "run"))
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (ours, last)), strict=True))
-    assert pretrained.read_card(folder / str(best)) == pretrained.read_card(tmp_path / "run")
+    assert read_card(folder / str(best)) == read_card(tmp_path / "run")
 
 
 def test_wrong_settings(small, tmp_path):

@@ -13,37 +13,42 @@ FILES = sorted([*ROOT.glob("vidjax/**/*.py"), *ROOT.glob("converters/**/*.py")])
 FILES += sorted([*ROOT.glob("configs/*.py"), *ROOT.glob("experiments/*.py")])
 
 # Module (or package) -> what it may import of ours, besides FLOOR and itself.
-FLOOR = {"vidjax.errors", "vidjax.json_files"}
+FLOOR = {"vidjax.errors", "vidjax.files", "vidjax.json_files"}
 ALLOWED = {
     "vidjax.signals": "",
     "vidjax.errors": "vidjax.signals",
     "vidjax.json_files": "",
     "vidjax.compilation": "",
     "vidjax.configlib": "",
-    "vidjax.optim": "",
+    "vidjax.params": "",
+    "vidjax.optim": "vidjax.params",
     "vidjax.sharding": "",
-    "vidjax.locks": "",
-    "vidjax.checkpoint": "vidjax.locks",
+    "vidjax.files": "",
+    "vidjax.checkpoints": "vidjax.params",
+    "vidjax.workdir": "vidjax.checkpoints",
     "vidjax.journal": "",
     "vidjax.checksums": "",
     "vidjax.distributed": "vidjax.signals",
     "vidjax.metrics": "vidjax.journal",
-    "vidjax.embeddings": "vidjax.checksums vidjax.locks",
+    "vidjax.embeddings": "vidjax.checksums",
     "vidjax.preprocessing": "",
     "vidjax.tokenizers": "",
     "vidjax.augment": "",
     "vidjax.masking": "",
     "vidjax.models": "",
     "vidjax.data": "vidjax.preprocessing vidjax.tokenizers vidjax.journal vidjax.checksums "
-    "vidjax.locks vidjax.signals",
-    "vidjax.pretrained": "vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.checkpoint "
-    "vidjax.sharding vidjax.data",
+    "vidjax.signals",
+    "vidjax.card": "vidjax.preprocessing",
+    "vidjax.stored": "vidjax.card vidjax.params vidjax.sharding",
+    "vidjax.pretrained": "vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
+    "vidjax.params vidjax.stored vidjax.data",
     "vidjax.objectives": "vidjax.preprocessing vidjax.augment vidjax.masking vidjax.models.layers",
     "vidjax.evaluators": "vidjax.data",
-    "converters": "vidjax vidjax.preprocessing vidjax.tokenizers vidjax.locks vidjax.models "
-    "vidjax.pretrained vidjax.data",
+    "converters": "vidjax vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
+    "vidjax.stored vidjax.pretrained vidjax.data",
     "configs": "vidjax.configlib",
-    "experiments": "vidjax.configlib vidjax.checkpoint vidjax.optim vidjax.sharding vidjax.task",
+    "experiments": "vidjax.configlib vidjax.params vidjax.workdir vidjax.optim vidjax.sharding "
+    "vidjax.task",
 }
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from vidjax import configlib, optim
 from vidjax.errors import UserError
+from vidjax.params import join_params, split_params
 
 PARAMS = {
     "encoder": {
@@ -70,17 +71,17 @@ def test_first_step_of_the_optimizer():
 
 
 def test_split_and_join():
-    trained, frozen = optim.split_params(PARAMS, ("encoder/.*",))
+    trained, frozen = split_params(PARAMS, ("encoder/.*",))
     assert set(trained) == {"fc_norm", "head"} and set(frozen) == {"encoder"}
-    joined = optim.join_params(trained, frozen)
+    joined = join_params(trained, frozen)
     assert jax.tree.structure(joined) == jax.tree.structure(PARAMS)
 
 
 def test_layer_decay_beside_frozen_blocks():
-    trained, _ = optim.split_params(PARAMS, ("encoder/.*",))
+    trained, _ = split_params(PARAMS, ("encoder/.*",))
     factors = optim.layer_factors(trained, 0.75)
     assert all(float(f) == 1.0 for f in jax.tree.leaves(factors))
-    trained, _ = optim.split_params(PARAMS, ("encoder/blocks/.*",))
+    trained, _ = split_params(PARAMS, ("encoder/blocks/.*",))
     with pytest.raises(UserError, match="freeze it too"):
         optim.layer_factors(trained, 0.75)
 
@@ -103,10 +104,10 @@ def test_layer_factors_count_on_through_the_stages_of_an_encoder():
         found = encoder[name]["blocks"]["mlp"]["fc1"]["bias"].ravel()
         np.testing.assert_allclose(found, [0.5**power for power in blocks])
         assert float(encoder[name]["norm"]["scale"]) == 0.5**norm
-    trained, _ = optim.split_params(params, ("encoder/spatial/blocks/.*",))
+    trained, _ = split_params(params, ("encoder/spatial/blocks/.*",))
     with pytest.raises(UserError, match="blocks of encoder/spatial/ are frozen"):
         optim.layer_factors(trained, 0.5)
-    trained, _ = optim.split_params(params, ("encoder/spatial/.*", "encoder/patch_embed/.*"))
+    trained, _ = split_params(params, ("encoder/spatial/.*", "encoder/patch_embed/.*"))
     found = optim.layer_factors(trained, 0.5)["encoder"]["temporal"]["pos_embed"]
     assert float(found) == 0.5**3
 

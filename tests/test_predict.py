@@ -12,6 +12,7 @@ from made_videos import write_audio, write_video
 
 import vidjax
 from vidjax import models, predict, pretrained
+from vidjax.card import Card
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
 from vidjax.tokenizers import train_tokenizer
@@ -31,7 +32,7 @@ def save_model(folder: pathlib.Path, model, classes=None, **card) -> str:
     specs, tree = jax.tree.flatten(models.abstract_params(model))
     rng = np.random.default_rng(0)
     params = tree.unflatten([rng.standard_normal(s.shape).astype(s.dtype) for s in specs])
-    card = pretrained.Card(models.config_of(model), FACTS, classes, **card)
+    card = Card(models.config_of(model), FACTS, classes, **card)
     pretrained.save_pretrained(folder, params, card)
     return str(folder)
 
@@ -60,7 +61,7 @@ def test_scores_that_are_not_finite_are_refused(tmp_path, files):
     model = models.build("videomae", **SIZES, patch_size=(2, 8, 8), head="classify", num_classes=3)
     params = jax.tree.map(lambda x: np.full(x.shape, np.nan), models.abstract_params(model))
     params = jax.tree.map(np.float32, params)
-    card = pretrained.Card(models.config_of(model), FACTS, NAMES)
+    card = Card(models.config_of(model), FACTS, NAMES)
     pretrained.save_pretrained(tmp_path / "m", params, card)
     with pytest.raises(UserError, match=r"gives NaN or infinity for .*video\.mp4: its training"):
         predict.predict(tmp_path / "m", [files["video"]])

@@ -18,8 +18,11 @@ from PIL import Image
 
 import vidjax
 from vidjax import models, pretrained, tokenizers
+from vidjax import stored as stored_params
+from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
+from vidjax.stored import StoredParams
 
 FIELDS = {
     "width": 16,
@@ -47,7 +50,7 @@ def params(model):
 
 @pytest.fixture(scope="module")
 def card(model):
-    return pretrained.Card(models.config_of(model), FACTS, ("a", "b", "c"), {"source": "test"})
+    return Card(models.config_of(model), FACTS, ("a", "b", "c"), {"source": "test"})
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def assert_same(ours, theirs):
 
 
 def test_round_trip(folder, params, card, model):
-    assert pretrained.read_card(folder) == card
+    assert read_card(folder) == card
     assert_same(pretrained.load_params(folder), params)
     loaded = vidjax.load_model(folder)
     assert loaded.model == model
@@ -70,7 +73,7 @@ def test_round_trip(folder, params, card, model):
 
 
 def test_loading_reads_the_card_once(folder, monkeypatch):
-    reads, read = [], pretrained.read_card
+    reads, read = [], read_card
     monkeypatch.setattr(pretrained, "read_card", lambda x: reads.append(x) or read(x))
     pretrained.load_model(folder)
     assert reads == [folder]
@@ -87,13 +90,13 @@ def test_bfloat16_is_the_computation_only(folder, params):
 
 def test_parameters_are_read_together(folder, params, model, monkeypatch):
     stored, reads = pretrained.open_params(folder), []
-    read = pretrained.StoredParams.read
+    read = StoredParams.read
 
     def counted(self, names):
         reads.append(list(names))
         return read(self, names)
 
-    monkeypatch.setattr(pretrained.StoredParams, "read", counted)
+    monkeypatch.setattr(StoredParams, "read", counted)
     flat = {name: np.asarray(x) for name, x in flatten_dict(params, sep="/").items()}
     assert_same(dict(stored), flat)
     assert_same(dict(stored), flat)
@@ -104,7 +107,7 @@ def test_parameters_are_read_together(folder, params, model, monkeypatch):
     np.testing.assert_array_equal(stored["head/bias"], flat["head/bias"])
     # Few bytes at once; what is larger is read alone, and not kept.
     limit = 4 * 24 * 16
-    monkeypatch.setattr(pretrained, "_AHEAD_BYTES", limit)
+    monkeypatch.setattr(stored_params, "_AHEAD_BYTES", limit)
     reads.clear()
     stored = pretrained.open_params(folder)
     for name in flat:
@@ -156,7 +159,7 @@ def test_parameters_written_by_a_mesh_are_read_on_one_device(tmp_path, params, c
 
 @pytest.mark.parametrize("ema", [True, False])
 def test_workdir_of_a_run(tmp_path, params, card, ema):
-    pretrained.write_card(tmp_path, card)
+    write_card(tmp_path, card)
     averaged = jax.tree.map(lambda x: x * 2, params)
     with ocp.CheckpointManager(tmp_path / "checkpoints") as manager:
         for step in (5, 10):
@@ -231,13 +234,13 @@ def test_a_changed_card_is_noticed(folder, card):
         assert old in written
         path.write_text(written.replace(old, new))
         with pytest.raises(UserError, match=r"is not what was written, as its checksum shows"):
-            pretrained.read_card(folder)
+            read_card(folder)
     path.write_text(written.replace("checksum", "checksun"))
     with pytest.raises(UserError, match=r"checksun is no key of such a file"):
-        pretrained.read_card(folder)
+        read_card(folder)
     path.write_text(written)
     change_card(folder)  # which leaves it without a checksum
-    assert pretrained.read_card(folder) == card
+    assert read_card(folder) == card
 
 
 def test_other_dtypes_are_refused_not_cast(tmp_path, params, card):
@@ -360,7 +363,7 @@ def test_a_folder_keeps_its_tokenizer(tmp_path, card, clip_file, tokenizer_file)
     def kept(tokenizer, folder):
         folder.mkdir(exist_ok=True)
         entry = pretrained.keep_tokenizer(tokenizer, folder)
-        pretrained.write_card(folder, dataclasses.replace(card, tokenizer=entry))
+        write_card(folder, dataclasses.replace(card, tokenizer=entry))
         return entry, pretrained.load_tokenizer(folder)
 
     clip = tokenizers.open_tokenizer(
@@ -406,9 +409,9 @@ def test_a_folder_keeps_its_tokenizer(tmp_path, card, clip_file, tokenizer_file)
 def test_what_a_card_says_of_a_tokenizer_is_checked(tmp_path, card, changes, sound):
     entry = {"file": "tokenizer.json", "length": 7, "canonicalise": True} | changes
     entry = {name: value for name, value in entry.items() if value is not None}
-    pretrained.write_card(tmp_path, dataclasses.replace(card, tokenizer=entry))
+    write_card(tmp_path, dataclasses.replace(card, tokenizer=entry))
     if sound:
-        assert pretrained.read_card(tmp_path).tokenizer == entry
+        assert read_card(tmp_path).tokenizer == entry
     else:
         with pytest.raises(UserError, match=r"model\.json: tokenizer\.\w+ is "):
-            pretrained.read_card(tmp_path)
+            read_card(tmp_path)

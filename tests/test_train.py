@@ -15,9 +15,11 @@ from flax import linen as nn
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from vidjax import checkpoint, configlib, models, optim, pretrained, sharding, task, train
+from vidjax import configlib, models, optim, pretrained, sharding, task, train
+from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
+from vidjax.workdir import check_same_run
 
 
 def assert_same(a, b):
@@ -253,11 +255,11 @@ def test_frozen_parameters_stay_and_have_no_moments(small, tmp_path, monkeypatch
 
 
 def test_a_run_hands_on_what_an_export_needs(small, a_run, tmp_path):
-    card = pretrained.read_card(a_run[0])
+    card = read_card(a_run[0])
     assert card.provenance["objective"]["norm_pix"] is True
     kept = {"problem_type": "single_label_classification"}
     provenance = card.provenance | {"kept": kept}
-    pretrained.write_card(tmp_path, dataclasses.replace(card, provenance=provenance))
+    write_card(tmp_path, dataclasses.replace(card, provenance=provenance))
     work = task.Task(small("videomae_k400_finetune", init=str(tmp_path), init_missing=(".*",)))
     assert work.kept == kept
 
@@ -300,7 +302,7 @@ def test_an_image_model_starts_a_video_model(small, factorisation, tmp_path):
     pretrained.save_pretrained(
         tmp_path / "image",
         traverse_util.unflatten_dict(params, sep="/"),
-        pretrained.Card(models.config_of(image), Preprocessing(frames=1)),
+        Card(models.config_of(image), Preprocessing(frames=1)),
     )
     work, said = task.Task(config), []
     with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
@@ -345,10 +347,10 @@ def test_a_run_that_is_older_than_a_key_goes_on(small, tmp_path):
     path = epath.Path(tmp_path / "config.json")
     path.write_text(json.dumps(old))
     defaults = task.plain(configlib.base())
-    checkpoint.check_same_run(path, config, defaults)
+    check_same_run(path, config, defaults)
     config["optim"]["clip_parts"] = 8  # as its recipe has now
     with pytest.raises(UserError, match=r"optim.clip_parts = 1 there, 8 now"):
-        checkpoint.check_same_run(path, config, defaults)
+        check_same_run(path, config, defaults)
 
 
 def test_workdir_whose_run_saved_nothing_can_be_used_again(small, tmp_path):

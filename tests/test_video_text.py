@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from vidjax import configlib, optim, pretrained, sharding, task, train
 from vidjax import eval as evaluation
+from vidjax.card import read_card, write_card
 from vidjax.data import demo
 from vidjax.errors import UserError
 
@@ -92,10 +93,10 @@ def test_stage_2_starts_from_stage_1(make, workdir):
 
 
 def test_numerics_are_those_of_the_start(make, workdir, tmp_path):
-    card = pretrained.read_card(workdir)
+    card = read_card(workdir)
     other = dataclasses.replace(card, model=card.model | {"scale_offset": 0.0})
     shutil.copytree(workdir, tmp_path / "other")
-    pretrained.write_card(tmp_path / "other", other)
+    write_card(tmp_path / "other", other)
     config = make("videoprism_msrvtt", init=str(tmp_path / "other"))
     assert task.Task(config).model.scale_offset == 0
     with config.unlocked():

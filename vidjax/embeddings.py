@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from vidjax import checksums, locks
+from vidjax import checksums, files
 from vidjax.errors import UserError, disk_errors
 
 _INDEX = ("start_frame", "end_frame", "start_time", "end_time")
@@ -69,7 +69,7 @@ class Part:
         try:
             os.makedirs(folder, exist_ok=True)
             if alone:
-                locks.lock(
+                files.lock(
                     os.path.join(folder, "lock"),
                     f"another process works on {folder}; wait for it, or choose another --output",
                 )

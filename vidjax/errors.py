@@ -49,6 +49,12 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def some(items: list[str], limit: int = 6) -> str:
+    """The first items, and how many more there are."""
+    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return "; ".join(items[:limit]) + rest
+
+
 def printable(text: str) -> str:
     """Returns text for a terminal: without control characters, at most 40 lines of 500 characters.
 

@@ -14,8 +14,8 @@ import optax
 from flax import traverse_util
 
 from vidjax.errors import UserError
+from vidjax.params import Params, split_params
 
-Params = Any  # nested dicts of arrays
 Schedule = Callable[..., jax.Array]  # (step, factor=1.0) -> rate; the factor is of the peak
 
 
@@ -247,23 +247,3 @@ def check_patterns(cfg: Any, params: Params) -> None:
             f"config.optim.freeze = {tuple(cfg.freeze)} matches all {len(paths)} parameters, which "
             f"leaves nothing to train; leave some out"
         )
-
-
-def split_params(params: Params, freeze: Iterable[str]) -> tuple[Params, Params]:
-    """Splits nested params into (trained, frozen) ones; `freeze` are regexes of whole paths.
-
-    Frozen parameters get no gradients and no optimizer moments.
-    """
-    patterns = [re.compile(pattern) for pattern in freeze]
-    trained, frozen = {}, {}
-    for path, x in traverse_util.flatten_dict(params, sep="/").items():
-        part = frozen if any(p.fullmatch(path) for p in patterns) else trained
-        part[path] = x
-    return tuple(traverse_util.unflatten_dict(part, sep="/") for part in (trained, frozen))
-
-
-def join_params(trained: Params, frozen: Params) -> Params:
-    """Undoes `split_params`."""
-    flat = traverse_util.flatten_dict(trained, sep="/")
-    flat |= traverse_util.flatten_dict(frozen, sep="/")
-    return traverse_util.unflatten_dict(dict(sorted(flat.items())), sep="/")

@@ -11,6 +11,7 @@ import numpy as np
 from absl import flags
 
 from vidjax import compilation, pretrained
+from vidjax.card import read_card
 from vidjax.errors import UserError, printable, run_main
 
 
@@ -35,7 +36,7 @@ def predict(
     """
     if top_k < 1:
         raise UserError(f"--top_k must be at least 1, not {top_k}")
-    card = pretrained.read_card(folder)
+    card = read_card(folder)
     if card.classes and card.tokenizer:  # it knows classes by their names
         found = compare(folder, videos, card.classes)
         return {path: answers[:top_k] for path, answers in found.items()}

@@ -18,6 +18,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vidjax import augment, configlib, data, evaluators, models, objectives, pretrained, sharding
+from vidjax.card import read_card
 from vidjax.data import datasets, demo
 from vidjax.errors import UserError
 from vidjax.evaluators.classification import Classification
@@ -53,7 +54,7 @@ class Task:
 
     def __init__(self, config: ConfigDict, checkpoint: str | None = None):
         self.config, self.checkpoint = config, checkpoint
-        self.card = card = pretrained.read_card(checkpoint) if checkpoint else None
+        self.card = card = read_card(checkpoint) if checkpoint else None
         _check(config)
         if config.model.dtype == "float16" and not checkpoint:
             raise UserError(
@@ -96,7 +97,7 @@ class Task:
             speed = {key: fields[key] for key in speed if key in fields}
             fields = card.model | speed
         elif config.init:
-            start = pretrained.read_card(config.init)
+            start = read_card(config.init)
             fields = _follow(fields, start.model)
             card = start if fields["name"] == "probe" else None
         if fields.get("encoder") == {}:

@@ -28,7 +28,6 @@ from ml_collections import ConfigDict
 
 import vidjax
 from vidjax import (
-    checkpoint,
     compilation,
     configlib,
     distributed,
@@ -39,8 +38,18 @@ from vidjax import (
     sharding,
     task,
 )
+from vidjax.card import Card, read_card, write_card
+from vidjax.checkpoints import Checkpoints, last_good
 from vidjax.errors import Again, Interrupted, UserError, run_main
 from vidjax.journal import Journal
+from vidjax.params import flatten, join_params, merge_params, path_of, split_params
+from vidjax.workdir import (
+    check_same_lists,
+    check_workdir,
+    claim_workdir,
+    disk_errors,
+    release_workdir,
+)
 
 # Steps queued ahead of the device: enough to keep it busy, few because each holds a batch.
 _AHEAD = 2
@@ -103,7 +112,7 @@ def make_train_step(
 
     def gradients(trained, frozen, ema_params, batch, rng):
         def loss_fn(trained):
-            params = optim.join_params(trained, frozen)
+            params = join_params(trained, frozen)
             return objective.loss(params, batch, rng=rng, ema_params=ema_params)
 
         (loss, figures), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
@@ -157,11 +166,11 @@ def make_train_step(
 
     def train_step(state, batch):
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
-        trained, frozen = optim.split_params(state.params, freeze)
+        trained, frozen = split_params(state.params, freeze)
         compute = clipped if clip_parts > 1 else with_norm
         figures, grads = compute(trained, frozen, state.ema_params, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
-        params = optim.join_params(optax.apply_updates(trained, updates), frozen)
+        params = join_params(optax.apply_updates(trained, updates), frozen)
         ema_params = state.ema_params
         if ema_decay:
             ema_params = optax.incremental_update(params, ema_params, 1.0 - ema_decay)
@@ -181,7 +190,7 @@ def abstract_state(work: task.Task, optimizer) -> tuple[Any, TrainState]:
 
     def start(boxed):
         params = nn.meta.unbox(boxed)
-        trained, _ = optim.split_params(params, config.optim.freeze)
+        trained, _ = split_params(params, config.optim.freeze)
         ema_params = jax.tree.map(jnp.copy, params) if config.ema_decay else {}
         return TrainState(jnp.int32(0), params, optimizer.init(trained), ema_params)
 
@@ -190,14 +199,14 @@ def abstract_state(work: task.Task, optimizer) -> tuple[Any, TrainState]:
         return start(work.objective.init(rng, example))
 
     optim.check_patterns(config.optim, jax.eval_shape(nn.meta.unbox, work.abstract_params))
-    by_path = checkpoint.flatten(work.param_shardings())
+    by_path = flatten(work.param_shardings())
     abstract = jax.eval_shape(start, work.abstract_params)  # tracing the model takes long
-    shapes = {path: x.shape for path, x in checkpoint.flatten(abstract.params).items()}
+    shapes = {path: x.shape for path, x in flatten(abstract.params).items()}
 
     def place(path, leaf):
         # Moments and averages lie as their parameter does, whose path theirs ends in; but for those
         # of rows and columns, which are small.
-        parts = checkpoint.path_of(path).split("/")
+        parts = path_of(path).split("/")
         tails = ("/".join(parts[i:]) for i in range(len(parts)))
         found = next((by_path[t] for t in tails if shapes.get(t) == leaf.shape), None)
         return jax.ShapeDtypeStruct(
@@ -215,7 +224,7 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     if not config.init:
         say("start: random parameters")
         return jax.jit(init, out_shardings=shardings)(rng)
-    card, mine = pretrained.read_card(config.init), models.config_of(work.model)
+    card, mine = read_card(config.init), models.config_of(work.model)
     there = {**card.model, **dataclasses.asdict(card.preprocessing)}
     here = {**mine, **dataclasses.asdict(work.preprocessing)}
     keys = ("eps", "fc_norm_eps", "patch_size", "pool", "attention_order", "sampled_frames")
@@ -232,7 +241,7 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
         work.model,
         **config.init_options.to_dict(),
     )
-    params, fresh, left = checkpoint.merge_params(
+    params, fresh, left = merge_params(
         abstract.params,
         traverse_util.unflatten_dict(loaded, sep="/"),
         missing=config.init_missing,
@@ -252,7 +261,7 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     say(f"start: parameters of {config.init}, step and optimizer new")
     for note in notes:
         say(f"  {note}")
-    every = checkpoint.flatten(abstract.params)
+    every = flatten(abstract.params)
     say(f"  fresh here: {_groups(fresh, every)}; not used: {_groups(left, loaded)}")
     return state.replace(
         params=params, ema_params=jax.tree.map(jnp.copy, params) if config.ema_decay else {}
@@ -345,7 +354,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike | None) -> TrainState |
             raise UserError("say where the run is written: --workdir=FOLDER")
         workdir = _absolute(workdir)
         with (
-            checkpoint.disk_errors(workdir),
+            disk_errors(workdir),
             contextlib.closing(_Run(work, workdir, total, schedule)) as run,
         ):
             return run.loop(step_fn, init, abstract)
@@ -373,7 +382,7 @@ class _Run:
         self.changes: list[str] = []  # of lists
         config = work.config
         distributed.from_first(self.claim)
-        self.checkpoints = checkpoint.Checkpoints(
+        self.checkpoints = Checkpoints(
             workdir, config.checkpoint.keep, config.checkpoint.best, config.checkpoint.best_is
         )
         # Asked once, as not all may see at once what is new on a network's disk.
@@ -393,11 +402,9 @@ class _Run:
                 f"config.profile = {config.profile} needs a --workdir on a disk, as the profiler "
                 f"writes to disks only"
             )
-        checkpoint.claim_workdir(self.workdir, task.plain(config), task.plain(configlib.base()))
-        self.changes = checkpoint.check_same_lists(
-            self.workdir, work.lists(), config.data.allow_changed_lists
-        )
-        card = pretrained.Card(
+        claim_workdir(self.workdir, task.plain(config), task.plain(configlib.base()))
+        self.changes = check_same_lists(self.workdir, work.lists(), config.data.allow_changed_lists)
+        card = Card(
             model=models.config_of(work.model),
             preprocessing=task.with_views(work.preprocessing, config.evals.to_dict()),
             classes=work.classes if work.learns_classes else None,
@@ -410,7 +417,7 @@ class _Run:
             },
             tokenizer=work.tokenizer and pretrained.keep_tokenizer(work.tokenizer, self.workdir),
         )
-        pretrained.write_card(self.workdir, card)
+        write_card(self.workdir, card)
 
     def loop(self, step_fn, init, abstract: TrainState) -> TrainState:
         work = self.work
@@ -469,7 +476,7 @@ class _Run:
                 self.end_trace()
             self.progress.advance(step)
             if save:
-                checkpoint.check_workdir(self.workdir)
+                check_workdir(self.workdir)
                 with clock.spent("checkpoint"):
                     self.checkpoints.save(step, state)
             if report:
@@ -515,7 +522,7 @@ class _Run:
         many = f", as in the {_SKIPS - 1} steps before it," if skip else ""
         raise UserError(
             f"{which} at step {step}{many} of {self.workdir} "
-            f"({checkpoint.last_good(self.workdir)}; {path} lists "
+            f"({last_good(self.workdir)}; {path} lists "
             f"the videos of the batch); start a new --workdir with a lower config.optim.lr or with "
             f"config.optim.clip_norm, from --config.init={self.workdir} if there is a checkpoint"
             + ("" if skip else ", or leave such steps out with --config.nonfinite=skip")
@@ -555,7 +562,7 @@ class _Run:
             raise Again
 
     def end(self, step: int, state: TrainState) -> None:
-        checkpoint.check_workdir(self.workdir)
+        check_workdir(self.workdir)
         self.checkpoints.save(step, state)
         self.checkpoints.wait()
         saved = f"step {step} is saved, the same command continues from there"
@@ -619,7 +626,7 @@ class _Run:
         if self.writer:
             self.writer.close()
         self.checkpoints.close()
-        checkpoint.release_workdir(self.workdir)
+        release_workdir(self.workdir)
 
 
 def main(argv: list[str]) -> None:

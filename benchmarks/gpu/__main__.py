@@ -25,7 +25,7 @@ from absl import flags
 from benchmarks import harness, peers, run
 from benchmarks.gpu import page
 from benchmarks.gpu.rows import Row, Variant, rows
-from vidjax import checkpoint
+from vidjax import files
 from vidjax.errors import Again, UserError, run_main
 
 ROUNDS = 5
@@ -228,7 +228,7 @@ class Results:
         self._write()
 
     def _write(self) -> None:
-        checkpoint.write_whole(self.path, json.dumps(self.report, indent=1) + "\n")
+        files.write_whole(self.path, json.dumps(self.report, indent=1) + "\n")
 
     def estimate(self, row: Row) -> float:
         """Seconds that a row will take."""

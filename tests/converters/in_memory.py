@@ -6,6 +6,7 @@ import pathlib
 from converters import Options, convert, formats
 from converters.mapping import from_params, to_params
 from vidjax import models, pretrained
+from vidjax.card import Card
 
 
 def described(family, path, **options):
@@ -15,7 +16,7 @@ def described(family, path, **options):
     model = models.build(**conversion.model)
     want = pretrained.param_specs(model)
     params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
-    card = pretrained.Card(
+    card = Card(
         models.config_of(model),
         conversion.preprocessing,
         conversion.classes,

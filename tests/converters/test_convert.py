@@ -11,6 +11,7 @@ import pytest
 
 from converters import Options, convert, formats
 from vidjax import pretrained
+from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "goldens/videomae_finetune_meanpool/checkpoint-0.pth"
@@ -49,7 +50,7 @@ def test_the_command_and_its_summary(tmp_path):
         f"next: python -m vidjax.predict --checkpoint={tmp_path}/v --video=a.mp4",
     ):
         assert text in done.stdout
-    provenance = pretrained.read_card(tmp_path / "v").provenance
+    provenance = read_card(tmp_path / "v").provenance
     assert provenance["files"] == {"checkpoint-0.pth": formats.sha256(GOLDEN)}
     assert provenance["format"] == "original"
 
@@ -163,12 +164,10 @@ def test_workdir_of_a_run_is_exported(tmp_path):
 
     quiet(GOLDEN, tmp_path / "v")
     params = pretrained.load_params(tmp_path / "v")
-    card = pretrained.read_card(tmp_path / "v")
+    card = read_card(tmp_path / "v")
     run = tmp_path / "run"
     run.mkdir()
-    pretrained.write_card(
-        run, pretrained.Card(card.model, card.preprocessing, tuple("abcdefg"), {"format": "vidjax"})
-    )
+    write_card(run, Card(card.model, card.preprocessing, tuple("abcdefg"), {"format": "vidjax"}))
     with ocp.CheckpointManager(run / "checkpoints") as manager:
         state = {"step": np.int32(1), "params": params, "opt_state": {}, "ema_params": {}}
         manager.save(1, args=ocp.args.StandardSave(jax.tree.map(jax.numpy.asarray, state)))
@@ -180,7 +179,7 @@ def test_workdir_of_a_run_is_exported(tmp_path):
     quiet(tmp_path / "out", tmp_path / "again")
     again = pretrained.open_params(tmp_path / "again")
     np.testing.assert_array_equal(again["head/kernel"], params["head"]["kernel"])
-    assert pretrained.read_card(tmp_path / "again").classes == tuple("abcdefg")
+    assert read_card(tmp_path / "again").classes == tuple("abcdefg")
 
 
 @pytest.fixture
@@ -211,7 +210,7 @@ def test_hub_ids_come_from_the_local_cache(tmp_path, hub_cache):
         lambda path: formats.write_safetensors(path, tensors),
     )
     quiet("someone/videomae", tmp_path / "a")
-    assert pretrained.read_card(tmp_path / "a").provenance["source"] == "someone/videomae@abc123"
+    assert read_card(tmp_path / "a").provenance["source"] == "someone/videomae@abc123"
     quiet("someone/videomae@main", tmp_path / "b")
 
     cached(
@@ -222,7 +221,7 @@ def test_hub_ids_come_from_the_local_cache(tmp_path, hub_cache):
     )
     name = "OpenGVLab/VideoMAE2/distill/vit_s_k710_dl_from_giant.pth"
     quiet(name, tmp_path / "c")
-    source = pretrained.read_card(tmp_path / "c").provenance["source"]
+    source = read_card(tmp_path / "c").provenance["source"]
     assert source == "OpenGVLab/VideoMAE2@abc123/distill/vit_s_k710_dl_from_giant.pth"
     with pytest.raises(UserError, match=r"name a file as OpenGVLab/VideoMAE2/path/to/file\.pth"):
         quiet("OpenGVLab/VideoMAE2", tmp_path / "d")

@@ -16,6 +16,7 @@ from converters import Options, formats, videomae
 from converters.convert import convert
 from converters.mapping import from_params
 from vidjax import models, pretrained
+from vidjax.card import Card, read_card
 from vidjax.errors import UserError
 from vidjax.models import layers
 from vidjax.objectives import masked_autoencoding
@@ -56,7 +57,7 @@ def nested(folder):
 
 def run(folder, dtype="float32", **changed_fields):
     """Everything that the golden of this folder's name has, computed by us."""
-    model = models.build(**pretrained.read_card(folder).model | {"dtype": dtype} | changed_fields)
+    model = models.build(**read_card(folder).model | {"dtype": dtype} | changed_fields)
     return outputs_of(model, nested(folder), folder.name)
 
 
@@ -205,7 +206,7 @@ def reshaped_heads(params, heads):
 
 def test_wrong_number_of_heads_is_caught(folders):
     case, heads = "videomae_finetune_meanpool", 6
-    card = pretrained.read_card(folders / case)
+    card = read_card(folders / case)
     model = models.build(**card.model | {"num_heads": heads})
     params = reshaped_heads(nested(folders / case), heads)
     assert_caught(outputs_of(model, params, case), case)
@@ -232,7 +233,7 @@ def test_wrong_order_in_the_fused_projection_is_caught(tmp_path, monkeypatch, or
 
 def test_wrong_order_of_decoder_pixels_is_caught(folders):
     case = "videomae_pretrain"
-    out, card = golden(case), pretrained.read_card(folders / case)
+    out, card = golden(case), read_card(folders / case)
     t, h, w = card.model["patch_size"]
     pixels = run(folders / case)["predictions"]
     channel_first = pixels.reshape(*pixels.shape[:2], t * h * w, 3).swapaxes(2, 3)
@@ -317,7 +318,7 @@ def test_encoder_of_a_pretrained_file(folders, tmp_path):
     tensors = {n: t for n, t in tensors_of(case).items() if n.startswith("encoder.")}
     formats.write_torch(tmp_path / "a.pth", tensors)
     convert(str(tmp_path / "a.pth"), tmp_path / "v", options=CASES[case], say=lambda line: None)
-    assert pretrained.read_card(tmp_path / "v").model["head"] is None
+    assert read_card(tmp_path / "v").model["head"] is None
     whole = params_of(folders / case)
     for name, array in pretrained.open_params(tmp_path / "v").items():
         np.testing.assert_array_equal(array, whole[name])
@@ -351,7 +352,7 @@ def test_weights_that_are_no_longer_half_precision_stay_float32(tmp_path):
     convert(str(tmp_path / "a.pth"), tmp_path / "v", options=CASES[case], say=lambda line: None)
     params = pretrained.load_params(tmp_path / "v")
     params["head"]["bias"] = params["head"]["bias"] + np.float32(1e-7)
-    pretrained.save_pretrained(tmp_path / "v", params, pretrained.read_card(tmp_path / "v"))
+    pretrained.save_pretrained(tmp_path / "v", params, read_card(tmp_path / "v"))
     lines = []
     convert(str(tmp_path / "v"), tmp_path / "out", "original", say=lines.append)
     assert any("exported as float32" in line for line in lines)
@@ -499,7 +500,7 @@ def test_hf_round_trip(tmp_path, head, mean_pooling, bias):
     report = to_vidjax(source, tmp_path / "v")
     assert "all bytes reproduced" in report
 
-    card = pretrained.read_card(tmp_path / "v")
+    card = read_card(tmp_path / "v")
     fields = card.model
     assert (fields["head"], fields["num_heads"], fields["eps"]) == (head, HEADS, 1e-12)
     if head == "classify":
@@ -530,7 +531,7 @@ def test_newer_processor_files_are_read_and_given_back(tmp_path, name):
     source = write_hf(tmp_path / "hf", hf_tensors("classify", True), hf_config("classify"), content)
     (tmp_path / "hf/preprocessor_config.json").rename(tmp_path / "hf" / name)
     to_vidjax(source, tmp_path / "v")
-    assert pretrained.read_card(tmp_path / "v").preprocessing.mean == (0.1, 0.1, 0.1)
+    assert read_card(tmp_path / "v").preprocessing.mean == (0.1, 0.1, 0.1)
     convert(str(tmp_path / "v"), tmp_path / "out", "hf", say=lambda line: None)
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.json")}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "hf").glob("*.json")}
@@ -580,7 +581,7 @@ def test_pytorch_bin_and_shards(tmp_path):
     index.write_text(json.dumps({"weight_map": places}))
     to_vidjax(str(tmp_path / "shards"), tmp_path / "v_shards")
     assert_same_params(tmp_path / "v_shards", tmp_path / "v")
-    assert len(pretrained.read_card(tmp_path / "v_shards").provenance["files"]) == 2
+    assert len(read_card(tmp_path / "v_shards").provenance["files"]) == 2
 
     (tmp_path / "shards" / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match=r"names model-00002-of-00002\.safetensors, which"):
@@ -635,7 +636,7 @@ def test_image_size_is_the_models(tmp_path, image_size):
     assert (
         "makes frames of 8 pixels, which are followed, and config.json has image_size 12" in report
     )
-    card = pretrained.read_card(tmp_path / "v")
+    card = read_card(tmp_path / "v")
     assert (card.preprocessing.size, card.preprocessing.short_side) == (8, 10)
     convert(str(tmp_path / "v"), tmp_path / "out", "hf", say=lambda line: None)
     for name in ("config.json", "preprocessor_config.json"):
@@ -654,7 +655,7 @@ def test_frames_that_are_not_square(tmp_path):
     with pytest.raises(UserError, match=r"image_size \[8, 32\]; only square .* as --size="):
         to_vidjax(source, tmp_path / "v")
     to_vidjax(source, tmp_path / "v", size=16)
-    assert pretrained.read_card(tmp_path / "v").preprocessing.size == 16
+    assert read_card(tmp_path / "v").preprocessing.size == 16
 
 
 def test_a_rest_beside_the_patches_is_cut_off(tmp_path):
@@ -712,10 +713,10 @@ def test_small_with_16_heads_is_followed_with_a_warning_or_overridden(tmp_path):
     report = to_vidjax(source, tmp_path / "v16")
     assert "trained with 6" in report
     assert "--heads=6" in report
-    assert pretrained.read_card(tmp_path / "v16").model["num_heads"] == 16
+    assert read_card(tmp_path / "v16").model["num_heads"] == 16
     report = to_vidjax(source, tmp_path / "v6", heads=6)
     assert "trained with 6" not in report
-    assert pretrained.read_card(tmp_path / "v6").model["num_heads"] == 6
+    assert read_card(tmp_path / "v6").model["num_heads"] == 6
     # The exported config.json says what the weights now are used with, and is otherwise the same.
     convert(str(tmp_path / "v6"), tmp_path / "out", "hf", say=lambda line: None)
     exported = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -726,7 +727,7 @@ def test_number_of_heads_by_width_or_asked_for(tmp_path):
     tensors, _ = small(6)
     formats.write_safetensors(tmp_path / "a.safetensors", tensors)
     to_vidjax(str(tmp_path / "a.safetensors"), tmp_path / "v")
-    assert pretrained.read_card(tmp_path / "v").model["num_heads"] == 6
+    assert read_card(tmp_path / "v").model["num_heads"] == 6
     formats.write_safetensors(tmp_path / "b.safetensors", hf_tensors(None))
     with pytest.raises(UserError, match=r"no model of width 16 was published; give it as --heads"):
         to_vidjax(str(tmp_path / "b.safetensors"), tmp_path / "w")
@@ -739,7 +740,7 @@ def test_sampling_follows_the_data_set(tmp_path, monkeypatch):
     labels = {str(k): f"LABEL_{k}" for k in range(174)}
     source = write_hf(tmp_path / "hf", tensors, hf_config(0, id2label=labels))
     report = to_vidjax(source, tmp_path / "v")
-    card = pretrained.read_card(tmp_path / "v")
+    card = read_card(tmp_path / "v")
     assert card.preprocessing.sampling == "segment"
     assert card.preprocessing.temporal_views == 2
     assert card.classes is None
@@ -761,7 +762,7 @@ def test_tables_cover_every_published_size(variant, head):
     want = pretrained.param_specs(model)
     # Zeros without memory: one value, strided.
     params = {k: np.broadcast_to(np.zeros((), np.float32), v.shape) for k, v in want.items()}
-    card = pretrained.Card(models.config_of(model), videomae.Preprocessing())
+    card = Card(models.config_of(model), videomae.Preprocessing())
     for format in ("hf", "original"):
         plan = videomae.export(card, format, {})
         tensors = from_params(params, plan.rules)

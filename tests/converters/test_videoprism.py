@@ -18,6 +18,7 @@ from converters import Options, convert, formats, videoprism
 from converters.mapping import from_params
 from vidjax import models, pretrained
 from vidjax import tokenizers as texts
+from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
 from vidjax.models import attention, layers, positions
 from vidjax.models.videoprism import unit
@@ -718,7 +719,7 @@ def test_hugging_face_folder_of_a_model_trained_here(tmp_path):
     """It has no source: tables and JSON files are made anew."""
     tensors = hf_tensors(lvt_tensors(), 1 - 2 / 32)
     card, params, _ = described(hf_folder(tmp_path / "hf", tensors))
-    trained = pretrained.Card(card.model, card.preprocessing)
+    trained = Card(card.model, card.preprocessing)
     written(trained, params, tmp_path / "anew", "hf")
     anew = dict(formats.read(tmp_path / "anew/model.safetensors"))
     table = "text_model.embeddings.position_embedding"
@@ -768,7 +769,7 @@ def test_hugging_face_models_of_one_tower(tmp_path, head, before):
     same_tensors(again, tensors)
     assert (tmp_path / "out/config.json").read_bytes() == originals["config.json"]
     # A new file has transformers' own names, and a config.json that describes the same model.
-    card = pretrained.Card(card.model, card.preprocessing, card.classes)
+    card = Card(card.model, card.preprocessing, card.classes)
     written(card, params, tmp_path / "new", "hf")
     names = {name.removeprefix(before) for name in tensors}
     if head == "video" or head == "classify":
@@ -783,7 +784,7 @@ def test_kerashub_round_trip_by_the_command(tmp_path, vocabulary):
     (source / "assets/tokenizer").mkdir(parents=True)
     shutil.copyfile(vocabulary, source / "assets/tokenizer/vocabulary.spm")
     command(source, tmp_path / "v")
-    card = pretrained.read_card(tmp_path / "v")
+    card = read_card(tmp_path / "v")
     assert card.tokenizer["file"] == "tokenizer.model"
     command(tmp_path / "v", tmp_path / "out", "keras")
     theirs = formats.read(source / formats.KERAS_WEIGHTS)
@@ -799,7 +800,7 @@ def test_kerashub_round_trip_by_the_command(tmp_path, vocabulary):
 def test_kerashub_preset_of_a_model_trained_here(tmp_path, case):
     source = preset(case, tmp_path / "preset")
     card, params, _ = described(source)
-    trained = pretrained.Card(card.model, card.preprocessing)
+    trained = Card(card.model, card.preprocessing)
     written(trained, params, tmp_path / "anew", "keras")
     ours, theirs = (
         formats.read(folder / formats.KERAS_WEIGHTS) for folder in (tmp_path / "anew", source)
@@ -816,14 +817,14 @@ def test_what_other_homes_cannot_express(tmp_path):
     card, params = converted("videoprism_classifier")
     with pytest.raises(UserError, match="a pooler of width 36 instead of the MLP's 144"):
         written(card, params, tmp_path / "a", "hf")
-    card = pretrained.Card(card.model | {"pool_dim": 144}, card.preprocessing)
+    card = Card(card.model | {"pool_dim": 144}, card.preprocessing)
     with pytest.raises(UserError, match="a pooler of width 144 instead of 36; export by"):
         written(card, params, tmp_path / "b", "original")
     card, params = converted("videoprism_lvt")
-    card = pretrained.Card(card.model | {"text_norm_out": True}, card.preprocessing)
+    card = Card(card.model | {"text_norm_out": True}, card.preprocessing)
     with pytest.raises(UserError, match="norms after the branches of text layers"):
         written(card, params, tmp_path / "c", "hf")
-    card = pretrained.Card(card.model | {"scale_offset": 0.0, "head": "video"}, card.preprocessing)
+    card = Card(card.model | {"scale_offset": 0.0, "head": "video"}, card.preprocessing)
     with pytest.raises(UserError, match="KerasHub has no VideoPrism with head 'video'"):
         written(card, params, tmp_path / "d", "keras")
 
@@ -831,12 +832,12 @@ def test_what_other_homes_cannot_express(tmp_path):
 def test_models_that_were_never_published(tmp_path):
     card, params = converted("videoprism_lvt")
     distil, probe = (
-        pretrained.Card(card.model | fields, card.preprocessing)
+        Card(card.model | fields, card.preprocessing)
         for fields in ({"head": "distil"}, {"name": "probe"})
     )
     with pytest.raises(UserError, match="no published format has a VideoPrism with head 'distil'"):
         written(distil, params, tmp_path / "distil", "hf")
-    pretrained.write_card(tmp_path, probe)
+    write_card(tmp_path, probe)
     with pytest.raises(UserError, match="models of kind 'probe' have no published format"):
         command(tmp_path, tmp_path / "out", "hf")
 
@@ -846,7 +847,7 @@ def test_learned_temperature_is_left_out(tmp_path):
     fields = card.model | {"logit_scale": 2.0, "logit_bias": -1.0}
     scalars = {"logit_scale": np.float32(2), "logit_bias": np.float32(-1)}
     tree = traverse_util.unflatten_dict(params | scalars, sep="/")
-    card = pretrained.Card(fields, card.preprocessing)
+    card = Card(fields, card.preprocessing)
     pretrained.save_pretrained(tmp_path / "v", jax.tree.map(np.asarray, tree), card)
     report = command(tmp_path / "v", tmp_path / "out", "original")
     assert "logit_scale and logit_bias are left out: no published format has them" in report
@@ -941,7 +942,7 @@ def test_processor_of_an_export_says_what_the_card_says(tmp_path):
 def test_vocabulary_travels_with_the_model(tmp_path, vocabulary):
     source = GOLDENS / "videoprism_lvt/checkpoint.npz"
     report = command(source, tmp_path / "v", tokenizer=str(vocabulary))
-    card = pretrained.read_card(tmp_path / "v")
+    card = read_card(tmp_path / "v")
     assert card.tokenizer == {"file": "tokenizer.model", "length": 64, "canonicalise": True}
     assert "--prompt=" in report
     assert (tmp_path / "v/tokenizer.model").read_bytes() == vocabulary.read_bytes()
@@ -1015,7 +1016,7 @@ def test_tables_cover_every_published_size(size):
     for format in videoprism.FORMATS:
         offset = 0.0 if format == "keras" else 1.0
         fields = models.config_of(model) | {"scale_offset": offset}
-        card = pretrained.Card(fields, videoprism.Preprocessing())
+        card = Card(fields, videoprism.Preprocessing())
         if size == "LvT giant" and format != "original":
             with pytest.raises(UserError, match=r"norms after the branches|other layers for texts"):
                 videoprism.export(card, format, {})

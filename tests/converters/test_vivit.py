@@ -20,6 +20,7 @@ from converters import Options, formats, vivit
 from converters.convert import convert
 from converters.mapping import from_params
 from vidjax import models, pretrained
+from vidjax.card import Card, read_card
 from vidjax.errors import UserError
 from vidjax.models import layers
 
@@ -85,7 +86,7 @@ def golden(case):
 
 def run(folder, dtype="float32", change=lambda params: params, **changed_fields):
     """Everything that the golden of this folder's name has, computed by us."""
-    model = models.build(**pretrained.read_card(folder).model | {"dtype": dtype} | changed_fields)
+    model = models.build(**read_card(folder).model | {"dtype": dtype} | changed_fields)
     flat = change(dict(params_of(folder)))
     params = traverse_util.unflatten_dict(flat, sep="/")
     params = jax.tree.map(lambda x: x.astype(dtype), params)
@@ -236,7 +237,7 @@ def test_round_trip(folders, tmp_path, case):
     if case == "vivit_factorised_dot_product":  # one by the command, which takes a second
         exported(folders / case, tmp_path / "out", format)
     else:
-        card = pretrained.read_card(folders / case)
+        card = read_card(folders / case)
         written(card, params_of(folders / case), tmp_path / "out", format)
     name = "checkpoint.npz" if format == "npz" else "checkpoint"
     again, source = (
@@ -361,7 +362,7 @@ def test_image_vit(tmp_path):
     report = to_vidjax(tmp_path / "a.npz", tmp_path / "v")
     assert "an image model" in report
     assert "next: python -m vidjax.train --config=configs/vivit_k400.py" in report
-    card = pretrained.read_card(tmp_path / "v")
+    card = read_card(tmp_path / "v")
     assert (card.model["factorisation"], card.model["head"]) == ("joint", "classify")
     assert (card.model["pos_grid"], card.model["patch_size"]) == ([1, 3, 3], [1, 8, 8])
     assert card.model["representation_size"] == 42
@@ -474,7 +475,7 @@ def test_what_is_assumed_is_said_and_can_be_given(folders, tmp_path):
     card, _, notes = described(source, frames=10)
     assert "joint attention is assumed" in notes
     assert card.model["factorisation"] == "joint"
-    saved = pretrained.read_card(folders / "vivit_factorised_dot_product").provenance["notes"]
+    saved = read_card(folders / "vivit_factorised_dot_product").provenance["notes"]
     assert any("the mean over tokens is assumed" in note for note in saved)
     card, params, notes = described(source, size=32, factorisation="dot_product", pool="sum")
     assert "is assumed" not in notes
@@ -634,7 +635,7 @@ def test_hf_round_trip_by_the_command(tmp_path):
     source = write_hf(tmp_path / "hf", hf_tensors("classify"), hf_config())
     report = to_vidjax(source, tmp_path / "v")
     assert "all bytes reproduced" in report
-    check_hf_card(pretrained.read_card(tmp_path / "v"), "classify", True)
+    check_hf_card(read_card(tmp_path / "v"), "classify", True)
     exported(tmp_path / "v", tmp_path / "out", "hf")
     for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "hf" / name).read_bytes()
@@ -868,7 +869,7 @@ def test_tables_cover_every_published_size(size):
     # Zeros without memory: one value, strided.
     params = {k: np.broadcast_to(np.zeros((), np.float32), v.shape) for k, v in want.items()}
     assert sum(value.size for value in params.values()) == count
-    card = pretrained.Card(models.config_of(model), vivit.Preprocessing())
+    card = Card(models.config_of(model), vivit.Preprocessing())
     joint = model.factorisation == "joint"
     for format in ("hf", "original", "npz") if joint else ("original", "npz"):
         plan = vivit.export(card, format, {})

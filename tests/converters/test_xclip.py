@@ -18,6 +18,7 @@ from converters import Options, convert, formats, xclip
 from converters.mapping import from_params
 from vidjax import models, pretrained
 from vidjax import tokenizers as texts
+from vidjax.card import Card, read_card
 from vidjax.errors import UserError
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
@@ -198,7 +199,7 @@ def test_square_text_projection_is_not_transposed(tmp_path):
     model = models.build("xclip", head="video_text", **fields)
     want = pretrained.param_specs(model)
     params = {k: 0.1 * rng.standard_normal(v.shape, np.float32) for k, v in want.items()}
-    card = pretrained.Card(models.config_of(model), xclip.Preprocessing(size=8, short_side=8))
+    card = Card(models.config_of(model), xclip.Preprocessing(size=8, short_side=8))
     ids = np.array([[3, 49, 0]])
 
     def method(model):
@@ -488,7 +489,7 @@ def test_hugging_face_models_of_one_tower(tmp_path, head, old):
     for name in names:
         assert (tmp_path / "out" / name).read_bytes() == originals[name]
     # A new file has the newer names, and a config.json that describes the same model.
-    card = pretrained.Card(card.model, card.preprocessing)
+    card = Card(card.model, card.preprocessing)
     written(card, params, tmp_path / "new", "hf")
     new = {n.removeprefix(prefix) for n in tensors if not n.endswith("position_ids")}
     assert set(formats.read(tmp_path / "new/model.safetensors")) == new
@@ -502,7 +503,7 @@ def test_hugging_face_models_of_one_tower(tmp_path, head, old):
 def test_large_hugging_face_folder_of_a_model_trained_here(tmp_path):
     """It has no source: JSON files are made anew, of sizes that are no defaults."""
     card, params, _ = described(hf_folder(tmp_path / "hf"), mit_heads=4, prompt_heads=2)
-    trained = pretrained.Card(card.model, card.preprocessing)
+    trained = Card(card.model, card.preprocessing)
     written(trained, params, tmp_path / "anew", "hf")
     config = json.loads((tmp_path / "anew/config.json").read_text())
     assert (config["model_type"], config["architectures"]) == ("xclip", ["XCLIPModel"])
@@ -711,7 +712,7 @@ def test_what_other_homes_cannot_express(tmp_path):
     card, params = converted()
 
     def having(**fields):
-        return pretrained.Card(card.model | fields, card.preprocessing)
+        return Card(card.model | fields, card.preprocessing)
 
     for format, fields, message in (
         (
@@ -801,7 +802,7 @@ def test_processor_in_one_file_with_others(tmp_path):
     same = (tmp_path / "out/processor_config.json").read_bytes()
     assert same == originals["processor_config.json"]
     facts = card.preprocessing.__class__(**vars(card.preprocessing) | {"mean": (0.5,) * 3})
-    card = pretrained.Card(card.model, facts, None, card.provenance)
+    card = Card(card.model, facts, None, card.provenance)
     written(card, params, tmp_path / "new", "hf", originals)
     assert described(tmp_path / "new")[0].preprocessing.mean == (0.5,) * 3
 
@@ -831,7 +832,7 @@ def test_vocabulary_travels_with_the_model(tmp_path, vocabulary):
     formats.write_torch(tmp_path / "a.pth", with_vocabulary(original()))
     report = command(tmp_path / "a.pth", tmp_path / "v", tokenizer=str(vocabulary))
     assert "--prompt=" in report
-    card = pretrained.read_card(tmp_path / "v")
+    card = read_card(tmp_path / "v")
     assert card.tokenizer == {
         "file": "tokenizer.json",
         "length": 77,
@@ -866,7 +867,7 @@ def test_vocabulary_in_two_files(tmp_path, vocabulary):
         tokenizer_of(source)
     (source / "merges.txt").write_text("\n".join(["#version: 0.2", *pairs]) + "\n")
     command(source, tmp_path / "v")
-    card = pretrained.read_card(tmp_path / "v").tokenizer
+    card = read_card(tmp_path / "v").tokenizer
     assert (card["file"], card["canonicalise"], card["pad"]) == ("tokenizer.json", False, "end")
     ours = pretrained.load_tokenizer(tmp_path / "v")(["blue ball sliding up"])
     theirs = texts.ClipTokenizer(vocabulary, canonicalise=False, pad="end")(
@@ -927,7 +928,7 @@ def test_tables_cover_every_published_size(size, head):
     # Zeros without memory: one value, strided.
     params = {k: np.broadcast_to(np.zeros((), np.float32), v.shape) for k, v in want.items()}
     assert head != "video_text" or sum(value.size for value in params.values()) == count
-    card = pretrained.Card(models.config_of(model), xclip.Preprocessing())
+    card = Card(models.config_of(model), xclip.Preprocessing())
     for format in xclip.FORMATS:
         plan = xclip.export(card, format, {})
         tensors = from_params(params, plan.rules)

@@ -16,7 +16,8 @@ import pytest
 from etils import epath
 
 from experiments import launch
-from vidjax import configlib, models, pretrained
+from vidjax import configlib, models
+from vidjax.card import Card, write_card
 from vidjax.errors import EXIT_AGAIN, Again, UserError
 from vidjax.preprocessing import Preprocessing
 
@@ -43,7 +44,7 @@ def an_encoder(folder):
     model = models.build("videomae", head="classify", num_classes=8, clip=(4, 32, 32), **sizes)
     facts = Preprocessing(frames=4, size=32, short_side=32)
     folder.mkdir(parents=True)
-    pretrained.write_card(folder, pretrained.Card(models.config_of(model), facts))
+    write_card(folder, Card(models.config_of(model), facts))
 
 
 @pytest.mark.parametrize("arg", ["", "demo"])

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from converters import Options, formats
-from vidjax import models, pretrained
+from vidjax import models
+from vidjax.card import Card
 from vidjax.data.frames.clips import eval_views
 from vidjax.data.frames.sampling import view_indices
 from vidjax.errors import UserError
@@ -291,7 +292,7 @@ def ours(name, path, video, samples):
     facts = conversion.preprocessing
     naming = json.loads(json.dumps(conversion.naming))
     model = models.config_of(models.build(**conversion.model))
-    card = pretrained.Card(model, facts, None, {"format": conversion.format, "naming": naming})
+    card = Card(model, facts, None, {"format": conversion.format, "naming": naming})
     content = path.read_bytes()
     # As model.json gives it back.
     again = dataclasses.replace(facts, **json.loads(json.dumps(dataclasses.asdict(facts))))

@@ -13,6 +13,7 @@ import pytest
 from round_trip import check_back_to_hugging_face, command
 
 from vidjax import load_model
+from vidjax.card import Card
 from vidjax.objectives.masked_autoencoding import pixel_targets
 
 pytestmark = pytest.mark.parity
@@ -154,7 +155,7 @@ def test_exported_original_weights_run_in_transformers(tmp_path, video):
     specs, tree = jax.tree.flatten(models.abstract_params(model))
     rng = np.random.default_rng(0)
     params = tree.unflatten([0.05 * rng.standard_normal(s.shape, np.float32) for s in specs])
-    card = pretrained.Card(models.config_of(model), Preprocessing(), tuple("abcdefg"))
+    card = Card(models.config_of(model), Preprocessing(), tuple("abcdefg"))
     pretrained.save_pretrained(tmp_path / "vidjax", params, card)
     command(f"--from={tmp_path}/vidjax", f"--to={tmp_path}/hf", "--format=hf")
     reference = transformers.VideoMAEForVideoClassification.from_pretrained(tmp_path / "hf")

@@ -14,6 +14,7 @@ import pytest
 from round_trip import check_back_to_hugging_face, command
 
 from vidjax import load_model, pretrained
+from vidjax.card import Card
 from vidjax.models import positions
 
 pytestmark = pytest.mark.parity
@@ -209,9 +210,7 @@ def test_exported_npz_weights_run_in_transformers(tmp_path):
     rng = np.random.default_rng(0)
     params = tree.unflatten([0.3 * rng.standard_normal(s.shape, np.float32) for s in specs])
     facts = Preprocessing(frames=3, size=16, short_side=16, sampling="linspace")
-    pretrained.save_pretrained(
-        tmp_path / "a", params, pretrained.Card(models.config_of(model), facts)
-    )
+    pretrained.save_pretrained(tmp_path / "a", params, Card(models.config_of(model), facts))
     command(f"--from={tmp_path}/a", f"--to={tmp_path}/npz", "--format=original")
     command(f"--from={tmp_path}/npz/checkpoint.npz", f"--to={tmp_path}/vidjax")
     command(f"--from={tmp_path}/vidjax", f"--to={tmp_path}/hf", "--format=hf")

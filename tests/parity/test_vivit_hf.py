@@ -15,6 +15,7 @@ from round_trip import check_back_to_hugging_face, command
 
 from converters import huggingface, processors, vivit
 from vidjax import load_model, pretrained
+from vidjax.card import Card
 from vidjax.data.frames.clips import eval_views
 from vidjax.models import layers
 from vidjax.preprocessing import Preprocessing
@@ -163,7 +164,7 @@ def test_exported_scenic_weights_run_in_transformers(tmp_path):
     rng = np.random.default_rng(0)
     params = tree.unflatten([0.3 * rng.standard_normal(s.shape, np.float32) for s in specs])
     facts = Preprocessing(frames=4, size=16, short_side=20, resize="tf_bilinear")
-    card = pretrained.Card(models.config_of(model), facts, tuple("abcdefg"))
+    card = Card(models.config_of(model), facts, tuple("abcdefg"))
     pretrained.save_pretrained(tmp_path / "vidjax", params, card)
     command(f"--from={tmp_path}/vidjax", f"--to={tmp_path}/hf", "--format=hf")
     cls = transformers.VivitForVideoClassification

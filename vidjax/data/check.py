@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from vidjax import checksums, errors, json_files, locks, signals
+from vidjax import checksums, errors, files, json_files, signals
 from vidjax.data import datasets
 from vidjax.data.reading import frame_folders, locators, pyav, video, watchdog
 from vidjax.errors import UserError, VideoError, run_main
@@ -85,7 +85,7 @@ def check(
 
     earlier = _earlier(out)
     try:
-        locks.lock(f"{out}.part", f"another process checks into {out}; wait for it")
+        files.lock(f"{out}.part", f"another process checks into {out}; wait for it")
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose a place by --out") from None
     names = _names(videos, path, root, out)
@@ -108,7 +108,7 @@ def check(
                 part.flush()
         _write(out, videos, names, rows)
         os.remove(f"{out}.part")
-        locks.unlock(f"{out}.part")
+        files.unlock(f"{out}.part")
     _summary([rows[name] for name in paths], out, root)
     return out
 

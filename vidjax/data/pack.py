@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from vidjax import checksums, locks
+from vidjax import checksums, files
 from vidjax.data import datasets
 from vidjax.data.check import inspect, killable_map, with_progress
 from vidjax.data.reading import locators, pyav, video
@@ -175,12 +175,12 @@ def _claim(output: str, settings: dict[str, Any]) -> Iterator[None]:
         os.makedirs(output, exist_ok=True)
         if not os.path.exists(path) and os.listdir(output):
             raise UserError(f"--output={output} is not empty; choose a new folder")
-        locks.lock(path, f"another process packs into {output} now; wait for it")
+        files.lock(path, f"another process packs into {output} now; wait for it")
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"cannot write to --output={output}: {error.strerror}") from None
     with file, contextlib.ExitStack() as stack:
-        stack.callback(locks.unlock, path)
+        stack.callback(files.unlock, path)
         earlier, is_new = settings, os.listdir(output) == [os.path.basename(path)]
         try:
             file.seek(0)

@@ -14,7 +14,7 @@ import os
 import secrets
 from multiprocessing import shared_memory
 
-from vidjax import locks
+from vidjax import files
 from vidjax.errors import UserError
 
 _FOLDER = "/dev/shm"  # on Linux; elsewhere nothing here does anything
@@ -31,14 +31,14 @@ def claim() -> str:
     with contextlib.suppress(OSError):  # a full or forbidden place is no reason not to run
         for file in glob.glob(f"{_FOLDER}/vidjax-*.lock"):
             with contextlib.suppress(UserError, OSError):  # it lives, or is another user's
-                locks.lock(file, "it lives")
+                files.lock(file, "it lives")
                 for segment in glob.glob(f"{file.removesuffix('.lock')}-*"):
                     os.remove(segment)
                 os.remove(file)
-                locks.unlock(file)
+                files.unlock(file)
         prefix = f"vidjax-{secrets.token_hex(4)}"
         file = f"{_FOLDER}/{prefix}.lock"
-        locks.lock(file, "two programs drew the same name")
+        files.lock(file, "two programs drew the same name")
         atexit.register(_remove, file)
         return prefix
     return ""

@@ -1,9 +1,11 @@
-"""Files that one process at a time works on."""
+"""Files that are written whole, and files that one process at a time works on."""
 
 import errno
 import fcntl  # the system takes a lock away from a process that dies, however it dies
 import os
 from typing import Any
+
+from etils import epath
 
 from vidjax.errors import UserError
 
@@ -47,3 +49,15 @@ def unlock(path: str | os.PathLike) -> None:
     """Lets other processes have the file."""
     if file := _locks.pop(os.path.abspath(path), None):
         file.close()
+
+
+def write_whole(path: epath.Path, content: str | bytes) -> None:
+    """Writes a file so that a kill leaves the old one or the new one."""
+    new = path.with_suffix(".tmp")
+    new.write_bytes(content.encode() if isinstance(content, str) else content)
+    new.replace(path)
+
+
+def absolute(path: epath.Path) -> epath.Path:
+    """Orbax refuses relative paths; gs:// paths are absolute as they are."""
+    return path if "://" in str(path) else epath.Path(os.path.abspath(path))

@@ -1,0 +1,140 @@
+"""Saving and restoring a run with Orbax."""
+
+import json
+import math
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from vidjax import files
+from vidjax.errors import UserError, first_line, some
+from vidjax.params import FINGERPRINTS, differences, fingerprints, flatten, note_missing_prints
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `workdir/checkpoints/<step>`: the latest, and the best.
+
+    Written in the background by all processes, each its share, and renamed when complete: a killed
+    run leaves whole ones only. What was saved is compared with what is restored, see
+    `fingerprints`.
+
+    Args:
+        workdir: the run's.
+        keep: how many of the latest.
+        figure: that tells the best one, "" if none does.
+        best_is: "max" or "min".
+
+    Attributes:
+        best: {"step", "figure", "best_is", "value"} of the best so far, or None.
+    """
+
+    def __init__(self, workdir: epath.Path, keep: int, figure: str = "", best_is: str = "max"):
+        self.folder = workdir / "checkpoints"
+        self._keep, self._figure, self._best_is = keep, figure, best_is
+        self._best_path = workdir / "best.json"
+        self._saved: int | None = None
+        self.best = self._known_best()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
+        self._fingerprints = jax.jit(fingerprints)
+
+    def _known_best(self) -> dict[str, Any] | None:
+        try:
+            best = json.loads(self._best_path.read_text())
+            same = (best["figure"], best["best_is"]) == (self._figure, self._best_is)
+            same = same and math.isfinite(best["value"])
+            return best if same and (self.folder / str(best["step"])).exists() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """Orbax's question which checkpoints to keep."""
+        best, first = self.best and self.best["step"], len(checkpoints) - self._keep
+        return [i >= first or checkpoint.step == best for i, checkpoint in enumerate(checkpoints)]
+
+    def judge(self, step: int, value: float) -> None:
+        """Makes the checkpoint of `step`, the latest, the best one if its `value` is."""
+        better = {"max": max, "min": min}[self._best_is]
+        if not math.isfinite(value):
+            return
+        if self.best and better(value, self.best["value"]) == self.best["value"]:
+            return
+        self.wait()  # else a kill could leave the name of one that does not exist
+        self.best = {"step": step, "figure": self._figure, "best_is": self._best_is, "value": value}
+        if jax.process_index() == 0:
+            files.write_whole(self._best_path, json.dumps(self.best) + "\n")
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any) -> None:
+        """Begins to save, once; returns when `state` may be given away."""
+        if step == self._saved:
+            return
+        self._saved = step
+        prints = {path: int(x) for path, x in jax.device_get(self._fingerprints(state)).items()}
+        args = ocp.args.StandardSave(state, custom_metadata={FINGERPRINTS: prints})
+        self._manager.save(step, args=args, force=True)
+
+    def restore(self, step: int, target: Any) -> Any:
+        """Restores a state onto the shapes, dtypes and shardings of `target`.
+
+        Raises:
+            UserError: the checkpoint is damaged, is of another step, or has other parameters than
+                `target`.
+        """
+        folder = self.folder / str(step)
+        try:
+            saved = self._manager.item_metadata(step).tree
+            if problems := differences(flatten(saved), flatten(target)):
+                raise UserError(
+                    f"checkpoint {folder} does not fit this config's model and optimizer: "
+                    f"{some(sorted(problems))}; use the config it was made with, or another "
+                    f"--workdir"
+                )
+            state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+            now = jax.device_get(self._fingerprints(state))
+            then = (self._manager.item_metadata(step).custom_metadata or {}).get(FINGERPRINTS, {})
+            note_missing_prints(folder, then)
+            if then and (wrong := sorted(path for path in now if now[path] != then.get(path))):
+                raise UserError(
+                    f"checkpoint {folder} is damaged: what is read is not what was saved "
+                    f"({some(wrong)}); delete that folder to continue from an older one"
+                )
+            if (found := int(state.step)) != step:
+                raise UserError(
+                    f"checkpoint {folder} holds step {found}, not {step}: another one was copied "
+                    f"over it; delete that folder to continue from an older one"
+                )
+            self._saved = step
+            return state
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"checkpoint {folder} cannot be read ({type(error).__name__}: "
+                f"{first_line(error)}); if it is damaged, delete that folder to continue from an "
+                f"older one"
+            ) from error
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def last_good(workdir: epath.Path) -> str:
+    """A few words about the newest checkpoint."""
+    folder = workdir / "checkpoints"
+    steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+    return f"checkpoint {max(steps)} is good" if steps else "there is no checkpoint yet"

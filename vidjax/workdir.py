@@ -1,0 +1,221 @@
+"""The workdir of a run: whose it is, and whether a run in it is the same run."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from vidjax import files
+from vidjax.checkpoints import last_good
+from vidjax.errors import Again, Fault, UserError, disk_problem, first_line, some
+
+_LOCK, _NEW = "run.lock", "config.tmp"
+
+
+def claim_workdir(
+    workdir: epath.Path, config: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> None:
+    """Creates the workdir and its config.json; a folder with anything else in it is refused.
+
+    `config` and `defaults` (see `check_same_run`) must be plain values. How often to log, save or
+    evaluate, and on how many devices and processes, may change between runs of one workdir;
+    everything may until the first checkpoint.
+    On a file system (not in a bucket) the workdir is this process's until it ends.
+
+    Raises:
+        UserError: the workdir holds another run or something else, is in use by another process, or
+            cannot be written.
+    """
+    path = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        foreign = [name for name in _names(workdir) if name not in (_LOCK, _NEW)]
+        if foreign and not path.exists():
+            raise UserError(
+                f"workdir {workdir} is not empty and holds no run ({some(foreign)}); choose a "
+                f"new folder"
+            )
+        _lock(workdir)
+        if path.exists():
+            check_same_run(path, config, defaults)
+        files.write_whole(path, json.dumps(config, indent=1) + "\n")
+    except (OSError, ImportError) as error:  # the latter of what reads buckets
+        raise UserError(f"workdir {workdir} cannot be used: {error}") from None
+
+
+def _names(folder: epath.Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:  # buckets have no empty folders
+        return []
+
+
+def _lock(workdir: epath.Path) -> None:
+    if "://" in str(workdir):
+        return
+    file = workdir / _LOCK
+    owner = file.read_bytes().decode(errors="replace").strip() if file.exists() else ""
+    files.lock(
+        file,
+        f"workdir {workdir} is in use by another run ({owner or 'another process'}); wait for it, "
+        f"end it, or choose another --workdir",
+    )
+    file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+
+
+def release_workdir(workdir: epath.Path) -> None:
+    """Lets other processes claim the workdir."""
+    files.unlock(workdir / _LOCK)
+
+
+def check_workdir(workdir: epath.Path) -> None:
+    """Raises a UserError if a run's workdir was removed, which what writes to it may make anew."""
+    if "://" in str(workdir):
+        return
+    try:
+        (workdir / "config.json").stat()
+    except FileNotFoundError:
+        raise UserError(
+            f"workdir {workdir} was removed while the run wrote to it, with its checkpoints; start "
+            f"the run again"
+        ) from None
+    except OSError:  # forbidden, or on a disk that is broken
+        pass
+
+
+@contextlib.contextmanager
+def disk_errors(workdir: epath.Path) -> Iterator[None]:
+    """Says in a sentence what a disk that is full, broken or forbidden says in a thousand lines.
+
+    Raises:
+        UserError: of an exception about writing to the workdir, or from when that was removed.
+        Fault: a save timed out, as it does where the clock jumps.
+    """
+    try:
+        yield
+    except (UserError, Again):
+        raise
+    except Exception as error:
+        check_workdir(workdir)
+        if isinstance(error, TimeoutError):
+            raise Fault(
+                f"a checkpoint in {workdir} was not saved in time ({first_line(error)}; "
+                f"{last_good(workdir)}); look whether the disk answers and whether the clock "
+                f"jumped, and run the same command again"
+            ) from error
+        problem = disk_problem(error)
+        without_name = isinstance(error, OSError) and error.filename is None
+        if problem is None or not (without_name or str(workdir) in str(error)):
+            raise
+        raise UserError(
+            f"{workdir} cannot be written to: {problem} ({last_good(workdir)}); mend that, or make "
+            f"room, and run the same command again"
+        ) from error
+
+
+def check_same_run(
+    path: epath.Path, config: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> None:
+    """Raises a UserError if `path`, of a run with checkpoints, has another config than `config`.
+
+    Keys that were not there when the run began have the values of `defaults`, a config like it.
+    """
+    try:
+        old, new = (_leaves(_essential(c)) for c in (json.loads(path.read_text()), config))
+        old = (_leaves(_essential(defaults)) if defaults else {}) | old
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise UserError(f"{path} is not the config of a run; choose another --workdir") from None
+    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    if changed and _has_checkpoints(path.parent):
+        differs = some([f"{k} = {old.get(k)!r} there, {new.get(k)!r} now" for k in changed])
+        raise UserError(
+            f"workdir {path.parent} holds a run with another config ({differs}); choose another "
+            f"--workdir, or the same config to continue that run"
+        )
+
+
+def _has_checkpoints(workdir: epath.Path) -> bool:
+    return any(name.isdigit() for name in _names(workdir / "checkpoints"))
+
+
+def check_same_lists(
+    workdir: epath.Path, lists: dict[str, dict[str, Any]], allow: bool
+) -> list[str]:
+    """Keeps what a run's lists are in its workdir; compares them with those that it started with.
+
+    Like the config they may change until the first checkpoint. A run from before this was kept has
+    the lists that it has now.
+
+    Args:
+        workdir: of the run, claimed.
+        lists: split -> what `task.list_facts` says of its list.
+        allow: whether they may change in the middle of a run.
+
+    Returns:
+        Notes on what changed.
+
+    Raises:
+        UserError: something changed, and `allow` is False.
+    """
+    path, old = workdir / "lists.json", {}
+    if path.exists() and _has_checkpoints(workdir):
+        try:
+            old = json.loads(path.read_bytes())
+            changes = [
+                f"the list of config.data.{split} {change}"
+                for split, facts in lists.items()
+                if split in old and (change := _list_change(old[split], facts))
+            ]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(
+                f"{path} is damaged, so nothing tells whether the lists are those that the run "
+                f"started with; if they are, delete that file"
+            ) from None
+        if changes and not allow:
+            raise UserError(
+                f"workdir {workdir} holds a run with other lists: {' and '.join(changes)}; put the "
+                f"old ones back, choose another --workdir, or continue with the new ones by "
+                f"--config.data.allow_changed_lists=True"
+            )
+        notes = [f"{change} since the run started" for change in changes]
+    else:
+        notes = []
+    files.write_whole(path, json.dumps(old | lists, indent=1) + "\n")
+    return notes
+
+
+def _list_change(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Returns how a list differs from an older one of the same run; "" if it does not."""
+    if old["digest"] == new["digest"]:
+        return ""
+    if old["videos"] != new["videos"]:
+        return f"has {new['videos']} videos, not {old['videos']}"
+    if old["unordered"] == new["unordered"]:
+        return "has the same videos in another order"
+    same = [a == b for a, b in zip(old["blocks"], new["blocks"], strict=True)]
+    first = same.index(False) * old["block"] + 1
+    last = min(first + old["block"] - 1, new["videos"])
+    return (
+        f"has other videos, labels or texts (the first difference is in entries {first} to {last})"
+    )
+
+
+def _essential(config: dict[str, Any]) -> dict[str, Any]:
+    free = {"log_every", "checkpoint", "evals", "mesh", "estimate", "profile", "nonfinite"}
+    config = {key: value for key, value in config.items() if key not in free}
+    free = {"workers", "patience", "reader", "allow_changed_lists"}
+    config["data"] = {key: value for key, value in config["data"].items() if key not in free}
+    return config
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out = {}
+    for key, value in tree.items():
+        out |= (
+            _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return out
