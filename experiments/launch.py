@@ -46,7 +46,7 @@ from etils import epath
 from flax import linen as nn
 
 from experiments import collect
-from vidjax import configlib, optim, sharding, task
+from vidjax import configlib, files, optim, sharding, task
 from vidjax.errors import EXIT_AGAIN, Again, UserError, run_main
 from vidjax.params import split_params
 from vidjax.workdir import check_same_run
@@ -84,18 +84,10 @@ class Run:
     @property
     def job(self) -> str:
         """A name that no other run has on a cluster, as Kubernetes wants them: 40 of [a-z0-9-]."""
-        place = _absolute(self.workdir)
+        place = os.fspath(files.absolute(self.workdir))
         digest = hashlib.sha256(place.encode()).hexdigest()[:8]
         slug = re.sub("[^a-z0-9]+", "-", self.name.lower())[:28].strip("-")
         return f"{slug}-{digest}" if slug[0].isalpha() else f"r-{slug}-{digest}"
-
-
-def _absolute(path: epath.Path) -> str:
-    return str(path) if _is_remote(path) else os.path.abspath(path)
-
-
-def _is_remote(path: epath.Path) -> bool:
-    return "://" in str(path)
 
 
 def runs(
@@ -317,7 +309,7 @@ def sbatch_script(
         "--ntasks-per-node=1",
         *([f"--gpus-per-node={gpus}"] if gpus else []),
         *([f"--cpus-per-task={cpus}"] if cpus else []),
-        f"--output={_absolute(run.log)}",
+        f"--output={files.absolute(run.log)}",
         "--open-mode=append",
         f"--signal=TERM@{grace}",
         "--requeue",
@@ -409,7 +401,7 @@ def _submit(todo: Sequence[Run], values: Any, more: Sequence[str]) -> None:
         fix = "install it with pip install xpk"
         make = functools.partial(xpk_command, tpu_type=values.tpu_type)
         make = functools.partial(make, num_slices=values.num_slices, **limits)
-        if not (_is_remote(todo[0].workdir) or todo[0].workdir.is_absolute()):
+        if not (files.is_remote(todo[0].workdir) or todo[0].workdir.isfiles.absolute()):
             raise UserError(
                 f"--workdir={todo[0].workdir.parent} must be in a bucket or absolute with "
                 f"--target=xpk: where the pods find the storage that they share"
@@ -459,7 +451,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     values = flags.FLAGS
-    if values.target in ("local", "slurm") and "://" in (values.workdir or ""):
+    if values.target in ("local", "slurm") and files.is_remote(values.workdir or ""):
         raise UserError(
             f"--workdir={values.workdir} must be a folder with --target={values.target}, as logs "
             f"are written into it"

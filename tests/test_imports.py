@@ -24,6 +24,7 @@ ALLOWED = {
     "vidjax.optim": "vidjax.params",
     "vidjax.sharding": "",
     "vidjax.files": "",
+    "vidjax.progress": "",
     "vidjax.checkpoints": "vidjax.params",
     "vidjax.workdir": "vidjax.checkpoints",
     "vidjax.journal": "",
@@ -37,7 +38,7 @@ ALLOWED = {
     "vidjax.masking": "",
     "vidjax.models": "",
     "vidjax.data": "vidjax.preprocessing vidjax.tokenizers vidjax.journal vidjax.checksums "
-    "vidjax.signals",
+    "vidjax.progress vidjax.signals",
     "vidjax.card": "vidjax.preprocessing",
     "vidjax.stored": "vidjax.card vidjax.params vidjax.sharding",
     "vidjax.pretrained": "vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "

@@ -124,6 +124,6 @@ def read_card(folder: Folder) -> Card:
 
 def home(folder: Folder) -> epath.Path:
     """The folder with the card: that of the run, if `folder` is one of its checkpoints."""
-    folder = epath.Path(folder).expanduser()
+    folder = files.absolute(folder)
     is_step = folder.name.isdigit() and folder.parent.name == "checkpoints"
     return folder.parent.parent if is_step else folder

@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from vidjax import files
-from vidjax.errors import UserError, first_line, some
+from vidjax.errors import UserError, brief, some
 from vidjax.params import FINGERPRINTS, differences, fingerprints, flatten, note_missing_prints
 
 
@@ -120,9 +120,8 @@ class Checkpoints:
             raise
         except Exception as error:
             raise UserError(
-                f"checkpoint {folder} cannot be read ({type(error).__name__}: "
-                f"{first_line(error)}); if it is damaged, delete that folder to continue from an "
-                f"older one"
+                f"checkpoint {folder} cannot be read ({brief(error)}); if it is damaged, delete "
+                f"that folder to continue from an older one"
             ) from error
 
     def wait(self) -> None:

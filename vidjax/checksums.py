@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vidjax import files
+
 _KEY = "line_crc32"
 _DAMAGED = (ValueError, RecursionError)  # of json.loads
 
@@ -77,11 +79,7 @@ def write_lines(path: str | os.PathLike, entries: Iterable[Mapping[str, Any]]) -
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         if file.read() == content:
             return
-    with open(f"{path}.part", "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.part", path)
+    files.write_whole(path, content)
 
 
 def sha256(path: str | os.PathLike, end: int | None = None) -> str:

@@ -5,7 +5,6 @@ A config file defines `get_config(arg)`; `arg` is what follows the colon in
 Single keys are set by `--config.optim.lr=3e-4`. Configs are locked: an unknown key is an error.
 """
 
-import difflib
 import importlib.util
 import math
 import pathlib
@@ -18,7 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict, FieldReference, config_flags
 from ml_collections.config_dict import placeholder
 
-from vidjax.errors import UserError
+from vidjax.errors import UserError, did_you_mean
 
 
 def base() -> ConfigDict:
@@ -392,7 +391,5 @@ def _check_key(config: ConfigDict, name: str) -> None:
 
 
 def _suggest(name: str, known: list[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {prefix + close[0]!r}?"
-    return f"known here: {', '.join(prefix + k for k in known) or 'none'}"
+    every = ", ".join(prefix + key for key in known) or "none"
+    return did_you_mean(name, known, prefix, cutoff=0.5) or f"known here: {every}"

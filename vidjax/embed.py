@@ -23,7 +23,6 @@ import itertools
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -33,13 +32,14 @@ from absl import flags
 from flax import linen as nn
 from flax import traverse_util
 
-from vidjax import compilation, distributed, pretrained, sharding
+from vidjax import compilation, distributed, files, pretrained, sharding
 from vidjax.data import BadVideos, datasets
 from vidjax.data.reading import containers, locators, video_files
 from vidjax.data.windows import Windows, read_all
 from vidjax.embeddings import Part, is_finished, stamp_of
 from vidjax.errors import UserError, run_main
 from vidjax.preprocessing import normalise
+from vidjax.progress import Progress
 
 
 def embed(
@@ -77,7 +77,7 @@ def embed(
     """
     if locators.is_url(output):
         raise UserError(f"--output={output} must be a file of this machine; copy it up when done")
-    output = os.path.abspath(os.path.expanduser(output))
+    output = os.fspath(files.absolute(output))
     if not output.endswith((".npz", ".npy")):
         raise UserError(f"--output={output} must end in .npz or .npy")
     if pool not in ("none", "mean") or batch_size < 1:
@@ -101,7 +101,6 @@ def embed(
     part = Part(f"{output}.part", settings, stamps, alone=distributed.is_first())
     index, count = jax.process_index(), jax.process_count()
     mine = dict(itertools.islice(items.items(), index, None, count))
-    progress = _Progress(len(mine))
     name = f"{output}.bad_videos.{index}.jsonl" if index else f"{output}.bad_videos.jsonl"
     others = glob.glob(f"{glob.escape(output)}.bad_videos*.jsonl")
     bad = BadVideos(name, len(mine), 1.0, [other for other in others if other != name])
@@ -109,7 +108,13 @@ def embed(
     for path, why in hanging.items():
         bad.add(path, why)
     left = [item for path, item in mine.items() if path not in hanging and not part.find(path)]
-    progress.add(len(mine) - len(left), 0)
+    shown = collections.Counter(videos=len(mine) - len(left))
+    progress = Progress("videos", len(mine), shown["videos"])
+
+    def advance(**more: int) -> None:
+        shown.update(more)
+        progress.advance(shown["videos"], f"{shown['windows']} windows")
+
     mesh = sharding.local_mesh()  # processes need not wait for each other
     size = batch_size * sharding.batch_parts(mesh)
     params = jax.device_put(loaded.params, sharding.replicated(mesh))
@@ -128,7 +133,7 @@ def embed(
         contextlib.closing(progress),
         contextlib.closing(read_all(left, windows, ahead=size)) as clips,
     ):
-        for path, answer, vectors in _batched(clips, embed_batch, size, progress):
+        for path, answer, vectors in _batched(clips, embed_batch, size, advance):
             if vectors is None:
                 bad.add(path, answer)
             else:
@@ -175,7 +180,7 @@ def find_videos(videos: str, root: str = "") -> Sequence[datasets.Video]:
 
 
 def _batched(
-    clips: Iterable[tuple[str, Any]], embed: Callable, size: int, progress: "_Progress"
+    clips: Iterable[tuple[str, Any]], embed: Callable, size: int, advance: Callable
 ) -> Iterator[tuple[str, Any, np.ndarray | None]]:
     """Embeds what `read_all` gives: (path, windows, vectors [W, D]), or (path, reason, None)."""
     vectors, ended, batch = collections.defaultdict(list), {}, []
@@ -189,42 +194,13 @@ def _batched(
             found = embed(np.stack([clip for _, clip in batch] + padding))
             for (owner, _), vector in zip(batch, found, strict=False):
                 vectors[owner].append(vector)
-            progress.add(0, len(batch))
+            advance(windows=len(batch))
             batch = []
         for owner, end in list(ended.items()):
             if isinstance(end, str) or len(vectors[owner]) == len(end):
                 rows = vectors.pop(owner, None)
-                progress.add(1, 0)
+                advance(videos=1)
                 yield owner, ended.pop(owner), None if isinstance(end, str) else np.stack(rows)
-
-
-class _Progress:
-    """A bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, total: int):
-        from rich import progress
-        from rich.console import Console
-
-        self._total, self._videos, self._windows = total, 0, 0
-        self._shown, self._bar, console = time.monotonic(), None, Console(stderr=True)
-        if console.is_terminal:
-            columns = progress.BarColumn(), "{task.completed}/{task.total} videos"
-            more = "{task.fields[windows]} windows", progress.TimeRemainingColumn()
-            self._bar = progress.Progress(*columns, *more, console=console)
-            self._task = self._bar.add_task("", total=total, windows=0)
-            self._bar.start()
-
-    def add(self, videos: int, windows: int) -> None:
-        self._videos, self._windows = self._videos + videos, self._windows + windows
-        if self._bar:
-            self._bar.update(self._task, completed=self._videos, windows=self._windows)
-        elif time.monotonic() - self._shown > 10:
-            self._shown = time.monotonic()
-            print(f"{self._videos} of {self._total} videos, {self._windows} windows", flush=True)
-
-    def close(self) -> None:
-        if self._bar:
-            self._bar.stop()
 
 
 def _digest(params: pretrained.Params) -> str:

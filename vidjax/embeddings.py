@@ -23,7 +23,7 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class Part:
                     f"another process works on {folder}; wait for it, or choose another --output",
                 )
             if not os.path.exists(path):
-                self._write_whole(path, lambda file: file.write(json.dumps(settings).encode()))
+                self._write(path, json.dumps(settings))
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error.strerror}") from None
         try:
@@ -94,9 +94,13 @@ class Part:
             windows = windows[:1] * [1, 0, 1, 0] + windows[-1:] * [0, 1, 0, 1]
         self.windows[path] = windows
         content = {"embeddings": vectors, "windows": windows, "stamp": self._stamps[path]}
+
+        def arrays(file) -> None:
+            np.savez(file, **content)
+            _add_digest(file)
+
         os.makedirs(os.path.dirname(self._file(path)), exist_ok=True)
-        aside = self._write_aside(lambda file: np.savez(file, **content))
-        os.replace(_with_digest(aside), self._file(path))
+        self._write(self._file(path), arrays)
 
     def find(self, path: str) -> bool:
         """Whether a video is there whole, embedded from the file as its stamp has it."""
@@ -128,9 +132,10 @@ class Part:
             # JSON has no nan.
             index = {k: np.where(np.isnan(v), None, v).tolist() for k, v in index.items()}
             index |= {"paths": paths, "stamps": stamps, "settings": self._settings}
-            aside = self._write_aside(embeddings)
+            aside = os.path.join(self._folder, "embeddings.npy")
+            self._write(aside, embeddings)
             text = checksums.sealed_line(index | {"sha256": checksums.sha256(aside)})
-            self._write_whole(_json_of(output), lambda file: file.write(text.encode()))
+            self._write(_json_of(output), text)
             os.replace(aside, output)
             return
         index |= {"paths": np.array(paths), "stamps": np.array(stamps)}
@@ -146,20 +151,15 @@ class Part:
                             embeddings(member)
                         else:
                             np.lib.format.write_array(member, index[name], allow_pickle=False)
+            _add_digest(file)
 
-        os.replace(_with_digest(self._write_aside(archive)), output)
+        self._write(output, archive)
 
-    def _write_whole(self, path: str, write: Callable) -> None:
-        """Writes a file that has its name only when it is complete and on the disk."""
-        os.replace(self._write_aside(write), path)
-
-    def _write_aside(self, write: Callable) -> str:
+    def _write(self, path: str, content: str | Callable[[IO[bytes]], Any]) -> None:
+        """Writes a file whole, aside in the folder."""
         aside = os.path.join(self._folder, f"{uuid.uuid4().hex}.tmp")  # pods may share process ids
-        with disk_errors(self._folder), open(aside, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        return aside
+        with disk_errors(self._folder):
+            files.write_whole(path, content, aside)
 
     def _load(self, path: str, *names: str) -> list[np.ndarray]:
         with np.load(self._file(path)) as file:
@@ -235,15 +235,14 @@ def _is_whole(output: str, index: dict[str, Any] | None) -> bool:
         return False
 
 
-def _with_digest(path: str) -> str:
-    """Writes the digest of a zip file into its comment; returns the path."""
-    with zipfile.ZipFile(path, "a") as file:
-        file.comment = _COMMENT + b"0" * _DIGITS
-    with open(path, "r+b") as file:
-        file.seek(-_DIGITS, os.SEEK_END)
-        file.write(_digest_but_comment(path))
-        os.fsync(file.fileno())
-    return path
+def _add_digest(file: IO[bytes]) -> None:
+    """Writes the digest of an open zip file into its comment."""
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.comment = _COMMENT + b"0" * _DIGITS
+    file.flush()
+    digest = _digest_but_comment(file.name)
+    file.seek(-_DIGITS, os.SEEK_END)
+    file.write(digest)
 
 
 def _digest_but_comment(path: str) -> bytes:

@@ -1,10 +1,11 @@
 """The exceptions that are meant for people, and the way command lines report them."""
 
 import contextlib
+import difflib
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from absl import app, flags, logging
@@ -45,14 +46,25 @@ class VideoError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """Of an exception's text, which may be pages."""
+    """Returns the first line of an exception's text, which may be pages, or its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def some(items: list[str], limit: int = 6) -> str:
-    """The first items, and how many more there are."""
+def brief(error: Exception) -> str:
+    """Returns the type of an exception and the first line of its text, 300 characters at most."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def some(items: list[str], limit: int = 6, separator: str = "; ") -> str:
+    """Formats a list as "a; b; c and 5 more"."""
     rest = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return "; ".join(items[:limit]) + rest
+    return separator.join(items[:limit]) + rest
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
+    """Returns "did you mean 'x'?" for the known name most like `name`; "" if none is like it."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f"did you mean {prefix + close[0]!r}?" if close else ""
 
 
 def printable(text: str) -> str:

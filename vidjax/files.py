@@ -3,13 +3,62 @@
 import errno
 import fcntl  # the system takes a lock away from a process that dies, however it dies
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import IO, Any
 
 from etils import epath
 
 from vidjax.errors import UserError
 
 _locks: dict[str, Any] = {}  # open files by path, which closing would unlock
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path is in a bucket, gs:// and the like."""
+    return "://" in os.fspath(path)
+
+
+def absolute(path: str | os.PathLike) -> epath.Path:
+    """Expands ~ and makes a path absolute, as Orbax demands; those in buckets are.
+
+    Raises:
+        UserError: nothing opens buckets of this kind.
+    """
+    path = os.fspath(path)
+    try:
+        return epath.Path(path if is_remote(path) else os.path.abspath(os.path.expanduser(path)))
+    except KeyError:
+        raise UserError(
+            f"{path} is neither a folder nor in a bucket that can be opened, such as gs://BUCKET/RUN"
+        ) from None
+
+
+def write_whole(
+    path: str | os.PathLike,
+    content: str | bytes | Callable[[IO[bytes]], Any],
+    aside: str | os.PathLike = "",
+) -> None:
+    """Writes a file so that a kill or a power cut leaves the old one or the new one.
+
+    Args:
+        path: on a disk or in a bucket.
+        content: the file's content, or a function that writes it to the open file, which on a disk
+            can be read, too.
+        aside: name of the file until it is complete, on the same disk; "" appends .tmp to `path`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    new = epath.Path(aside or f"{os.fspath(path)}.tmp")
+    with new.open("wb") if is_remote(new) else open(new, "w+b") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        if not is_remote(new):
+            os.fsync(file.fileno())
+    new.replace(path)
 
 
 def lock(path: str | os.PathLike, busy: str) -> None:
@@ -49,15 +98,3 @@ def unlock(path: str | os.PathLike) -> None:
     """Lets other processes have the file."""
     if file := _locks.pop(os.path.abspath(path), None):
         file.close()
-
-
-def write_whole(path: epath.Path, content: str | bytes) -> None:
-    """Writes a file so that a kill leaves the old one or the new one."""
-    new = path.with_suffix(".tmp")
-    new.write_bytes(content.encode() if isinstance(content, str) else content)
-    new.replace(path)
-
-
-def absolute(path: epath.Path) -> epath.Path:
-    """Orbax refuses relative paths; gs:// paths are absolute as they are."""
-    return path if "://" in str(path) else epath.Path(os.path.abspath(path))

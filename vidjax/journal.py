@@ -8,6 +8,8 @@ from typing import Any
 
 from etils import epath
 
+from vidjax import files
+
 
 class Journal:
     """One such file, on a disk or in a bucket.
@@ -50,7 +52,7 @@ class Journal:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry) + "\n"
-        if "://" in str(self.path):
+        if files.is_remote(self.path):
             self.path.write_text(self._text() + line)
             return
         if not self._ends_whole:  # a line that was cut off stays one by itself
@@ -62,6 +64,4 @@ class Journal:
 
     def rewrite(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Puts these entries in the place of all; a kill leaves the old ones or these."""
-        new = self.path.with_suffix(".tmp")
-        new.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-        new.replace(self.path)
+        files.write_whole(self.path, "".join(json.dumps(entry) + "\n" for entry in entries))

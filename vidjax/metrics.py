@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl, TensorBoard events, and the terminal."""
+"""What a run reports: metrics.jsonl, TensorBoard events, and how fast it is."""
 
 import contextlib
 import math
@@ -145,47 +145,9 @@ class Throughput:
         return figures
 
 
-class Progress:
-    """A progress bar on a terminal, a line per report elsewhere, nothing if `quiet`."""
-
-    def __init__(self, total: int, start: int, quiet: bool = False):
-        out = sys.stderr
-        self._total, self._bar, self._out, self._quiet = total, None, out, quiet
-        if out.isatty() and not quiet:
-            from rich import progress
-            from rich.console import Console
-
-            self._bar = progress.Progress(
-                progress.TextColumn("step {task.completed}/{task.total}"),
-                progress.BarColumn(),
-                progress.TextColumn("{task.fields[text]}"),
-                progress.TimeRemainingColumn(),
-                console=Console(file=out),
-            )
-            self._task = self._bar.add_task("", total=total, completed=start, text="compiling")
-            self._bar.start()
-
-    def advance(self, step: int) -> None:
-        if self._bar:
-            self._bar.update(self._task, completed=step)
-
-    def report(self, step: int, values: Mapping[str, float]) -> None:
-        text = (
-            f"loss {values['loss']:.4f}  {values['clips_per_second']:.1f} clips/s"
-            f"  waiting for data {values['waiting_for_data']:.0%}"
-        )
-        if self._bar:
-            self._bar.update(self._task, text=text)
-        elif not self._quiet:
-            left = time.strftime("%H:%M:%S", time.gmtime(values["seconds_left"]))
-            print(f"step {step}/{self._total}  {text}  {left} left", file=self._out, flush=True)
-
-    def message(self, text: str) -> None:
-        if self._bar:
-            self._bar.console.print(text, highlight=False, markup=False)
-        elif not self._quiet:
-            print(text, file=self._out, flush=True)
-
-    def close(self) -> None:
-        if self._bar:
-            self._bar.stop()
+def summary(values: Mapping[str, float]) -> str:
+    """Returns the metrics of a step that are shown beside its number."""
+    return (
+        f"loss {values['loss']:.4f}  {values['clips_per_second']:.1f} clips/s"
+        f"  waiting for data {values['waiting_for_data']:.0%}"
+    )

@@ -208,7 +208,7 @@ def save_pretrained(folder: Folder, params: Params, card: Card) -> None:
         params: nested dicts of numpy or jax arrays.
         card: must describe a model with just these parameters.
     """
-    folder = epath.Path(folder).expanduser()
+    folder = files.absolute(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # On a CPU this is no copy for well-aligned arrays; Orbax would copy numpy arrays.
     params = jax.device_put(params)
@@ -223,7 +223,7 @@ def save_pretrained(folder: Folder, params: Params, card: Card) -> None:
     # Weights do not shrink by a tenth, and trying takes longer than writing them.
     handler = ocp.PyTreeCheckpointHandler(use_compression=False)
     with ocp.Checkpointer(handler) as checkpointer:
-        checkpointer.save(files.absolute(folder / PARAMS), args=args, force=True)
+        checkpointer.save(folder / PARAMS, args=args, force=True)
     write_card(folder, card)
 
 

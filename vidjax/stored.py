@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from vidjax import files, sharding
 from vidjax.card import Folder, home
-from vidjax.errors import UserError, some
+from vidjax.errors import UserError, brief, some
 from vidjax.params import fingerprint, fingerprints
 
 PARAMS = "params"
@@ -163,9 +163,9 @@ def _groups(specs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, list[str]]:
 
 def find_params(folder: Folder) -> tuple[epath.Path, tuple[str, ...]]:
     """The Orbax folder that holds the parameters, and where in its tree they are."""
-    folder = epath.Path(folder).expanduser()
+    folder = files.absolute(folder)
     if (folder / PARAMS).is_dir():
-        return files.absolute(folder / PARAMS), ()
+        return folder / PARAMS, ()
     run = home(folder)
     checkpoints = run / "checkpoints"
     steps = ocp.utils.checkpoint_steps(checkpoints) if checkpoints.is_dir() else []
@@ -173,7 +173,7 @@ def find_params(folder: Folder) -> tuple[epath.Path, tuple[str, ...]]:
         steps = [step for step in steps if step == int(folder.name)]
     if not steps:
         raise UserError(f"{folder} holds no parameters: neither {PARAMS}/ nor checkpoints/<step>/")
-    path = files.absolute(checkpoints / str(max(steps)) / "default")
+    path = checkpoints / str(max(steps)) / "default"
     return path, ("ema_params",) if metadata_of(path).tree.get("ema_params") else ("params",)
 
 
@@ -190,5 +190,4 @@ def metadata_of(path: epath.Path) -> Any:
 
 
 def _damaged(path: epath.Path, error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0]
-    return f"the parameters in {path} are damaged or incomplete ({type(error).__name__}: {text})"
+    return f"the parameters in {path} are damaged or incomplete ({brief(error)})"

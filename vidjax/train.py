@@ -31,6 +31,7 @@ from vidjax import (
     compilation,
     configlib,
     distributed,
+    files,
     metrics,
     models,
     optim,
@@ -43,6 +44,7 @@ from vidjax.checkpoints import Checkpoints, last_good
 from vidjax.errors import Again, Interrupted, UserError, run_main
 from vidjax.journal import Journal
 from vidjax.params import flatten, join_params, merge_params, path_of, split_params
+from vidjax.progress import Progress
 from vidjax.workdir import (
     check_same_lists,
     check_workdir,
@@ -352,26 +354,12 @@ def train(config: ConfigDict, workdir: str | os.PathLike | None) -> TrainState |
             return None
         if not workdir:
             raise UserError("say where the run is written: --workdir=FOLDER")
-        workdir = _absolute(workdir)
+        workdir = files.absolute(workdir)
         with (
             disk_errors(workdir),
             contextlib.closing(_Run(work, workdir, total, schedule)) as run,
         ):
             return run.loop(step_fn, init, abstract)
-
-
-def _absolute(folder: str | os.PathLike) -> epath.Path:
-    """Orbax refuses relative paths."""
-    folder = os.fspath(folder)
-    if "://" not in folder:
-        folder = os.path.abspath(os.path.expanduser(folder))
-    try:
-        return epath.Path(folder)
-    except KeyError:
-        raise UserError(
-            f"--workdir={folder} is neither a folder nor in a bucket that can be opened, such as "
-            f"gs://BUCKET/RUN"
-        ) from None
 
 
 class _Run:
@@ -390,14 +378,16 @@ class _Run:
         first = distributed.is_first()
         self.writer = metrics.MetricsWriter(workdir, self.start) if first else None
         self.known = set(distributed.from_first(lambda: sorted(self.writer.known)))
-        self.progress = metrics.Progress(total, self.start, quiet=not first)
+        self.progress = Progress(
+            "step", total, self.start, text="compiling", every=math.inf, quiet=not first
+        )
         self.say = self.progress.message
         self.skipped, self.traces = 0, False
         self.preemption = distributed.Preemption()
 
     def claim(self) -> None:
         work, config = self.work, self.work.config
-        if config.profile and "://" in str(self.workdir):
+        if config.profile and files.is_remote(self.workdir):
             raise UserError(
                 f"config.profile = {config.profile} needs a --workdir on a disk, as the profiler "
                 f"writes to disks only"
@@ -533,7 +523,7 @@ class _Run:
         figures |= {"lr": float(self.schedule(step - 1))} | clock.lap(self.total - step)
         if distributed.is_first():
             self.writer.write(step, figures)
-        self.progress.report(step, figures)
+        self.progress.report(metrics.summary(figures), figures["seconds_left"])
 
     def evaluate(self, evaluators: Mapping, state: TrainState, step: int) -> dict[str, float]:
         params = state.ema_params or state.params

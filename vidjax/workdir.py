@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
+from flax import traverse_util
 
 from vidjax import files
 from vidjax.checkpoints import last_good
 from vidjax.errors import Again, Fault, UserError, disk_problem, first_line, some
 
-_LOCK, _NEW = "run.lock", "config.tmp"
+_LOCK = "run.lock"
+_UNFINISHED = ("config.json.tmp", "config.tmp")  # the latter by older versions
 
 
 def claim_workdir(
@@ -33,7 +35,7 @@ def claim_workdir(
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        foreign = [name for name in _names(workdir) if name not in (_LOCK, _NEW)]
+        foreign = [name for name in _names(workdir) if name not in (_LOCK, *_UNFINISHED)]
         if foreign and not path.exists():
             raise UserError(
                 f"workdir {workdir} is not empty and holds no run ({some(foreign)}); choose a "
@@ -55,7 +57,7 @@ def _names(folder: epath.Path) -> list[str]:
 
 
 def _lock(workdir: epath.Path) -> None:
-    if "://" in str(workdir):
+    if files.is_remote(workdir):
         return
     file = workdir / _LOCK
     owner = file.read_bytes().decode(errors="replace").strip() if file.exists() else ""
@@ -74,7 +76,7 @@ def release_workdir(workdir: epath.Path) -> None:
 
 def check_workdir(workdir: epath.Path) -> None:
     """Raises a UserError if a run's workdir was removed, which what writes to it may make anew."""
-    if "://" in str(workdir):
+    if files.is_remote(workdir):
         return
     try:
         (workdir / "config.json").stat()
@@ -125,8 +127,8 @@ def check_same_run(
     Keys that were not there when the run began have the values of `defaults`, a config like it.
     """
     try:
-        old, new = (_leaves(_essential(c)) for c in (json.loads(path.read_text()), config))
-        old = (_leaves(_essential(defaults)) if defaults else {}) | old
+        old, new = (_essential(c) for c in (json.loads(path.read_text()), config))
+        old = (_essential(defaults) if defaults else {}) | old
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{path} is not the config of a run; choose another --workdir") from None
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
@@ -205,17 +207,9 @@ def _list_change(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values that make a run what it is, by dotted key."""
     free = {"log_every", "checkpoint", "evals", "mesh", "estimate", "profile", "nonfinite"}
     config = {key: value for key, value in config.items() if key not in free}
     free = {"workers", "patience", "reader", "allow_changed_lists"}
     config["data"] = {key: value for key, value in config["data"].items() if key not in free}
-    return config
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out = {}
-    for key, value in tree.items():
-        out |= (
-            _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return out
+    return traverse_util.flatten_dict(config, sep=".")

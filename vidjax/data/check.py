@@ -36,6 +36,7 @@ from vidjax import checksums, errors, files, json_files, signals
 from vidjax.data import datasets
 from vidjax.data.reading import frame_folders, locators, pyav, video, watchdog
 from vidjax.errors import UserError, VideoError, run_main
+from vidjax.progress import track
 
 _READER = "pyav"  # whose verdicts these are; those of another are not taken over
 _ROW_TYPES = {
@@ -101,7 +102,7 @@ def check(
     with errors.disk_errors(out):
         with open(f"{out}.part", "a", encoding="utf-8") as part:
             answers = killable_map(inspect, [paths[name] for name in todo], workers, timeout)
-            for index, facts in with_progress(answers, len(todo), "checked"):
+            for index, facts in track(answers, len(todo), "checked"):
                 name = todo[index]
                 rows[name] = _row(name, paths[name], facts)
                 part.write(checksums.sealed_line(rows[name]))
@@ -270,7 +271,7 @@ def _answer(task: Callable[[Any], Any], item: Any) -> Any:
     except VideoError as error:
         return error
     except Exception as error:  # one strange file must not stop the check of 240,000
-        return VideoError(f"{type(error).__name__}: {error}".splitlines()[0])
+        return VideoError(errors.brief(error))
 
 
 def _default_out(path: str, split: str) -> str:
@@ -350,15 +351,13 @@ def _row(name: str, path: str, facts: dict[str, Any] | VideoError) -> dict[str, 
 
 
 def _write(out: str, videos: datasets.VideoList, names: list[str], rows: dict[str, dict]) -> None:
-    with open(f"{out}.tmp", "w", encoding="utf-8") as file:
-        header = {"manifest": 1, "classes": videos.classes, "videos": len(videos)}
-        file.write(checksums.sealed_line(header))
-        for item, name in zip(videos, names, strict=True):
-            row = {**rows[name], "label": item.label, "captions": item.captions}
-            if not item.captions:
-                del row["captions"]
-            file.write(checksums.sealed_line(row))
-    os.replace(f"{out}.tmp", out)
+    entries = [{"manifest": 1, "classes": videos.classes, "videos": len(videos)}]
+    for item, name in zip(videos, names, strict=True):
+        row = {**rows[name], "label": item.label, "captions": item.captions}
+        if not item.captions:
+            del row["captions"]
+        entries.append(row)
+    checksums.write_lines(out, entries)
 
 
 def _sha256(path: str) -> str:
@@ -370,27 +369,6 @@ def _sha256(path: str) -> str:
                 digest.update(block)
                 watchdog.progress()
     return digest.hexdigest()
-
-
-def with_progress(answers: Iterator, total: int, done: str) -> Iterator:
-    """A bar on a terminal, else a line now and then; `done` is the verb, such as "checked"."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console()
-    if console.is_terminal:
-        columns = done, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=console) as progress:
-            yield from progress.track(answers, total=total)
-        return
-    start = shown = time.monotonic()
-    for count, answer in enumerate(answers, 1):
-        yield answer
-        now = time.monotonic()
-        if now - shown > 10:
-            shown = now
-            left = (now - start) / count * (total - count)
-            print(f"{done} {count} of {total}, about {left:.0f} s left", flush=True)
 
 
 def _summary(rows: list[dict[str, Any]], out: str, root: str) -> None:

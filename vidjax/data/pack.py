@@ -38,9 +38,10 @@ from absl import flags
 
 from vidjax import checksums, files
 from vidjax.data import datasets
-from vidjax.data.check import inspect, killable_map, with_progress
+from vidjax.data.check import inspect, killable_map
 from vidjax.data.reading import locators, pyav, video
 from vidjax.errors import UserError, VideoError, run_main
+from vidjax.progress import track
 
 # Nothing to see at this rate; smaller files decode faster, slower presets gain little.
 # Without cpu-independent, x264's bytes differ by machine, and by chance where it has AVX-512.
@@ -219,7 +220,7 @@ def _earlier(
     whole, records, broken = {}, {}, []
     numbers = iter(shards)
     if any(os.path.exists(_shard_file(output, number)) for number in shards):
-        numbers = with_progress(numbers, len(shards), "compared")  # terabytes take hours
+        numbers = track(numbers, len(shards), "compared")  # terabytes take hours
     for number in numbers:
         path, listed = _shard_file(output, number), [found[number] for found in lists]
         for sha256, rows in listed:
@@ -311,7 +312,7 @@ def _pack_shards(
     print(f"{count} videos, {len(items)} to pack, {workers} processes", flush=True)
     made, written = collections.defaultdict(dict), {}
     answers = killable_map(_make, [task for _, task in items], workers, timeout)
-    for index, facts in with_progress(answers, len(items), "packed"):
+    for index, facts in track(answers, len(items), "packed"):
         number, task = items[index]
         if isinstance(facts, str):  # nothing that another video could mend
             raise UserError(f"{facts}; start again when that is mended, and the pack goes on")

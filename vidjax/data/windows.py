@@ -20,7 +20,7 @@ from vidjax.data.frames.clips import eval_views
 from vidjax.data.frames.sampling import view_indices
 from vidjax.data.reading import video
 from vidjax.data.reading.watchdog import watched
-from vidjax.errors import UserError, VideoError
+from vidjax.errors import UserError, VideoError, brief
 from vidjax.preprocessing import Preprocessing
 
 Span = tuple[int, int, float, float]  # first frame, end, and their times in seconds
@@ -122,7 +122,7 @@ def _answers(item: Video, windows: Windows) -> Iterator[np.ndarray | list[Span] 
     except VideoError as error:
         yield str(error)
     except Exception as error:  # one strange file must not end a job of thousands
-        yield f"{type(error).__name__}: {error}".splitlines()[0]
+        yield brief(error)
 
 
 def read(item: Video, windows: Windows) -> Iterator[np.ndarray | list[Span]]:

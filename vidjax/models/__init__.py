@@ -14,7 +14,6 @@ HEADS and VARIANTS are required. The module may also define `adapt` and `encoder
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import inspect
@@ -29,7 +28,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from vidjax import json_files
-from vidjax.errors import UserError
+from vidjax.errors import UserError, did_you_mean
 from vidjax.models.layers import field_specs, fields_of
 
 _DEFAULTS = {
@@ -241,7 +240,7 @@ def abstract_params(model: nn.Module) -> dict[str, Any]:
 
 def _known(value, valid: list, what: str):
     if value not in valid:
-        close = difflib.get_close_matches(str(value), [str(v) for v in valid], n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"unknown {what}: {value!r}; there are {valid}{hint}")
+        hint = did_you_mean(str(value), map(str, valid))
+        there = f"unknown {what}: {value!r}; there are {valid}"
+        raise UserError(f"{there}; {hint}" if hint else there)
     return value

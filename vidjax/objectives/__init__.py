@@ -5,7 +5,6 @@ An objective is all that the train loop knows of a task. A batch is a dict of `v
 """
 
 import dataclasses
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 import jax
 from flax import linen as nn
 
-from vidjax.errors import UserError
+from vidjax.errors import UserError, did_you_mean
 
 Params = Any
 Batch = Mapping[str, jax.Array]
@@ -56,6 +55,6 @@ def build(name: str, model: nn.Module, mean, std, **fields: Any) -> Objective:
     known = [f.name for f in dataclasses.fields(objective) if f.init]
     for field in fields:
         if field not in known:
-            close = difflib.get_close_matches(field, known, n=1) or known
-            raise UserError(f"objective {name} has no field {field!r}; did you mean {close}?")
+            hint = did_you_mean(field, known) or f"known are {', '.join(known)}"
+            raise UserError(f"objective {name} has no field {field!r}; {hint}")
     return objective(model=model, mean=tuple(mean), std=tuple(std), **fields)

@@ -17,7 +17,7 @@ import re
 import time
 from typing import Any
 
-from vidjax.errors import UserError
+from vidjax.errors import UserError, brief
 
 _RECORD = re.compile(r"(.+\.array_record)#(\d+)", re.DOTALL)
 # How scheme and package differ; else the error of fsspec says which package it wants.
@@ -70,7 +70,7 @@ def is_file(locator: str) -> bool:
     try:
         return filesystem.isfile(locator)
     except Exception as error:  # each driver has errors of its own
-        raise UserError(f"{locator} cannot be looked up: {_one_line(error)}") from None
+        raise UserError(f"{locator} cannot be looked up: {brief(error)}") from None
 
 
 def names(folder: str) -> list[str]:
@@ -126,7 +126,7 @@ def _record(shard: str, index: int) -> bytes:
     try:
         return reader.read([index])[0]
     except RuntimeError as error:
-        raise OSError(f"its shard is damaged: {_one_line(error)}") from None
+        raise OSError(f"its shard is damaged: {brief(error)}") from None
 
 
 @functools.lru_cache(_OPEN_SHARDS)
@@ -163,8 +163,4 @@ def _asked(call: Any, *args: Any, **kwargs: Any) -> Any:
     except OSError:
         raise
     except Exception as error:  # each driver has errors of its own
-        raise OSError(_one_line(error)) from None
-
-
-def _one_line(error: Exception) -> str:
-    return next(iter(f"{type(error).__name__}: {error}".splitlines()))[:300]
+        raise OSError(brief(error)) from None
