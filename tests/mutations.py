@@ -23,7 +23,7 @@ from converters import Options, convert, formats, videomae, videoprism, vivit, x
 from converters.mapping import to_params
 from vidjax import models, pretrained, tokenizers
 from vidjax.card import Card, read_card
-from vidjax.data import datasets
+from vidjax.data import lists
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
 
@@ -334,7 +334,7 @@ def video_list(name: str, content: str, mutate: Callable) -> Kind:
         return folder / name
 
     def read(folder: pathlib.Path) -> Any:
-        return datasets.read_list(folder / name)
+        return lists.read_list(folder / name)
 
     return Kind(make, mutate, read)
 

@@ -14,7 +14,7 @@ import pytest
 
 from vidjax import configlib, models, optim, pretrained, task, train
 from vidjax.card import Card, write_card
-from vidjax.data import datasets
+from vidjax.data import datasets, lists
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
 
@@ -30,7 +30,7 @@ def with_list(config, tmp_path, monkeypatch):
     videos = tuple(datasets.Video(f"{i}.mp4", i % 8, captions=("a",)) for i in range(128))
     names = tuple("abcdefgh") if config.model.head == "video_text" else None
     monkeypatch.setattr(
-        datasets, "read_list", lambda *args, **kwargs: datasets.VideoList(videos, names)
+        lists, "read_list", lambda *args, **kwargs: datasets.VideoList(videos, names)
     )
     config.data.train = config.data.val = "list.csv"
     return config

@@ -295,7 +295,7 @@ def test_a_list_that_changed(small, demo_folder, tmp_path, change, message):
 def test_a_list_may_move(small, demo_folder, tmp_path):
     copy = tmp_path / "elsewhere"
     shutil.copytree(demo_folder, copy)
-    videos = [task.datasets.read_list(folder / "train.csv", "") for folder in (demo_folder, copy)]
+    videos = [task.lists.read_list(folder / "train.csv", "") for folder in (demo_folder, copy)]
     assert videos[0][0].path != videos[1][0].path
     assert task.list_facts(videos[0]) == task.list_facts(videos[1])
 

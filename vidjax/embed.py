@@ -33,7 +33,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from vidjax import compilation, distributed, files, pretrained, sharding
-from vidjax.data import BadVideos, datasets
+from vidjax.data import BadVideos, datasets, lists
 from vidjax.data.reading import containers, locators, video_files
 from vidjax.data.windows import Windows, read_all
 from vidjax.embeddings import Part, is_finished, stamp_of
@@ -58,7 +58,7 @@ def embed(
 
     Args:
         checkpoint: a folder of vidjax.
-        videos: a list in any format of vidjax.data.datasets; a folder, of which all videos are
+        videos: a list in any format of vidjax.data.lists; a folder, of which all videos are
             taken, however deep; or a video.
         output: a file .npz or .npy; left as it is if it is complete, of the same settings and of
             the videos as they are now.
@@ -176,7 +176,7 @@ def find_videos(videos: str, root: str = "") -> Sequence[datasets.Video]:
     is_video = video_files.is_video(videos) and locators.is_file(videos)
     if is_video or (os.path.isfile(videos) and not containers.is_text(videos)):
         return [datasets.Video(videos)]
-    return datasets.read_list(videos, root)
+    return lists.read_list(videos, root)
 
 
 def _batched(

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from vidjax import augment, configlib, data, evaluators, models, objectives, pretrained, sharding
 from vidjax.card import read_card
-from vidjax.data import datasets, demo
+from vidjax.data import datasets, demo, lists
 from vidjax.errors import UserError
 from vidjax.evaluators.classification import Classification
 from vidjax.evaluators.zero_shot import ZeroShot
@@ -241,7 +241,7 @@ class Task:
             # Labels mean what they mean in training, even if a class has no video here.
             classes = classes or self.classes or ""
             num_classes = num_classes or self.num_classes
-        videos = datasets.read_list(
+        videos = lists.read_list(
             path,
             cfg.root,
             name,
@@ -254,7 +254,7 @@ class Task:
             need_captions=self._evaluated(split, "retrieval") or (self.reads_captions and training),
         )
         if training and cfg.shots:
-            return datasets.few_shot(videos, cfg.shots, cfg.shots_seed)
+            return lists.few_shot(videos, cfg.shots, cfg.shots_seed)
         return videos
 
     def _evaluated(self, split: str, name: str) -> bool:

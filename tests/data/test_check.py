@@ -14,7 +14,7 @@ from damage import damage
 from made_videos import FRAMES, number_of, write_pictures
 
 import vidjax
-from vidjax.data import check, datasets
+from vidjax.data import check, datasets, lists
 from vidjax.data.reading import pyav, video, watchdog
 from vidjax.errors import UserError, VideoError
 
@@ -71,7 +71,7 @@ def test_every_accepted_video_is_then_read_right(checked, clips):
     """The manifest is worth something only if its verdicts lead to the right frames."""
     first = {clips["edit list"]: 8, clips["mid-gop"]: 14}
     broken = {clips["size changes"], clips["damaged"]}
-    for item in datasets.read_list(checked):
+    for item in lists.read_list(checked):
         frames, n = video.read_frames(item.path, lambda n: np.arange(n)[::-3], verdict=item.verdict)
         unchecked, n_unchecked = video.read_frames(item.path, lambda n: np.arange(n)[::-3])
         assert n == n_unchecked == item.num_frames
@@ -225,12 +225,12 @@ def test_a_damaged_manifest_is_mended_by_the_same_command(three):
 def test_a_damaged_manifest_is_not_trained_from(three):
     """One sentence, the same videos, or a notice that some are missing."""
     manifest = pathlib.Path(check.check(three))
-    whole, expected = manifest.read_bytes(), datasets.read_list(manifest)
+    whole, expected = manifest.read_bytes(), lists.read_list(manifest)
     outcomes = []
     for seed in range(300):
         manifest.write_bytes(damage(whole, np.random.default_rng(seed)))
         try:
-            found = datasets.read_list(manifest)
+            found = lists.read_list(manifest)
         except UserError as error:
             assert "\n" not in str(error)
             outcomes.append(str(error).partition(" ")[2])
@@ -245,7 +245,7 @@ def test_a_manifest_may_be_shortened_and_files_of_others_are_not_replaced(three)
     manifest = pathlib.Path(check.check(three))
     lines = manifest.read_text().splitlines(keepends=True)
     manifest.write_text("".join(lines[:2]))
-    short = datasets.read_list(manifest)
+    short = lists.read_list(manifest)
     assert len(short) == 1 and short.classes == ("x", "y")
     assert short.notices == (f"{manifest} lists 1 videos, but was written with 3",)
     for content in ("my thesis", '{"path": "a.mp4", "label": 3}\n'):
@@ -258,13 +258,13 @@ def test_a_manifest_may_be_shortened_and_files_of_others_are_not_replaced(three)
 
 def test_a_manifest_without_checksums_is_read_and_its_rows_are_kept(three, monkeypatch):
     manifest = pathlib.Path(check.check(three))
-    whole, expected = manifest.read_bytes(), datasets.read_list(manifest)
+    whole, expected = manifest.read_bytes(), lists.read_list(manifest)
     rows = [json.loads(line) for line in whole.splitlines()]
     for row in rows:
         for key in ("line_crc32", "videos"):
             row.pop(key, None)
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert datasets.read_list(manifest) == expected
+    assert lists.read_list(manifest) == expected
     monkeypatch.setattr(check, "killable_map", lambda task, items, *_: iter(items[:0]))
     check.check(three)
     assert manifest.read_bytes() == whole
@@ -277,7 +277,7 @@ def test_a_manifest_without_checksums_is_read_and_its_rows_are_kept(three, monke
         changed = [rows[0], rows[1] | {key: value}]
         manifest.write_text("".join(json.dumps(row) + "\n" for row in changed))
         with pytest.raises(UserError, match=f"line 2{says}"):
-            datasets.read_list(manifest)
+            lists.read_list(manifest)
 
 
 def test_the_manifest_can_move_with_its_videos(clips, tmp_path):
@@ -287,7 +287,7 @@ def test_the_manifest_can_move_with_its_videos(clips, tmp_path):
     (here / "list.csv").write_text("path,label\nvideos/a b.mp4,archery\n")
     check.check(here / "list.csv", workers=1)
     here.rename(tmp_path / "there")
-    videos = datasets.read_list(tmp_path / "there" / "list.manifest.jsonl")
+    videos = lists.read_list(tmp_path / "there" / "list.manifest.jsonl")
     path = str(tmp_path / "there" / "videos" / "a b.mp4")
     assert videos.videos == (datasets.Video(path, 0, 40, "ok"),)
     assert videos.classes == ("archery",)
@@ -297,13 +297,13 @@ def test_the_manifest_keeps_several_labels(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).touch()
     (tmp_path / "list.csv").write_text("path,noun,verb\na.mp4,299,96\nb.mp4,-1,-1\n")
-    videos = datasets.read_list(tmp_path / "list.csv")
+    videos = lists.read_list(tmp_path / "list.csv")
     names = ["a.mp4", "b.mp4"]
     facts = {"frames": 40, "verdict": "ok", "reason": ""}
     out = str(tmp_path / "list.manifest.jsonl")
     check._write(out, videos, names, {name: {"path": name, **facts} for name in names})
     assert [row["label"] for row in rows_of(out)] == [[299, 96], -1]
-    again = datasets.read_list(out, dataset="epic_kitchens")
+    again = lists.read_list(out, dataset="epic_kitchens")
     assert [video.label for video in again] == [video.label for video in videos] == [(299, 96), -1]
 
 
@@ -311,12 +311,12 @@ def test_the_manifest_keeps_captions(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).touch()
     (tmp_path / "list.csv").write_text("path,caption\na.mp4,one\nb.mp4,two\na.mp4,three\n")
-    videos = datasets.read_list(tmp_path / "list.csv")
+    videos = lists.read_list(tmp_path / "list.csv")
     facts = {"frames": 40, "verdict": "ok", "reason": ""}
     rows = {name: {"path": name, **facts, "captions": ["old"]} for name in ("a.mp4", "b.mp4")}
     out = str(tmp_path / "list.manifest.jsonl")
     check._write(out, videos, ["a.mp4", "b.mp4"], rows)
-    again = datasets.read_list(out, need_captions=True)
+    again = lists.read_list(out, need_captions=True)
     assert [video.captions for video in again] == [("one", "three"), ("two",)]
     silent = [datasets.Video(video.path) for video in videos]  # captions are the list's to have
     check._write(out, datasets.VideoList(tuple(silent)), ["a.mp4", "b.mp4"], rows)
@@ -329,7 +329,7 @@ def test_lists_in_jsonl_can_be_checked_and_splits_have_manifests_of_their_own(cl
     out = check.check(tmp_path / "list.jsonl", workers=1)
     assert out == str(tmp_path / "list.manifest.jsonl")
     path = str(tmp_path / "a.mp4")
-    assert datasets.read_list(out).videos == (datasets.Video(path, -1, 40, "ok", ("one",)),)
+    assert lists.read_list(out).videos == (datasets.Video(path, -1, 40, "ok", ("one",)),)
     with pytest.raises(UserError, match="is a manifest itself"):
         check.check(out)
     for name, splits in (("one", ["test"]), ("two", ["train", "test"])):

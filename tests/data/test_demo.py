@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vidjax import tokenizers
-from vidjax.data import datasets, demo
+from vidjax.data import datasets, demo, lists
 from vidjax.data.reading import pyav, video
 from vidjax.errors import UserError
 
@@ -43,14 +43,14 @@ def digest(folder: str) -> dict[str, str]:
 def test_files_are_h264_and_the_lists_lead_to_them(tmp_path):
     folder = demo.make(tmp_path / "set", **SMALL)
     for split, count in (("train", 16), ("val", 8)):
-        videos = datasets.read_list(f"{folder}/{split}.csv", dataset="demo", need_labels=True)
+        videos = lists.read_list(f"{folder}/{split}.csv", dataset="demo", need_labels=True)
         assert len(videos) == count
         assert videos.classes == demo.CLASSES
         assert videos.notices == ()
         assert np.bincount([v.label for v in videos]).tolist() == [count // 8] * 8
         frames, n = video.read_frames(videos[0].path, lambda n: np.arange(n))
         assert (n, frames.shape) == (6, (6, 32, 32, 3))
-        pairs = datasets.read_list(f"{folder}/pairs/{split}.csv", dataset="demo_pairs")
+        pairs = lists.read_list(f"{folder}/pairs/{split}.csv", dataset="demo_pairs")
         assert [2 * v.label[0] + v.label[1] for v in pairs] == [v.label for v in videos]
         assert all(pathlib.Path(v.path).is_file() for v in pairs) and len(pairs.classes) == 6
     with pyav.open_stream(videos[0].path) as (_, stream):
@@ -104,7 +104,7 @@ def test_another_process_that_finishes_first_wins(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "_write", overtaken)
     folder = demo.make(tmp_path / "set", **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
-    assert len(datasets.read_list(f"{folder}/train.csv")) == 16
+    assert len(lists.read_list(f"{folder}/train.csv")) == 16
 
 
 def test_folders_with_other_things_are_left_alone(tmp_path):
@@ -200,7 +200,7 @@ def test_pictures_are_those_of_this_version():
 
 def read_captioned(folder: str, split: str) -> datasets.VideoList:
     facts = dict(dataset="demo_captions", need_labels=True, need_captions=True)
-    return datasets.read_list(f"{folder}/{split}.csv", **facts)
+    return lists.read_list(f"{folder}/{split}.csv", **facts)
 
 
 def test_captions_say_colour_and_event(captioned):
@@ -289,7 +289,7 @@ def test_classes_for_validation_are_new_but_not_their_words(unseen):
     names = {}
     for split, classes, count in (("train", demo.SEEN, 24), ("val", demo.UNSEEN, 8)):
         path = demo.LISTS["demo_unseen"].format(split=split)
-        videos = datasets.read_list(f"{unseen}/{path}", dataset="demo_unseen", need_labels=True)
+        videos = lists.read_list(f"{unseen}/{path}", dataset="demo_unseen", need_labels=True)
         assert videos.classes == classes and videos.notices == ()
         counts = np.bincount([video.label for video in videos])
         assert counts.tolist() == [count // len(classes)] * len(classes)

@@ -20,7 +20,8 @@ import pytest
 from vidjax import data
 from vidjax.data import loader as loaders
 from vidjax.data import records
-from vidjax.data.datasets import Video, read_list
+from vidjax.data.datasets import Video
+from vidjax.data.lists import read_list
 from vidjax.data.reading import containers, pyav, watchdog
 from vidjax.errors import UserError
 from vidjax.tokenizers import Tokenizer, train_tokenizer

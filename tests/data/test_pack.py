@@ -16,7 +16,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from damage import damage
 from made_videos import FRAMES, number_of
 
-from vidjax.data import check, datasets, pack
+from vidjax.data import check, datasets, lists, pack
+from vidjax.data.lists import missing
 from vidjax.data.reading import locators, pyav, video
 from vidjax.errors import UserError, VideoError
 
@@ -61,7 +62,7 @@ def content_of(folder: pathlib.Path) -> dict[str, str]:
 
 
 def test_the_manifest_lists_what_the_list_did(listed, packed, clips):
-    before, videos = datasets.read_list(listed), datasets.read_list(packed / "manifest.jsonl")
+    before, videos = lists.read_list(listed), lists.read_list(packed / "manifest.jsonl")
     facts = {item.path: (item.label, item.captions) for item in before}
     assert videos.classes == before.classes == ("a", "b")
     assert [(item.label, item.captions) for item in videos] == [facts[clips[k]] for k in GOOD]
@@ -91,7 +92,7 @@ def test_records_are_the_files_and_describe_themselves(packed, clips):
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_encoded_videos_show_the_same_frames(encoded, clips, kind):
-    item = datasets.read_list(encoded / "manifest.jsonl")[GOOD.index(kind)]
+    item = lists.read_list(encoded / "manifest.jsonl")[GOOD.index(kind)]
     source, _ = video.read_frames(clips[kind], np.arange)
     assert (item.verdict, item.num_frames) == ("ok", len(source))
     frames, _ = video.read_frames(item.path, np.arange, verdict="ok")
@@ -124,7 +125,7 @@ def test_only_the_frames_that_a_verdict_calls_real_are_encoded(clips):
 
 def test_a_moved_pack_is_read_and_a_second_run_changes_nothing(listed, packed, tmp_path):
     shutil.copytree(packed, tmp_path / "moved")
-    videos = datasets.read_list(tmp_path / "moved" / "manifest.jsonl")
+    videos = lists.read_list(tmp_path / "moved" / "manifest.jsonl")
     assert videos[0].path.startswith(str(tmp_path))
     frames, n = video.read_frames(videos[1].path, lambda n: np.array([3]), verdict="ok")
     assert (number_of(frames[0]), n) == (3, FRAMES)
@@ -151,7 +152,7 @@ def test_a_folder_of_another_pack_is_refused(listed, packed, clips, tmp_path):
 def test_without_a_check_the_list_is_trusted(clips, tmp_path):
     (tmp_path / "list.csv").write_text(f"{clips['good']} 1\n{clips['text']} 0\n")
     manifest = check.check(tmp_path / "list.csv", workers=1)
-    videos = datasets.read_list(pack.pack(manifest, tmp_path / "set", check=False, workers=1))
+    videos = lists.read_list(pack.pack(manifest, tmp_path / "set", check=False, workers=1))
     assert [(v.label, v.verdict, v.num_frames) for v in videos] == [(1, "ok", FRAMES)]
 
 
@@ -170,7 +171,7 @@ def test_a_bucket_out_of_reach_stops_the_pack_and_is_no_bad_video(tmp_path, monk
     monkeypatch.setattr(locators, "read", out_of_reach)
     assert pack._make(task) == "memory://bucket/a.mp4 cannot be fetched: no network"
     (tmp_path / "list.csv").write_text("memory://bucket/a.mp4 1\n" * 2)
-    monkeypatch.setattr(datasets, "_check_exist", lambda *_: None)
+    monkeypatch.setattr(missing, "check_exist", lambda *_: None)
     reached = lambda task, items, *_: enumerate(map(task, items))  # noqa: E731
     monkeypatch.setattr(pack, "killable_map", reached)
     with pytest.raises(UserError, match="no network; start again when that is mended"):
@@ -186,7 +187,7 @@ def test_what_was_written_wrongly_is_noticed(clips, tmp_path, monkeypatch):
         pack.pack(tmp_path / "list.csv", tmp_path / "set", workers=1)
     assert not list((tmp_path / "set").glob("*.array_record"))
     monkeypatch.undo()
-    assert len(datasets.read_list(pack.pack(tmp_path / "list.csv", tmp_path / "set"))) == 1
+    assert len(lists.read_list(pack.pack(tmp_path / "list.csv", tmp_path / "set"))) == 1
 
 
 def test_a_killed_pack_goes_on_to_the_same_bytes(listed, tmp_path):
@@ -346,7 +347,7 @@ def test_packs_without_checksums_are_checked_by_their_records(small, tmp_path, i
             (output / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     as_before()
-    assert len(datasets.read_list(output / "manifest.jsonl")) == 4
+    assert len(lists.read_list(output / "manifest.jsonl")) == 4
     in_process.clear()
     pack.pack(small, output, **FEW)
     assert content_of(output) == whole and not in_process

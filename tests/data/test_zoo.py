@@ -13,7 +13,7 @@ import pytest
 from made_videos import FRAMES, number_of, picture, set_matrix, write_video
 
 from vidjax import data
-from vidjax.data import check, datasets, pack, windows
+from vidjax.data import check, lists, pack, windows
 from vidjax.data.datasets import Video
 from vidjax.data.frames.clips import prepare
 from vidjax.data.reading import decord_reader, video
@@ -221,11 +221,11 @@ class Zoo:
             self.paths[kind], self.numbers[kind] = path, numbers
         listed = folder / "list.csv"
         listed.write_text("".join(f'"{path}",0\n' for path in self.paths.values()))
-        self.manifest = self._by_kind(datasets.read_list(check.check(listed, workers=2)))
-        self.unchecked = self._clips(datasets.read_list(listed))
+        self.manifest = self._by_kind(lists.read_list(check.check(listed, workers=2)))
+        self.unchecked = self._clips(lists.read_list(listed))
         self.checked = self._clips(list(self.manifest.values()))
         packed = pack.pack(listed, folder / "packed", short_side=40, workers=2, check=False)
-        self.packed = dict(zip(self.paths, datasets.read_list(packed), strict=True))
+        self.packed = dict(zip(self.paths, lists.read_list(packed), strict=True))
 
     def _by_kind(self, items) -> dict[str, Video]:
         kinds = {path: kind for kind, path in self.paths.items()}

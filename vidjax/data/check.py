@@ -33,14 +33,16 @@ import numpy as np
 from absl import flags
 
 from vidjax import checksums, errors, files, json_files, signals
-from vidjax.data import datasets
+from vidjax.data import datasets, lists
+from vidjax.data.lists.formats import hmdb51, json_lines, msrvtt
+from vidjax.data.lists.source import is_glob
 from vidjax.data.reading import frame_folders, locators, pyav, video, watchdog
 from vidjax.errors import UserError, VideoError, run_main
 from vidjax.progress import track
 
 _READER = "pyav"  # whose verdicts these are; those of another are not taken over
 _ROW_TYPES = {
-    **{key: datasets.LINE_TYPES[key] for key in ("path", "frames", "verdict")},
+    **{key: json_lines.LINE_TYPES[key] for key in ("path", "frames", "verdict")},
     **{"reason": str, "size": int | None, "mtime": int | None},
 }
 _PROGRESS, _ANSWER = "progress", "answer"  # what a child process sends
@@ -59,7 +61,7 @@ def check(
     """Verifies the videos of a list; prints progress and a summary.
 
     Args:
-        path, root, classes, split: as of `datasets.read_list`.
+        path, root, classes, split: as of `lists.read_list`.
         out: the manifest; "" is <list>.manifest.jsonl beside the list, or in a folder
             manifest.jsonl, for HMDB51's split1_train.manifest.jsonl or split1_test.manifest.jsonl,
             for a json of MSR-VTT with several splits <list>.train.manifest.jsonl or .test.
@@ -75,12 +77,12 @@ def check(
     """
     path, root = os.path.expanduser(path), os.path.expanduser(root)
     out = os.path.expanduser(out) or _default_out(path, split)
-    if datasets.is_manifest(path):
+    if json_lines.is_manifest(path):
         raise UserError(f"{path} is a manifest itself; check the list that it was made from")
     folder = os.path.dirname(os.path.abspath(out))
     if locators.is_url(out) or os.path.isdir(out) or not os.path.isdir(folder):
         raise UserError(f"--out={out} must be a file in a folder of this machine")
-    videos = datasets.read_list(path, root, classes=classes, split=split)
+    videos = lists.read_list(path, root, classes=classes, split=split)
     for notice in videos.notices:
         print(notice)
 
@@ -275,14 +277,14 @@ def _answer(task: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _default_out(path: str, split: str) -> str:
-    if datasets.is_glob(path):
+    if is_glob(path):
         raise UserError(f"{path} is many files; say where their manifest goes: --out=FILE.jsonl")
-    if datasets.is_hmdb51(path):
+    if hmdb51.is_folder(path):
         return os.path.join(path, f"split1_{split}.manifest.jsonl")
     if os.path.isdir(path):
         return os.path.join(path, "manifest.jsonl")
     stem = os.path.splitext(path)[0]
-    if datasets.holds_splits(path):
+    if msrvtt.holds_splits(path):
         stem += f".{split}"
     return f"{stem}.manifest.jsonl"
 

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from vidjax import checksums, files
-from vidjax.data import datasets
+from vidjax.data import datasets, lists
 from vidjax.data.check import inspect, killable_map
 from vidjax.data.reading import locators, pyav, video
 from vidjax.errors import UserError, VideoError, run_main
@@ -86,7 +86,7 @@ def pack(
     """Packs a list; prints progress and a summary.
 
     Args:
-        path, root, classes, split: as of `datasets.read_list`. Of a manifest, videos that it
+        path, root, classes, split: as of `lists.read_list`. Of a manifest, videos that it
             rejects are left out.
         output: the folder of the shards; made if missing. It must be on this machine.
         short_side: pixels that the shorter side of larger videos is reduced to; 0: no change.
@@ -116,7 +116,7 @@ def pack(
         )
     if short_side and not gop:
         gop = _DEFAULT_GOP
-    videos = datasets.read_list(path, root, classes=classes, split=split)
+    videos = lists.read_list(path, root, classes=classes, split=split)
     for notice in videos.notices:
         print(notice)
     base = root or (path if os.path.isdir(path) else os.path.dirname(path))

@@ -7,8 +7,7 @@ import os
 import fsspec
 import pytest
 
-from vidjax.data.datasets import read_list
-from vidjax.data.lists import tables
+from vidjax.data.lists import lines, read_list
 from vidjax.data.reading import locators
 from vidjax.errors import UserError
 
@@ -209,10 +208,10 @@ def test_columns_that_are_not_read_are_told(made):
 
 
 def test_whole_numbers():
-    assert list(map(tables.whole, ("3", "-1", "+2", "3.0", "3.", 4.0))) == [3, -1, 2, 3, 3, 4]
-    assert set(map(tables.whole, ("2.5", "", "nan", "x3", "3 4", "1e3"))) == {None}
-    assert tables.labels(["0", None, "N/A", "2.0"]) == [0, -1, -1, 2]
-    assert tables.labels(["none", "nan", "x"]) == ["none", -1, "x"]
+    assert list(map(lines.whole, ("3", "-1", "+2", "3.0", "3.", 4.0))) == [3, -1, 2, 3, 3, 4]
+    assert set(map(lines.whole, ("2.5", "", "nan", "x3", "3 4", "1e3"))) == {None}
+    assert lines.labels(["0", None, "N/A", "2.0"]) == [0, -1, -1, 2]
+    assert lines.labels(["none", "nan", "x"]) == ["none", -1, "x"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from made_videos import FRAMES, number_of
 
-from vidjax.data import check, datasets, windows
+from vidjax.data import check, datasets, lists, windows
 from vidjax.data.reading import locators, video
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
@@ -51,23 +51,23 @@ def frames_of(path: str, **known) -> np.ndarray:
 
 
 def test_a_list_in_a_bucket(bucket):
-    videos = datasets.read_list(f"{bucket}/list.csv")
+    videos = lists.read_list(f"{bucket}/list.csv")
     assert [item.path for item in videos] == [f"{bucket}/{i}.bin" for i in range(len(KINDS))]
     assert [item.label for item in videos] == [0, 1, 0, 1, 0]
     assert videos.classes == ("even", "odd")
     with pytest.raises(UserError, match=r"memory://bucket/none\.csv does not exist"):
-        datasets.read_list(f"{bucket}/none.csv")
+        lists.read_list(f"{bucket}/none.csv")
 
 
 def test_a_local_list_of_a_bucket(bucket, tmp_path):
     (tmp_path / "whole.csv").write_text(f"{bucket}/1.bin 3\n")
     (tmp_path / "below.csv").write_text("1.bin 3\n")
     (tmp_path / "wrong.csv").write_text(f"{bucket}/7.bin 3\n")
-    whole = datasets.read_list(tmp_path / "whole.csv")
-    assert whole.videos == datasets.read_list(tmp_path / "below.csv", root=bucket).videos
+    whole = lists.read_list(tmp_path / "whole.csv")
+    assert whole.videos == lists.read_list(tmp_path / "below.csv", root=bucket).videos
     assert whole[0].path == f"{bucket}/1.bin"
     with pytest.raises(UserError, match="1 of 1 videos looked up do not exist"):
-        datasets.read_list(tmp_path / "wrong.csv")
+        lists.read_list(tmp_path / "wrong.csv")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,14 +90,14 @@ def test_windows_of_a_record(shard):
 
 def test_lists_of_records(shard, tmp_path):
     (tmp_path / "list.csv").write_text("".join(f"00000.array_record#{i} {i}\n" for i in range(5)))
-    videos = datasets.read_list(tmp_path / "list.csv")
+    videos = lists.read_list(tmp_path / "list.csv")
     assert [item.path for item in videos] == [f"{shard}#{i}" for i in range(5)]
     (tmp_path / "list.csv").write_text("00001.array_record#0 1\n")
     with pytest.raises(UserError, match=r"do not exist, such as .*00001\.array_record"):
-        datasets.read_list(tmp_path / "list.csv")
+        lists.read_list(tmp_path / "list.csv")
     (tmp_path / "list.csv").write_text("s3://bucket/00001.array_record#0 1\n")
     with pytest.raises(UserError, match="from a disk or from gs://; copy them"):
-        datasets.read_list(tmp_path / "list.csv")
+        lists.read_list(tmp_path / "list.csv")
 
 
 def test_what_cannot_be_read_says_why(bucket, shard, clips, tmp_path):
@@ -135,9 +135,9 @@ def test_urls_without_a_driver_name_the_package(tmp_path, monkeypatch):
     (tmp_path / "list.csv").write_text("gs://bucket/a.mp4 1\n")
     for path in ("gs://bucket/list.csv", tmp_path / "list.csv"):
         with pytest.raises(UserError, match=r"gs:// needs a driver .* pip install gcsfs"):
-            datasets.read_list(path)
+            lists.read_list(path)
     with pytest.raises(UserError, match="nope:// is no known kind of URL"):
-        datasets.read_list("nope://list.csv")
+        lists.read_list("nope://list.csv")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="copies are in memory on Linux only")
@@ -166,12 +166,12 @@ def test_names_that_are_not_utf8(clips, tmp_path):
     for name in (b"fine.mp4", b"caf\xe9.mp4"):
         os.link(clips["good"], folder + b"/" + name)
     with pytest.raises(UserError, match=r"some class/caf\\udce9\.mp4 is not UTF-8; rename"):
-        datasets.read_list(tmp_path)
+        lists.read_list(tmp_path)
     (tmp_path / "list.jsonl").write_text(
         '{"path": "some class/fine.mp4", "captions": ["a"]}\n'
         '{"path": "some class/caf\\udce9.mp4", "captions": ["b"]}\n'
     )
     with pytest.raises(UserError, match=r"line 2: the path .* is not UTF-8; rename"):
-        datasets.read_list(tmp_path / "list.jsonl")
+        lists.read_list(tmp_path / "list.jsonl")
     with pytest.raises(video.VideoError, match="its name is not UTF-8"):
         frames_of(os.fsdecode(folder + b"/caf\xe9.mp4"))
