@@ -24,11 +24,12 @@ happening, so that a frame taken at any time has the same distribution in every 
 
 import concurrent.futures
 import csv
+import functools
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from absl import flags
@@ -111,7 +112,7 @@ def make(
         folder: gets clips/*.mp4, train.csv and val.csv (`path,label`, relative) with classes.txt,
             and the same in pairs/ for two labels (`path,motion,direction`). It is made beside and
             renamed when complete, so an unfinished one never has the name.
-        num_train, num_val: number of clips, spread evenly over the 8 classes.
+        num_train, num_val: number of clips, spread evenly over the classes.
         size: height and width in pixels, even.
         frames: length of a clip.
         seed: of everything random.
@@ -123,8 +124,7 @@ def make(
         UserError: the folder holds something else, or another demo set.
     """
     settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
-    settings["version"] = 2  # of what is written
-    return _make(folder, settings, _write)
+    return _make(folder, settings | {"version": 2}, _write)
 
 
 def make_captioned(
@@ -136,28 +136,18 @@ def make_captioned(
     frames: int = 24,
     seed: int = 0,
 ) -> str:
-    """Makes the demo set with captions, or reuses the one that is there, as `make` does.
+    """Makes the demo set with captions, as `make` does.
 
-    Args:
-        folder: gets clips/*.mp4, train.csv and val.csv (`path,label,caption`, relative), where the
-            label is the event, classes.txt, and for the captions tokenizer.model and, of CLIP's
-            kind, tokenizer.json. A training clip has two captions in different words, a validation
-            clip one.
-        num_train, num_val: number of clips, spread evenly over the 64 pairs of event and colour;
-            the latter at most 64, so that a caption has one right answer.
-        size, frames, seed: as of `make`.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: as of `make`, or there are too many validation clips.
+    The folder gets clips/*.mp4, train.csv and val.csv (`path,label,caption`, relative), where the
+    label is the event, classes.txt, and for the captions tokenizer.model and, of CLIP's kind,
+    tokenizer.json. A training clip has two captions in different words, a validation clip one.
+    Clips are spread evenly over the 64 pairs of event and colour; num_val is at most 64, so that a
+    caption has one right answer.
     """
     if num_val > len(EVENTS) * len(COLOURS):
         raise UserError(f"demo: num_val={num_val} must be at most 64, to have one pair in each")
     settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
-    settings |= {"set": "captions", "version": 3}
-    return _make(folder, settings, _write_captioned)
+    return _make(folder, settings | {"set": "captions", "version": 3}, _write_captioned)
 
 
 def make_unseen(
@@ -169,29 +159,19 @@ def make_unseen(
     frames: int = 24,
     seed: int = 0,
 ) -> str:
-    """Makes the demo set of unseen classes, or reuses the one that is there, as `make` does.
+    """Makes the demo set of unseen classes, as `make` does.
 
-    Args:
-        folder: gets clips/*.mp4, train/list.csv and val/list.csv (`path,label`, relative), each
-            with a classes.txt of its own, of the 12 classes SEEN and the 4 UNSEEN, and
-            tokenizer.json, of CLIP's kind, for the names of the 12.
-        num_train, num_val: number of clips, spread evenly over the classes of their list and over
-            the colours.
-        size, frames, seed: as of `make`.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: as of `make`.
+    The folder gets clips/*.mp4, train/list.csv and val/list.csv (`path,label`, relative), each with
+    a classes.txt of its own, of the 12 classes SEEN and the 4 UNSEEN, and tokenizer.json, of CLIP's
+    kind, for the names of the 12. Clips are spread evenly over the classes of their list and over
+    the colours.
     """
     settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
-    settings |= {"set": "unseen", "version": 1}
-    return _make(folder, settings, _write_unseen)
+    return _make(folder, settings | {"set": "unseen", "version": 1}, _write_unseen)
 
 
 def list_of(name: str, split: str, folder: str | os.PathLike) -> str:
-    """The list of a demo dataset; makes the set first where it is missing.
+    """Returns the list of a demo dataset; makes the set first where it is missing.
 
     Args:
         name: a key of LISTS.
@@ -202,7 +182,7 @@ def list_of(name: str, split: str, folder: str | os.PathLike) -> str:
 
 
 def tokenizer_of(name: str, folder: str | os.PathLike, kind: str) -> str:
-    """The tokeniser file of `list_of(name, ..., folder)`; makes the set first where it is missing.
+    """Returns the tokeniser file of a demo dataset; makes the set first where it is missing.
 
     Args:
         name, folder: as of `list_of`.
@@ -272,87 +252,70 @@ def _is_finished(folder: str, settings: dict[str, int | str]) -> bool:
     return True
 
 
-def _write(folder: str, settings: dict[str, int]) -> None:
-    for name in ("clips", "pairs"):
-        os.mkdir(os.path.join(folder, name))
+def _write(folder: str, settings: dict[str, int | str]) -> None:
+    os.mkdir(os.path.join(folder, "pairs"))
     size, frames, seed = settings["size"], settings["frames"], settings["seed"]
-
-    def write_clip(path: str, label: int, key: tuple[int, ...]) -> None:
-        _encode(os.path.join(folder, path), _render(label, size, frames, key))
-
-    # Encoding runs outside the GIL.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = []
-        for split, name in enumerate(("train", "val")):
-            count = settings[f"num_{name}"]
-            rows = [(f"clips/{name}_{i:05d}.mp4", i % len(CLASSES)) for i in range(count)]
-            jobs += [
-                pool.submit(write_clip, path, label, (seed, split, i))
-                for i, (path, label) in enumerate(rows)
-            ]
-            _write_csv(folder, LISTS["demo"], name, [("path", "label"), *rows])
-            pairs = [(f"../{path}", *divmod(label, 2)) for path, label in rows]
-            header = ("path", "motion", "direction")
-            _write_csv(folder, LISTS["demo_pairs"], name, [header, *pairs])
-        for job in jobs:
-            job.result()
+    clips = {}
+    for split, name in enumerate(("train", "val")):
+        count = settings[f"num_{name}"]
+        rows = [(f"clips/{name}_{i:05d}.mp4", i % len(CLASSES)) for i in range(count)]
+        for i, (path, label) in enumerate(rows):
+            clips[path] = functools.partial(_render, label, size, frames, (seed, split, i))
+        _write_csv(folder, LISTS["demo"], name, [("path", "label"), *rows])
+        pairs = [(f"../{path}", *divmod(label, 2)) for path, label in rows]
+        _write_csv(folder, LISTS["demo_pairs"], name, [("path", "motion", "direction"), *pairs])
+    _encode_all(folder, clips)
     _write_names(folder, "classes.txt", CLASSES)
     _write_names(folder, "pairs/classes.txt", MOTIONS + DIRECTIONS)
 
 
 def _write_captioned(folder: str, settings: dict[str, int | str]) -> None:
-    os.mkdir(os.path.join(folder, "clips"))
     size, frames, seed = settings["size"], settings["frames"], settings["seed"]
-
-    def write_clip(path: str, label: int, colour: str, key: tuple[int, ...]) -> None:
-        _encode(os.path.join(folder, path), _render_event(label, size, frames, key, colour))
-
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs, captions = [], []
-        for split, name in enumerate(("train", "val")):
-            rows = [("path", "label", "caption")]
-            for i in range(settings[f"num_{name}"]):
-                path, label = f"clips/{name}_{i:05d}.mp4", i % len(EVENTS)
-                colour = list(COLOURS)[i // len(EVENTS) % len(COLOURS)]
-                key = (seed, split, i, 1)  # no clip of the set without captions
-                jobs.append(pool.submit(write_clip, path, label, colour, key))
-                wordings = np.random.default_rng(key).permutation(CAPTIONS)[: 2 - split]
-                rows += [
-                    (path, label, words.format(colour=colour, event=EVENTS[label]))
-                    for words in wordings
-                ]
-            _write_csv(folder, LISTS["demo_captions"], name, rows)
-            captions += [caption for _, _, caption in rows[1:]]
-        for job in jobs:
-            job.result()
+    clips, captions = {}, []
+    for split, name in enumerate(("train", "val")):
+        rows = [("path", "label", "caption")]
+        for i in range(settings[f"num_{name}"]):
+            path, label = f"clips/{name}_{i:05d}.mp4", i % len(EVENTS)
+            colour = list(COLOURS)[i // len(EVENTS) % len(COLOURS)]
+            key = (seed, split, i, 1)  # no clip of the set without captions
+            clips[path] = functools.partial(_render_event, label, size, frames, key, colour)
+            for words in np.random.default_rng(key).permutation(CAPTIONS)[: 2 - split]:
+                rows.append((path, label, words.format(colour=colour, event=EVENTS[label])))
+        _write_csv(folder, LISTS["demo_captions"], name, rows)
+        captions += [caption for _, _, caption in rows[1:]]
+    _encode_all(folder, clips)
     train_tokenizer(captions, os.path.join(folder, "tokenizer.model"), 128)
     train_clip_tokenizer(captions, os.path.join(folder, "tokenizer.json"), _CLIP_VOCAB)
     _write_names(folder, "classes.txt", EVENTS)
 
 
 def _write_unseen(folder: str, settings: dict[str, int | str]) -> None:
-    os.mkdir(os.path.join(folder, "clips"))
     size, frames, seed = settings["size"], settings["frames"], settings["seed"]
+    clips = {}
+    for split, (name, classes) in enumerate((("train", SEEN), ("val", UNSEEN))):
+        os.mkdir(os.path.join(folder, name))
+        rows = [("path", "label")]
+        for i in range(settings[f"num_{name}"]):
+            path, label = f"clips/{name}_{i:05d}.mp4", i % len(classes)
+            colour = list(COLOURS)[i // len(classes) % len(COLOURS)]
+            key = (seed, split, i, 2)  # no clip of the other sets
+            clips[path] = functools.partial(_render_pair, classes[label], size, frames, key, colour)
+            rows.append((f"../{path}", label))
+        _write_csv(folder, LISTS["demo_unseen"], name, rows)
+        _write_names(folder, f"{name}/classes.txt", classes)
+    _encode_all(folder, clips)
+    train_clip_tokenizer(SEEN, os.path.join(folder, "tokenizer.json"), _CLIP_VOCAB)
 
-    def write_clip(path: str, name: str, colour: str, key: tuple[int, ...]) -> None:
-        _encode(os.path.join(folder, path), _render_pair(name, size, frames, key, colour))
+
+def _encode_all(folder: str, clips: Mapping[str, Callable[[], np.ndarray]]) -> None:
+    """Renders and writes clips by their paths, on all cores: encoding runs outside the GIL."""
+    os.mkdir(os.path.join(folder, "clips"))
+
+    def encode(path: str) -> None:
+        _encode(os.path.join(folder, path), clips[path]())
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = []
-        for split, (name, classes) in enumerate((("train", SEEN), ("val", UNSEEN))):
-            os.mkdir(os.path.join(folder, name))
-            rows = [("path", "label")]
-            for i in range(settings[f"num_{name}"]):
-                path, label = f"clips/{name}_{i:05d}.mp4", i % len(classes)
-                colour = list(COLOURS)[i // len(classes) % len(COLOURS)]
-                key = (seed, split, i, 2)  # no clip of the other sets
-                jobs.append(pool.submit(write_clip, path, classes[label], colour, key))
-                rows.append((f"../{path}", label))
-            _write_csv(folder, LISTS["demo_unseen"], name, rows)
-            _write_names(folder, f"{name}/classes.txt", classes)
-        for job in jobs:
-            job.result()
-    train_clip_tokenizer(SEEN, os.path.join(folder, "tokenizer.json"), _CLIP_VOCAB)
+        list(pool.map(encode, clips))
 
 
 def _write_names(folder: str, path: str, names: tuple[str, ...]) -> None:
@@ -366,7 +329,7 @@ def _write_csv(folder: str, name: str, split: str, rows: list[tuple]) -> None:
 
 
 def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndarray:
-    """One clip, uint8 [T, size, size, 3]."""
+    """Renders one clip, uint8 [T, size, size, 3]."""
     rng = np.random.default_rng(key)
     background = _background(rng, size)
     # Classes come in pairs, one the other played backwards. In a frame the sheet moves by about
@@ -395,7 +358,7 @@ def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndar
 def _render_event(
     label: int, size: int, frames: int, key: tuple[int, ...], colour: str
 ) -> np.ndarray:
-    """One clip with one shape, uint8 [T, size, size, 3]."""
+    """Renders one clip with one shape, uint8 [T, size, size, 3]."""
     rng = np.random.default_rng(key)
     background = _background(rng, size)
     time = np.linspace(-1, 1, frames, dtype=np.float32) * rng.uniform(0.8, 1)  # [T]
@@ -410,7 +373,7 @@ def _render_event(
 def _render_pair(
     name: str, size: int, frames: int, key: tuple[int, ...], colour: str
 ) -> np.ndarray:
-    """One clip with one shape that moves and changes, uint8 [T, size, size, 3]."""
+    """Renders one clip with one shape that moves and changes, uint8 [T, size, size, 3]."""
     rng = np.random.default_rng(key)
     background = _background(rng, size)
     happening = [EVENTS.index(event) for event in name.split(" and ")]
@@ -437,7 +400,7 @@ def _paint(
     opacity: np.ndarray,
     colour: str,
 ) -> np.ndarray:
-    """A random shape before a background [H, W, 3], uint8 [T, H, W, 3]; its numbers are [T]."""
+    """Paints a random shape on a background [H, W, 3], uint8 [T, H, W, 3]; its numbers are [T]."""
     centre_x, centre_y, scale, opacity = (
         number[:, None, None] for number in (centre_x, centre_y, scale, opacity)
     )
@@ -453,7 +416,7 @@ def _paint(
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Light from above and three long waves per colour, [H, W, 3]; darker than the shapes.
+    """Paints light from above and three long waves per colour, [H, W, 3]; darker than the shapes.
 
     Nowhere flat, so that every patch has a pattern; the light is what all clips have in common, as
     in real videos, and the first thing that a masked autoencoder learns.
@@ -475,7 +438,7 @@ def _rotate(x: np.ndarray, y: np.ndarray, angle) -> tuple[np.ndarray, np.ndarray
 def _shape(
     kind: int, length: float, along: np.ndarray, across: np.ndarray, pixels: float
 ) -> np.ndarray:
-    """Coverage in 0..1 of a bar, an ellipse or an arrowhead, [T, H, W]."""
+    """Returns the coverage in 0..1 of a bar, an ellipse or an arrowhead, [T, H, W]."""
     half = length / 2
     if kind == 0:
         inside = np.minimum(half - np.abs(along), 0.4 * half - np.abs(across))
