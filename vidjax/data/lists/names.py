@@ -9,8 +9,7 @@ import collections
 import functools
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from vidjax.data.lists.files import ANY, CHECKED_PATHS, PROBED_URLS, Files, spread, stem
 from vidjax.data.lists.source import Row, Source
@@ -24,43 +23,41 @@ SPLITS = (
 )
 
 
-class Name(NamedTuple):
-    """A file's name in a list, and the names that the format also allows, best first."""
-
-    listed: str
-    others: Callable[[], Sequence[str]] = tuple
-
-
-def resolve(files: Files, names: Sequence[Name]) -> tuple[list[str], str]:
-    """Finds the files that the names of a list mean.
+def resolve(source: Source, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """Finds the files that the rows of a list mean.
 
     A sample decides for the whole list which of the names that its format allows, or how many
     leading folders to leave out, makes the files exist. Each file may then have an extension of
     its own. Names that exist, URLs, and names without a file stay as they are.
 
-    Args:
-        files: of the folder that relative names start from.
-        names: the list's names in its order.
-
     Returns:
-        (names of files, what was done in words or "").
+        (rows with the names of files, a notice if these differ from the list).
     """
-    listed = [name.listed for name in names]
-    mine = [i for i, name in enumerate(listed) if locators.is_local(name)]
-    sample = spread(mine, PROBED_URLS if files.remote else CHECKED_PATHS)
-    missing = [i for i in sample if not files.has(listed[i])]
+    if any(row.verdict for row in rows):  # which was found out of the file that is named
+        return list(rows), []
+    files, splits, names = source.files, split_folders(source.name), []
+    for row in rows:
+        name = re.sub(r"^(\./+)+", "", row.path)
+        in_splits = functools.partial(in_folders, name, *splits) if splits else tuple
+        others = in_splits if row.others is tuple else row.others
+        names.append(row._replace(path=name, others=others))
+    local = [i for i, name in enumerate(names) if locators.is_local(name.path)]
+    sample = spread(local, PROBED_URLS if files.remote else CHECKED_PATHS)
+    missing = [i for i in sample if not files.has(names[i].path)]
     layouts, extension = _vote(files, names, missing)
     if not layouts:
-        return [default_name(name) for name in listed], ""
-    resolved = list(listed)
-    for i in mine:
+        return [name._replace(path=default_name(name.path)) for name in names], []
+    found = [name.path for name in names]
+    for i in local:
         name = _spell(names[i], layouts[0])
-        stay = len(missing) < len(sample) and not name.endswith(ANY)
-        resolved[i] = listed[i] if stay else stem(name) + extension
+        if len(missing) == len(sample) or name.endswith(ANY):
+            found[i] = stem(name) + extension
         if not files.remote or name.endswith(ANY):
             spelled = (_spell(names[i], layout) for layout in ((0, 0), *layouts))
-            resolved[i] = next(filter(None, map(files.find, spelled)), resolved[i])
-    return resolved, _changes(listed, resolved, layouts[0])
+            found[i] = next(filter(None, map(files.find, spelled)), found[i])
+    changes = _changes([name.path for name in names], found, layouts[0])
+    resolved = [name._replace(path=file) for name, file in zip(names, found, strict=True)]
+    return resolved, [f"{source.path}: {changes}"] if changes else []
 
 
 def default_name(name: str) -> str:
@@ -74,8 +71,18 @@ def split_names(split: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((split, *names)))
 
 
+def split_folders(list_name: str) -> tuple[str, ...]:
+    """Returns the folders that may hold the videos of the split that a list's name tells."""
+    return next((names for names in SPLITS if names[0] in list_name.lower()), ())
+
+
+def in_folders(name: str, *folders: str) -> list[str]:
+    """Returns the paths that a name has in each of the folders."""
+    return [os.path.join(folder, name) for folder in folders]
+
+
 def _vote(
-    files: Files, names: Sequence[Name], probe: Sequence[int]
+    files: Files, names: Sequence[Row], probe: Sequence[int]
 ) -> tuple[list[tuple[int, int]], str]:
     """Returns the layouts that find the probed names, most frequent first, and its extension.
 
@@ -91,7 +98,7 @@ def _vote(
                     votes[layout] += 1
                     extensions[layout][_extension(found)] += 1
                     break
-    count = len({name.listed for name in names})
+    count = len({name.path for name in names})
     for layout, _ in votes.most_common():
         # Two listed videos must not become one.
         if not layout[1] or len({_spell(name, layout) for name in names}) == count:
@@ -100,22 +107,22 @@ def _vote(
     return [], ""
 
 
-def _spellings(name: Name) -> Iterator[tuple[tuple[int, int], str]]:
-    yield (0, 0), name.listed
+def _spellings(name: Row) -> Iterator[tuple[tuple[int, int], str]]:
+    yield (0, 0), name.path
     for other, spelled in enumerate(name.others(), 1):
         yield (other, 0), spelled
-    for dropped in range(1, len(re.split(r"[\\/]+", name.listed))):
+    for dropped in range(1, len(re.split(r"[\\/]+", name.path))):
         yield (0, dropped), _spell(name, (0, dropped))
 
 
-def _spell(name: Name, layout: tuple[int, int]) -> str:
+def _spell(name: Row, layout: tuple[int, int]) -> str:
     """Returns another name: the format's n-th, or the listed one without its first folders."""
     other, dropped = layout
     if other:
         others = name.others()  # of which another split has more or fewer
         return others[min(other, len(others)) - 1]
-    parts = re.split(r"[\\/]+", name.listed)  # an absolute path begins with an empty part
-    return "/".join(parts[min(dropped, len(parts) - 1) :]) if dropped else name.listed
+    parts = re.split(r"[\\/]+", name.path)  # an absolute path begins with an empty part
+    return "/".join(parts[min(dropped, len(parts) - 1) :]) if dropped else name.path
 
 
 def _changes(listed: list[str], resolved: list[str], layout: tuple[int, int]) -> str:
@@ -136,26 +143,3 @@ def _changes(listed: list[str], resolved: list[str], layout: tuple[int, int]) ->
 
 def _extension(name: str) -> str:
     return os.path.splitext(name)[1] if rank(name) >= 0 else ""
-
-
-def resolve_rows(source: Source, rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """Returns rows with the names of files, and a notice of how these differ from the list."""
-    if any(row.verdict for row in rows):  # which was found out of the file that is named
-        return rows, []
-    splits, names = split_folders(source.name), []
-    for row in rows:
-        name = re.sub(r"^(\./+)+", "", row.path)
-        in_splits = functools.partial(in_folders, name, *splits) if splits else tuple
-        names.append(Name(name, in_splits if row.others is tuple else row.others))
-    files, changes = resolve(source.files, names)
-    notices = [f"{source.path}: {changes}"] if changes else []
-    return [row._replace(path=file) for row, file in zip(rows, files, strict=True)], notices
-
-
-def split_folders(list_name: str) -> tuple[str, ...]:
-    """Returns the folders that may hold the videos of the split that a list's name tells."""
-    return next((names for names in SPLITS if names[0] in list_name.lower()), ())
-
-
-def in_folders(name: str, *folders: str) -> list[str]:
-    return [os.path.join(folder, name) for folder in folders]

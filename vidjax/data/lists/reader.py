@@ -81,7 +81,7 @@ def read_list(
     if not rows:
         raise UserError(f"{path} lists no videos")
     checks.check_names(path, rows)
-    rows, changes = names.resolve_rows(source, rows)
+    rows, changes = names.resolve(source, rows)
     groups = facts.groups if facts else ()
     classes = class_names(path, classes, groups) or own_classes
     numbers, classes, more = labels.number(path, rows, classes, facts, num_classes, need_labels)
