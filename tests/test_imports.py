@@ -37,6 +37,10 @@ ALLOWED = {
     "vidjax.augment": "",
     "vidjax.masking": "",
     "vidjax.models": "",
+    "vidjax.data.datasets": "",
+    "vidjax.data.reading": "",
+    "vidjax.data.frames": "vidjax.preprocessing vidjax.data.reading",
+    "vidjax.data.lists": "vidjax.checksums vidjax.data.datasets vidjax.data.reading",
     "vidjax.data": "vidjax.preprocessing vidjax.tokenizers vidjax.journal vidjax.checksums "
     "vidjax.progress vidjax.signals",
     "vidjax.card": "vidjax.preprocessing",

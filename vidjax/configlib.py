@@ -55,7 +55,7 @@ def base() -> ConfigDict:
             "size": 224,
             "short_side": 224,  # of evaluation frames before their crop
             "views_short_side": unset(int),  # where several crops are taken; unset: the same
-            "resize": "cv2_linear",  # "pil_bilinear", "tf_bilinear", ...: see data.transforms
+            "resize": "cv2_linear",  # "pil_bilinear", "tf_bilinear", ...: see preprocessing
             "fit": "crop",  # or "stretch", "crop_first": how evaluation frames become square
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
@@ -63,7 +63,7 @@ def base() -> ConfigDict:
             "flip": 0.0,  # probability
             "mix_group": 0,  # neighbouring clips that mixup and cutmix draw for at once; 0: all
             "mix_partners": "reversed",  # order of a group's clips they are mixed with; "permuted"
-            "rand_augment": "",  # "rand-m7-n4-mstd0.5-inc1", "scenic-n2-m15": data.transforms
+            "rand_augment": "",  # "rand-m7-n4-mstd0.5-inc1", "scenic-n2-m15": data.frames
             "min_frames": 0,  # shorter videos are bad in training; 0: `frames`, 1 with dense_cycle
             "max_bad_share": 0.1,  # a run with a larger share of bad videos stops
             "reader": "pyav",  # or "decord", which is slower; both give the same frames
