@@ -51,7 +51,7 @@ def base() -> ConfigDict:
             "repeats": 1,  # differently augmented clips per video and step
             "frames": 16,
             "stride": 4,
-            "sampling": "dense",  # "segment", "linspace", "dense_cycle", ...: data.sampling
+            "sampling": "dense",  # "segment", "linspace", "dense_cycle", ...: data.frames
             "size": 224,
             "short_side": 224,  # of evaluation frames before their crop
             "views_short_side": unset(int),  # where several crops are taken; unset: the same
