@@ -5,6 +5,7 @@ A record is a dict of clips uint8 [R, T, H, W, 3], label, video_id, weight and e
 here are pickled to the worker processes.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,89 +23,84 @@ Tokenize = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 TRIES = 20
 
 
+@dataclasses.dataclass(frozen=True)
 class TrainRecord:
     """Video index -> clips of that video, or of another where it is bad."""
 
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        cfg: Any,
-        hanging: Mapping[str, str],
-        tokenize: Tokenize | None = None,
-    ):
-        self._videos, self._cfg, self._hanging, self._tokenize = videos, cfg, hanging, tokenize
-        self._min_frames = cfg.min_frames or sampling.fewest_frames(cfg.sampling, cfg.frames)
+    videos: Sequence[Video]
+    cfg: Any
+    hanging: Mapping[str, str]
+    tokenize: Tokenize | None = None
 
     def __call__(self, video_id: int, rng: np.random.Generator) -> dict[str, Any]:
-        cfg, errors = self._cfg, []
+        cfg, errors = self.cfg, []
+        min_frames = cfg.min_frames or sampling.fewest_frames(cfg.sampling, cfg.frames)
 
         def sample(num_frames: int) -> np.ndarray:
-            if num_frames < self._min_frames:
-                raise VideoError(f"too short: {num_frames} frames of at least {self._min_frames}")
+            if num_frames < min_frames:
+                raise VideoError(f"too short: {num_frames} frames of at least {min_frames}")
             return sampling.train_indices(cfg.sampling, num_frames, cfg.frames, cfg.stride, rng)
 
         for _ in range(TRIES):
-            video = self._videos[video_id]
+            video = self.videos[video_id]
             try:
-                frames, _ = _decode(video, self._hanging, cfg.reader, read_frames, sample)
+                frames, _ = _decode(video, self.hanging, cfg.reader, read_frames, sample)
             except VideoError as error:
                 errors.append((video_id, str(error)))
-                video_id = int(rng.integers(len(self._videos)))
+                video_id = int(rng.integers(len(self.videos)))
                 continue
             views = [clips.train_clip(frames, rng, cfg) for _ in range(cfg.repeats)]
             record = _record(np.stack(views), video.label, video_id, 1.0, errors)
-            if self._tokenize is not None:  # last, so that the clips do not depend on it
-                ids, mask = self._tokenize([video.captions[rng.integers(len(video.captions))]])
+            if self.tokenize is not None:  # last, so that the clips do not depend on it
+                ids, mask = self.tokenize([video.captions[rng.integers(len(video.captions))]])
                 record |= {"text": ids[0], "text_mask": mask[0]}
             return record
         return _record(np.zeros((0,), np.uint8), -1, -1, 0.0, errors)  # the parent raises
 
 
+@dataclasses.dataclass(frozen=True)
 class EvalRecord:
     """Video index -> all views of it; zeros of weight 0 past the end or where it is bad."""
 
-    def __init__(
-        self,
-        videos: Sequence[Video],
-        preprocessing: Preprocessing,
-        views: tuple[int, int],
-        hanging: Mapping[str, str],
-        reader: str,
-    ):
-        self._videos, self._preprocessing, self._views = videos, preprocessing, views
-        self._hanging, self._reader = hanging, reader
+    videos: Sequence[Video]
+    preprocessing: Preprocessing
+    views: tuple[int, int]
+    hanging: Mapping[str, str]
+    reader: str
 
     def __call__(self, video_id: int) -> dict[str, Any]:
-        facts, errors = self._preprocessing, []
-        views = self._views[0] * self._views[1]
+        facts, errors = self.preprocessing, []
+        views = self.views[0] * self.views[1]
         zeros = np.zeros((views, facts.frames, facts.size, facts.size, 3), np.uint8)
-        if video_id >= len(self._videos):
+        if video_id >= len(self.videos):
             return _record(zeros, -1, -1, 0.0, errors)
-        video = self._videos[video_id]
+        video = self.videos[video_id]
         try:
-            crops = _decode(video, self._hanging, self._reader, clips.prepare, facts, self._views)
+            crops = _decode(video, self.hanging, self.reader, clips.prepare, facts, self.views)
         except VideoError as error:
             errors.append((video_id, str(error)))
             return _record(zeros, video.label, video_id, 0.0, errors)
         return _record(crops, video.label, video_id, 1.0, errors)
 
 
+@dataclasses.dataclass(frozen=True)
 class HostShard:
     """This host's rows of every global batch, as a data source from a step on.
 
     Rows keep their place in the batch for any number of hosts: masks and mixing partners go by it.
     """
 
-    def __init__(self, records: Any, batch_size: int, rows: Sequence[int], start_step: int):
-        self._records, self._batch_size, self._start_step = records, batch_size, start_step
-        self._rows = rows
+    records: Any
+    batch_size: int
+    rows: Sequence[int]
+    start_step: int
 
     def __len__(self) -> int:
-        return (len(self._records) // self._batch_size - self._start_step) * len(self._rows)
+        return (len(self.records) // self.batch_size - self.start_step) * len(self.rows)
 
     def __getitem__(self, place: int) -> dict[str, Any]:
-        step, row = divmod(place, len(self._rows))
-        return self._records[(self._start_step + step) * self._batch_size + self._rows[row]]
+        step, row = divmod(place, len(self.rows))
+        return self.records[(self.start_step + step) * self.batch_size + self.rows[row]]
 
 
 def _decode(

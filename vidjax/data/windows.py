@@ -55,8 +55,10 @@ class Windows:
                 f"are {self.facts.frames} frames {self.facts.stride} apart; set --window_stride"
             )
         if not self.dense and self.stride is not None and self.seconds is None:
-            raise UserError("this checkpoint takes the whole video as one window; with "
-                            "--window_stride set --window_seconds, too")  # fmt: skip
+            raise UserError(
+                "this checkpoint takes the whole video as one window; with --window_stride set "
+                "--window_seconds, too"
+            )
 
     @property
     def dense(self) -> bool:

@@ -22,11 +22,11 @@ import os
 import re
 from collections.abc import Sequence
 
-from vidjax.data.lists.files import Files, spread
+from vidjax.data.lists.files import Files
 from vidjax.data.lists.headers import SEVERAL_LABELS, label_columns, path_column
 from vidjax.data.lists.lines import are_numbers, column, labels, whole
 from vidjax.data.lists.source import Listing, Row, Source
-from vidjax.data.lists.table import LOOKED_AT, Table, video_column
+from vidjax.data.lists.table import Table, video_column
 from vidjax.data.reading.video_files import count_frames, is_video
 from vidjax.errors import UserError
 
@@ -119,7 +119,7 @@ def _rows_by_content(path: str, table: Table, files: Files) -> list[Row]:
 def _is_between(paths: list[str], first: list[str], second: list[str], files: Files) -> bool:
     """Returns whether the first of two numbers is a start frame or frame count, not a label."""
     if not any(map(is_video, paths)):
-        sample = [] if files.remote else spread(paths, LOOKED_AT)
+        sample = files.sample(paths)
         if not any(is_video(files.find(name) or "") for name in sample):
             return True
     starts = {whole(text) or 0 for text in first}
@@ -130,7 +130,7 @@ def _counts_frames(paths: list[str], first: list[str], last: list[str], files: F
     """Returns whether the last number counts frames of folders, so that there are no labels."""
     if files.remote or any(map(is_video, paths)):
         return False
-    sample = spread(list(zip(paths, first, last, strict=True)), 5)[:5]
+    sample = files.sample(list(zip(paths, first, last, strict=True)), 5)[:5]
     for name, start, end in sample:
         count = count_frames(os.path.join(files.base, files.find(name) or name))
         if not count or whole(start) == count or whole(end) != count:

@@ -11,6 +11,7 @@ from vidjax.errors import UserError
 # The end of a name that may have any extension; such a file is called .mp4 where it is missing.
 ANY = ".*"
 
+LOOKED_AT = 100  # how many lines tell the format of a table
 CHECKED_PATHS = 1000  # how many paths of a list are looked up on disk
 CHECKED_URLS = 20  # or in an object store, which takes its time for each
 PROBED_URLS = 3
@@ -52,6 +53,14 @@ class Files:
             return self._look_up(name, any_extension)
         found = self._find(name)
         return self._find(name.replace("\\", "/")) if found is None and "\\" in name else found
+
+    def is_there(self, name: str) -> bool:
+        """Returns whether `find` finds a name on a disk; False in an object store."""
+        return not self.remote and self.find(name) is not None
+
+    def sample(self, items: Sequence, count: int = LOOKED_AT) -> Sequence:
+        """Returns about `count` of the items, to be looked up on a disk; [] in an object store."""
+        return [] if self.remote else spread(items, count)
 
     def _find(self, name: str) -> str | None:
         folder, last = os.path.split(name)

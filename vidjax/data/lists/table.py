@@ -14,13 +14,11 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from vidjax.data.lists.files import Files, spread
+from vidjax.data.lists.files import LOOKED_AT, Files, spread
 from vidjax.data.lists.headers import INDEX_COLUMNS, PATH_COLUMNS, SEPARATORS, header_separator
 from vidjax.data.lists.lines import are_numbers, bad_line, column, column_names, split_line, whole
 from vidjax.data.reading.video_files import EXTENSIONS, is_video
 from vidjax.errors import UserError
-
-LOOKED_AT = 100  # lines that tell the separator
 
 
 class Table(NamedTuple):
@@ -156,7 +154,7 @@ def _split_at_spaces(texts: list[str], files: Files) -> list[list[str]]:
     if all(match and match[2] is None for match in matches):  # labels come first
         return [[field.strip(" \"'") for field in text.split(None, 1)] for text in texts]
     plain = [text.split() for text, match in zip(texts, matches, strict=True) if not match]
-    sample = [] if files.remote else spread(plain, LOOKED_AT)
+    sample = files.sample(plain)
     # To look up each path would list every folder of frames.
     by_disk = any(_end_on_disk(words, files) != _end_by_numbers(words) for words in sample)
     paths, rests = [], []
@@ -195,12 +193,8 @@ def _end_by_numbers(words: list[str]) -> int:
 def _end_on_disk(words: list[str], files: Files) -> int:
     """Counts the words of a line that are the path of a file; by numbers if there is none."""
     ends = range(len(words), 0, -1)
-    there = (end for end in ends if is_there(" ".join(words[:end]).strip("\"'"), files))
+    there = (end for end in ends if files.is_there(" ".join(words[:end]).strip("\"'")))
     return next(there, _end_by_numbers(words))
-
-
-def is_there(name: str, files: Files) -> bool:
-    return not files.remote and files.find(name) is not None
 
 
 def _drop_empty_ends(split: list[list[str]]) -> None:
@@ -229,13 +223,13 @@ def _differs(split: list[list[str]], files: Files) -> bool:
     numbered = first[1:] if not first[0] else first
     if numbered == [str(i) for i in range(len(numbered))]:  # pandas' names of columns
         return all(map(is_video, names))
-    if any(whole(field) is not None for field in first) or is_there(first[video], files):
+    if any(whole(field) is not None for field in first) or files.is_there(first[video]):
         return False
     if any(first[i] in column(rest, i) for i in others):
         return False
     if any(are_numbers(column(rest, i)) for i in others):
         return True
-    return all(is_video(name) or is_there(name, files) for name in names)
+    return all(is_video(name) or files.is_there(name) for name in names)
 
 
 def _without_index(table: Table) -> Table:
@@ -266,6 +260,6 @@ def video_column(rows: list[list[str]], files: Files) -> int:
     for index in range(width):
         if sum(map(is_video, column(rows, index))) > len(rows) / 2:
             return index
-    sample = [] if files.remote else spread(rows, LOOKED_AT)
+    sample = files.sample(rows)
     found = [sum(files.find(row[index]) is not None for row in sample) for index in range(width)]
     return found.index(max(found))
