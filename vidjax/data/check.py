@@ -42,8 +42,12 @@ from vidjax.progress import track
 
 _READER = "pyav"  # whose verdicts these are; those of another are not taken over
 _ROW_TYPES = {
-    **{key: json_lines.LINE_TYPES[key] for key in ("path", "frames", "verdict")},
-    **{"reason": str, "size": int | None, "mtime": int | None},
+    "path": json_lines.LINE_TYPES["path"],
+    "frames": json_lines.LINE_TYPES["frames"],
+    "verdict": json_lines.LINE_TYPES["verdict"],
+    "reason": str,
+    "size": int | None,
+    "mtime": int | None,
 }
 _PROGRESS, _ANSWER = "progress", "answer"  # what a child process sends
 
@@ -290,7 +294,7 @@ def _default_out(path: str, split: str) -> str:
 
 
 def _names(videos: Sequence[datasets.Video], path: str, root: str, out: str) -> list[str]:
-    """Paths as the manifest spells them: relative where read_list will find them again."""
+    """Spells paths for the manifest: relative where read_list will find them again."""
     base = root or (path if os.path.isdir(path) else os.path.dirname(path))
     base = base if locators.is_url(base) else os.path.abspath(base)
     movable = root or base == os.path.dirname(os.path.abspath(out))
@@ -303,7 +307,7 @@ def _names(videos: Sequence[datasets.Video], path: str, root: str, out: str) -> 
 
 
 def _stamp(path: str) -> tuple[int | None, int | None]:
-    """Size and time of a file; of what is no file, its shard's, and nothing of an object."""
+    """Returns size and time of a file, or of a record's shard; (None, None) for an object."""
     try:
         status = os.stat(locators.container(path))
     except OSError:

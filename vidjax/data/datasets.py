@@ -41,7 +41,7 @@ class VideoList(Sequence[Video]):
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is true of a dataset whoever trains on it.
+    """Facts of a dataset, whoever trains on it.
 
     flip is False where mirroring a video changes its class ("pushing something from left to
     right"). groups are names and sizes of several labels that each video has at once, in the order

@@ -57,7 +57,7 @@ def train_loader(
     workers: int = -1,
     tokenize: Tokenize | None = None,
 ) -> "Batches":
-    """Endless training batches from step `start_step` on.
+    """Makes endless training batches from step `start_step` on.
 
     The global batch is the same for any number of hosts, each of which reads some rows of it.
     A video that cannot be read, or has fewer than cfg.min_frames frames (0: cfg.frames, but 1 where
@@ -132,7 +132,7 @@ def eval_loader(
     bad_videos: BadVideos | None = None,
     patience: float = 600.0,
 ) -> "Batches":
-    """One pass over the views of every video; its len() is the number of batches.
+    """Makes one pass over the views of every video; its len() is the number of batches.
 
     The clips of a video follow each other, temporal views slowest, and may fall into two batches.
     Every host makes the same number of batches. Padding has weight 0, and so have the clips of a

@@ -51,7 +51,7 @@ _SHARD_OF_ROW = re.compile(r"(\d{5,9})\.array_record#\d+")
 
 
 class _Task(NamedTuple):
-    """What a child process needs to make one record."""
+    """Task of a child process that makes one record."""
 
     item: datasets.Video
     name: str  # the path, as the list has it
@@ -155,7 +155,7 @@ def pack(
 
 
 def _relative(path: str, base: str) -> str:
-    """The path below the list's folder or root, so that it is the same on another machine."""
+    """Returns the path below the list's folder or root, which is the same on another machine."""
     inside = os.path.join(base, "")
     return path.removeprefix(inside) if base else path
 
@@ -170,7 +170,7 @@ def _fingerprint(videos: Sequence[datasets.Video], names: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _claim(output: str, settings: dict[str, Any]) -> Iterator[None]:
-    """The folder belongs to this process alone, and to this list and these settings."""
+    """Claims the folder for this process alone, this list and these settings."""
     path = os.path.join(output, "pack.json")
     try:
         os.makedirs(output, exist_ok=True)
@@ -432,7 +432,7 @@ def _encoded(path: str, verdict: str | None, short_side: int, gop: int) -> tuple
 
 
 def _size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Even, of the same shape, and with this shorter side unless that is larger."""
+    """Returns an even size of the same shape, with this shorter side unless that is larger."""
     scale = min(1.0, short_side / min(height, width)) if short_side else 1.0
     return tuple(max(2, min(round(side * scale / 2), side // 2) * 2) for side in (height, width))
 

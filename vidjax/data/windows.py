@@ -28,7 +28,7 @@ Span = tuple[int, int, float, float]  # first frame, end, and their times in sec
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """How videos are cut.
+    """Cuts of videos into windows.
 
     Attributes:
         facts: of the clips.
@@ -65,7 +65,7 @@ class Windows:
         return self.facts.sampling.startswith("dense")
 
     def spans(self, num_frames: int, rate: float) -> list[tuple[int, int]]:
-        """First frame and end of each window of a video with `rate` frames a second."""
+        """Returns first frame and end of each window of a video with `rate` frames a second."""
         length = self.facts.frames * self.facts.stride if self.dense else num_frames
         if self.seconds is not None:
             length = _frames(self.seconds, rate)
@@ -76,7 +76,7 @@ class Windows:
         return [(start, min(start + length, num_frames)) for start in starts]
 
     def indices(self, start: int, end: int) -> np.ndarray:
-        """The frames of a window, int64 [T]."""
+        """Returns the frames of a window, int64 [T]."""
         facts = self.facts
         return start + view_indices(facts.sampling, end - start, facts.frames, facts.stride)[0]
 
@@ -84,7 +84,7 @@ class Windows:
 def read_all(
     videos: Sequence[Video], windows: Windows, ahead: int
 ) -> Iterator[tuple[str, np.ndarray | list[Span] | str]]:
-    """Clips of all windows of all videos, which threads read, each its own video.
+    """Reads clips of all windows of all videos, in threads that each read a video of its own.
 
     Yields:
         (path, clip uint8 [T, size, size, 3]) for each window, in order of time but mixed with
@@ -157,7 +157,7 @@ def read(item: Video, windows: Windows) -> Iterator[np.ndarray | list[Span]]:
 def _in_order(
     path: str, index: video.Index, clips: list[np.ndarray], facts: Preprocessing
 ) -> Iterator[np.ndarray]:
-    """Clips of given frames from one pass over the video, as seeking for each would read it anew.
+    """Makes clips of given frames in one pass over the video: seeking for each would read it anew.
 
     Frames are kept as their crops, and no longer than a clip needs them.
     """
@@ -175,7 +175,7 @@ def _in_order(
 
 
 def _seconds(index: video.Index) -> np.ndarray:
-    """When each frame begins and the last ends, in seconds from the first [N + 1]."""
+    """Returns when frames begin and the last ends, in seconds from the first [N + 1]."""
     if not len(index.times):
         return np.arange(index.count + 1) / index.rate
     times = (np.asarray(index.times) - index.times[0]) * float(index.unit)

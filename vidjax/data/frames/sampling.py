@@ -42,7 +42,7 @@ def fewest_frames(sampling: str, frames: int) -> int:
 def train_indices(
     sampling: str, num_frames: int, frames: int, stride: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Frame indices [frames] of one random clip.
+    """Draws the frame indices [frames] of one clip.
 
     Short videos repeat their last frame, with "dense_cycle" all of their frames one after the
     other, and with "linspace" and "linspace_exact" each.
@@ -65,7 +65,7 @@ def train_indices(
 def view_indices(
     sampling: str, num_frames: int, frames: int, stride: int, views: int = 1
 ) -> np.ndarray:
-    """Frame indices [views, frames] of the clips that evaluation averages over.
+    """Returns frame indices [views, frames] of the clips that evaluation averages over.
 
     Raises UserError if `sampling` is not one of the names above.
     """
@@ -81,7 +81,7 @@ def view_indices(
 
 
 def random_dense(num_frames: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
-    """A random clip at the exact stride (VideoMAE kinetics.py, class VideoMAE: pre-training).
+    """Draws a clip at the exact stride (VideoMAE kinetics.py, class VideoMAE: pre-training).
 
     The start is uniform over [0, num_frames - frames * stride]. In a shorter video the index
     stops advancing at the last position from which a further step would still stay before the
@@ -95,7 +95,7 @@ def random_dense(num_frames: int, frames: int, stride: int, rng: np.random.Gener
 def random_dense_linspace(
     num_frames: int, frames: int, stride: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A random window of frames * stride frames, sampled at `frames` points (fine-tuning).
+    """Draws a window of frames * stride frames, sampled at `frames` points (fine-tuning).
 
     VideoMAE kinetics.py, VideoClsDataset in train mode. The points are linspace(start, end) with
     both ends, so they are stride * frames / (frames - 1) apart and truncated to int.
@@ -111,7 +111,7 @@ def random_dense_linspace(
 
 
 def random_segments(num_frames: int, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """One random frame from each of `frames` segments of num_frames // frames frames (TSN).
+    """Draws a frame from each of `frames` segments of num_frames // frames frames (TSN).
 
     VideoMAE ssv2.py, SSVideoClsDataset in train mode. A video of fewer than `frames` frames gives
     all of them, spread evenly, as mmaction2's SampleFrames does for X-CLIP, but for its jump back
@@ -127,7 +127,7 @@ def random_segments(num_frames: int, frames: int, rng: np.random.Generator) -> n
 def random_dense_cycle(
     num_frames: int, frames: int, stride: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A random clip at the exact stride, cyclic in short videos (DMVR sample_sequence).
+    """Draws a clip at the exact stride, cyclic in short videos (DMVR sample_sequence).
 
     The start is uniform over all from which the last index still lies in the video; where there is
     none it is 0, and after the last frame follows the first.
@@ -137,7 +137,7 @@ def random_dense_cycle(
 
 
 def dense_views(num_frames: int, frames: int, stride: int, views: int = 1) -> np.ndarray:
-    """`views` clips spread evenly over every stride-th frame of the whole video, [views, frames].
+    """Spreads `views` clips evenly over every stride-th frame of the video, [views, frames].
 
     VideoMAE kinetics.py, VideoClsDataset in test mode (5 views). One view is the middle clip.
     """
@@ -153,7 +153,7 @@ def dense_views(num_frames: int, frames: int, stride: int, views: int = 1) -> np
 
 
 def dense_cycle_views(num_frames: int, frames: int, stride: int, views: int = 1) -> np.ndarray:
-    """`views` clips whose starts are spread evenly over the video, [views, frames]; cyclic.
+    """Spreads the starts of `views` clips evenly over the video, [views, frames]; cyclic.
 
     DMVR sample_linspace_sequence, and for one view, the middle clip, sample_sequence. They reserve
     frames * stride frames for a clip, stride - 1 more than it reaches over.
@@ -169,7 +169,7 @@ def dense_cycle_views(num_frames: int, frames: int, stride: int, views: int = 1)
 
 
 def segment_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
-    """`views` interleaved samplings of `frames` segments, [views, frames].
+    """Interleaves `views` samplings of `frames` segments, [views, frames].
 
     VideoMAEv2 dataset/datasets.py, test mode: view j takes int(j * tick / views + tick * x) for
     segments x of length tick = num_frames / frames; VideoMAE's ssv2.py is the case of 2 views.
@@ -182,7 +182,7 @@ def segment_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
 
 
 def random_linspace(num_frames: int, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """The frame at a random point of each of `frames` equal parts of the video.
+    """Draws the frame at a random point of each of `frames` equal parts of the video.
 
     VideoPrism's training code is not public; this is what its evaluation is one draw of.
     """
@@ -191,7 +191,7 @@ def random_linspace(num_frames: int, frames: int, rng: np.random.Generator) -> n
 
 
 def linspace_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
-    """The first frame of each of `frames` equal parts of the video, [views, frames] (VideoPrism).
+    """Takes the first frame of each of `frames` equal parts of the video, [views, frames].
 
     That is one view, all that VideoPrism takes; further ones start between, evenly.
     """
@@ -202,7 +202,7 @@ def linspace_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
 
 
 def linspace_exact_views(num_frames: int, frames: int, views: int = 1) -> np.ndarray:
-    """The first frame of each of `frames` equal parts, [views, frames]; further views between.
+    """Takes the first frame of each of `frames` equal parts, [views, frames]; more between.
 
     transformers video_utils.py, default_sample_indices_fn, which takes one view and refuses
     videos of fewer frames; here they repeat frames.

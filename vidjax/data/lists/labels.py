@@ -1,12 +1,11 @@
 """Labels of a list as numbers: names by the classes, numbers by their range, groups by a header."""
 
-import difflib
 import re
 
 from vidjax.data.datasets import GROUPED, Dataset
 from vidjax.data.lists.lines import labels, whole
 from vidjax.data.lists.source import Row
-from vidjax.errors import UserError
+from vidjax.errors import UserError, did_you_mean
 
 # Columns of text lists that hold one label of several.
 GROUP_COLUMNS = {
@@ -18,7 +17,7 @@ GROUP_COLUMNS = {
 
 
 def group_columns(header: list[str]) -> list[str]:
-    """The columns of several labels, in the order of the dataset's groups; [] if any is missing."""
+    """Returns the columns of several labels in the order of a dataset's groups; [] if one lacks."""
     for groups in GROUPED.values():
         # Epic-Kitchens' own list has names in `noun` and numbers in `noun_class`.
         columns = [f"{name}_class" if f"{name}_class" in header else name for name, _ in groups]
@@ -73,7 +72,7 @@ def number(
 def _group_labels(
     path: str, rows: list[Row], facts: Dataset | None, need_labels: bool
 ) -> list[int | tuple[int, ...]]:
-    """The labels of rows that have one for each group of the dataset; -1 for none."""
+    """Returns the labels of rows with one for each group of the dataset; -1 for none."""
     first = next((row for row in rows if isinstance(row.label, tuple)), None)
     if first and (not facts.groups if facts else need_labels):
         name = facts.name if facts else "your own (custom)"
@@ -109,7 +108,7 @@ def _number_labels(
     num_classes: int | None,
     need_labels: bool,
 ) -> tuple[list[int], tuple[str, ...] | None, list[str]]:
-    """Labels as numbers, the class names, and notices."""
+    """Returns labels as numbers, the class names, and notices."""
     notices = []
     named = {row.label for row in rows if isinstance(row.label, str)}
     if named and any(isinstance(row.label, int) and row.label != -1 for row in rows):
@@ -135,8 +134,7 @@ def _number_labels(
         label = row.label
         if isinstance(label, str):
             if label not in index:
-                near = difflib.get_close_matches(label, index, 1)
-                hint = f"did you mean {near[0]!r}?" if near else "add it to the classes file"
+                hint = did_you_mean(label, index) or "add it to the classes file"
                 raise UserError(f"{path} {row.where}: class {label!r} is unknown; {hint}")
             label = index[label]
         if label == -1 and need_labels:

@@ -11,7 +11,6 @@ Labels may be numbers or names. Names are numbered by a classes file (see `class
 their sorted order.
 """
 
-import difflib
 import importlib
 import os
 import pkgutil
@@ -24,7 +23,7 @@ from vidjax.data.lists.class_names import class_names
 from vidjax.data.lists.files import Files
 from vidjax.data.lists.source import Listing, Source
 from vidjax.data.reading import locators, video_files
-from vidjax.errors import UserError
+from vidjax.errors import UserError, did_you_mean
 
 # Formats that any dataset may have, in the order in which they are tried: after those of single
 # datasets, and the last of them takes any text.
@@ -139,17 +138,14 @@ def _facts(dataset: str) -> Dataset | None:
     if dataset == "custom":
         return None
     if dataset not in DATASETS:
-        near = difflib.get_close_matches(dataset, DATASETS, 1)
-        raise UserError(
-            f"unknown dataset {dataset!r}; "
-            + (f"did you mean {near[0]!r}? " if near else "")
-            + f"known are {', '.join(DATASETS)}, and custom for your own data"
-        )
+        known = f"known are {', '.join(DATASETS)}, and custom for your own data"
+        hint = " ".join(filter(None, (did_you_mean(dataset, DATASETS), known)))
+        raise UserError(f"unknown dataset {dataset!r}; {hint}")
     return DATASETS[dataset]
 
 
 def _one_for_each_path(videos: tuple[Video, ...]) -> tuple[Video, ...]:
-    """One video for each path, with the captions of all its rows."""
+    """Merges the videos of each path, with the captions of all."""
     merged: dict[str, Video] = {}
     for video in videos:
         first = merged.setdefault(video.path, video)

@@ -9,7 +9,7 @@ from vidjax.errors import UserError
 
 
 def few_shot(videos: VideoList, shots: int, seed: int) -> VideoList:
-    """So many videos of every class, in the order of the list.
+    """Draws `shots` videos of every class, in the order of the list.
 
     Each class has an order of its own, which depends on `seed` and the class's videos only, and of
     which the first are taken: what is drawn for 2 shots is among that for 4.

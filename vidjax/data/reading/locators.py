@@ -27,22 +27,22 @@ _OPEN_SHARDS = 256  # at a time in a process; each is an open file
 
 
 def is_url(locator: str) -> bool:
-    """Whether fsspec is to open it."""
+    """Returns whether fsspec is to open it."""
     return "://" in locator
 
 
 def is_local(locator: str) -> bool:
-    """Whether it is a plain file, which any program can open by this name."""
+    """Returns whether it is a plain file, which any program can open by this name."""
     return not is_url(locator) and _RECORD.fullmatch(locator) is None
 
 
 def join(base: str, locator: str) -> str:
-    """A locator relative to the folder `base`, unless it is absolute."""
+    """Joins a locator to the folder `base`, unless it is absolute."""
     return locator if is_url(locator) else os.path.join(base, locator)
 
 
 def container(locator: str) -> str:
-    """The file or object that it is in: a record's shard, else itself.
+    """Returns the file or object that it is in: a record's shard, else itself.
 
     Raises:
         UserError: a record of a shard that cannot be read where it is.
@@ -59,7 +59,7 @@ def container(locator: str) -> str:
 
 
 def is_file(locator: str) -> bool:
-    """Whether there is such a file or object.
+    """Returns whether there is such a file or object.
 
     Raises:
         UserError: there is no driver for the URL, or it cannot be asked (no right, no network).
@@ -74,7 +74,7 @@ def is_file(locator: str) -> bool:
 
 
 def names(folder: str) -> list[str]:
-    """The names of what a folder holds, sorted.
+    """Returns the sorted names of what a folder holds.
 
     Raises:
         OSError: there is no such folder, or it cannot be read.
@@ -88,7 +88,7 @@ def names(folder: str) -> list[str]:
 
 
 def read(locator: str) -> bytes:
-    """The content of a file, an object, or the video file in a record.
+    """Reads a file, an object, or the video file in a record.
 
     Raises:
         OSError: it is not there, or cannot be read.
@@ -111,7 +111,7 @@ def read(locator: str) -> bytes:
 
 
 def video_in(record: bytes) -> bytes:
-    """The video file in a record."""
+    """Returns the video file in a record."""
     # No video file begins with a brace.
     return record[record.index(b"\n") + 1 :] if record[:1] == b"{" else record
 

@@ -129,7 +129,7 @@ def read_video(
 
 @contextlib.contextmanager
 def local_file(path: str) -> Iterator[str]:
-    """A path of the same video that decoders can open, for as long as the context lasts.
+    """Gives a path of the same video that decoders can open, as long as the context lasts.
 
     A local path is itself; else it is a copy of the object or record, which on Linux lives in
     memory and goes with the process, however that ends.

@@ -8,7 +8,7 @@ import os
 from vidjax.data.lists.names import SPLITS
 from vidjax.data.lists.source import Listing, Row, Source
 from vidjax.data.reading import video_files
-from vidjax.errors import UserError
+from vidjax.errors import UserError, some
 
 
 def recognises(source: Source) -> bool:
@@ -46,8 +46,7 @@ def read(source: Source) -> Listing:
     if others:
         omitted.append(f"{len(others)} files that are no videos, such as {others[0]}")
     if empty:
-        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
-        omitted.append(f"folders without videos: {', '.join(empty[:3])}{more}")
+        omitted.append(f"folders without videos: {some(empty, 3, ', ')}")
     notices = [f"{path}: left out are {'; '.join(omitted)}"] if omitted else []
     if len(classes) == 1 and all(os.path.dirname(video) for video in videos[classes[0]]):
         only = os.path.join(path, classes[0])
