@@ -19,6 +19,15 @@ from converters import Conversion, Export, Option, Options, formats, huggingface
 from converters.formats import CONFIG, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule, spec_of
 from converters.options import FRAMES, HEADS, SIZE
+from converters.rules import (
+    QKV,
+    from_heads,
+    fused_weight,
+    linear,
+    norm,
+    patch_embed,
+    to_heads_weight,
+)
 from vidjax.card import Card
 from vidjax.errors import UserError
 from vidjax.models.positions import sincos_1d
@@ -120,60 +129,32 @@ class Naming:
     bias: str = "q_bias"
 
 
-def _norm(source: str, target: str) -> list[Rule]:
-    return [Rule(f"{source}.weight", f"{target}/scale"), Rule(f"{source}.bias", f"{target}/bias")]
-
-
-def _linear(source: str, target: str) -> list[Rule]:
-    return [
-        Rule(f"{source}.weight", f"{target}/kernel", "o i -> i o"),
-        Rule(f"{source}.bias", f"{target}/bias"),
-    ]
-
-
-def _patch_embed(source: str) -> list[Rule]:
-    kernel = "encoder/patch_embed/kernel"
-    return [
-        Rule(f"{source}.weight", kernel, "d c t h w -> t h w c d"),
-        Rule(f"{source}.bias", "encoder/patch_embed/bias"),
-    ]
-
-
 def _hf_blocks(source: str, target: str, bias: str) -> list[Rule]:
-    attention = f"{source}.attention.attention"
+    attention, attn = f"{source}.attention.attention", f"{target}/attn"
     value_bias = {"q_bias": "v_bias", "query.bias": "value.bias"}[bias]
     return [
-        *_norm(f"{source}.layernorm_before", f"{target}/norm1"),
-        *[
-            Rule(f"{attention}.{name}.weight", f"{target}/attn/{name}/kernel", "(n h) d -> d n h")
-            for name in ("query", "key", "value")
-        ],
-        Rule(f"{attention}.{bias}", f"{target}/attn/query/bias", "(n h) -> n h"),
-        Rule(f"{attention}.{value_bias}", f"{target}/attn/value/bias", "(n h) -> n h"),
-        Rule(
-            f"{source}.attention.output.dense.weight",
-            f"{target}/attn/out/kernel",
-            "d (n h) -> n h d",
-        ),
-        Rule(f"{source}.attention.output.dense.bias", f"{target}/attn/out/bias"),
-        *_norm(f"{source}.layernorm_after", f"{target}/norm2"),
-        *_linear(f"{source}.intermediate.dense", f"{target}/mlp/fc1"),
-        *_linear(f"{source}.output.dense", f"{target}/mlp/fc2"),
+        *norm(f"{source}.layernorm_before", f"{target}/norm1"),
+        *[to_heads_weight(f"{attention}.{name}", f"{attn}/{name}") for name in QKV],
+        Rule(f"{attention}.{bias}", f"{attn}/query/bias", "(n h) -> n h"),
+        Rule(f"{attention}.{value_bias}", f"{attn}/value/bias", "(n h) -> n h"),
+        *from_heads(f"{source}.attention.output.dense", f"{attn}/out"),
+        *norm(f"{source}.layernorm_after", f"{target}/norm2"),
+        *linear(f"{source}.intermediate.dense", f"{target}/mlp/fc1"),
+        *linear(f"{source}.output.dense", f"{target}/mlp/fc2"),
     ]
 
 
 def _original_blocks(source: str, target: str) -> list[Rule]:
-    qkv = tuple(f"{target}/attn/{name}/kernel" for name in ("query", "key", "value"))
+    attention, attn = f"{source}.attn", f"{target}/attn"
     return [
-        *_norm(f"{source}.norm1", f"{target}/norm1"),
-        Rule(f"{source}.attn.qkv.weight", qkv, "(s n h) d -> s d n h"),
-        Rule(f"{source}.attn.q_bias", f"{target}/attn/query/bias", "(n h) -> n h"),
-        Rule(f"{source}.attn.v_bias", f"{target}/attn/value/bias", "(n h) -> n h"),
-        Rule(f"{source}.attn.proj.weight", f"{target}/attn/out/kernel", "d (n h) -> n h d"),
-        Rule(f"{source}.attn.proj.bias", f"{target}/attn/out/bias"),
-        *_norm(f"{source}.norm2", f"{target}/norm2"),
-        *_linear(f"{source}.mlp.fc1", f"{target}/mlp/fc1"),
-        *_linear(f"{source}.mlp.fc2", f"{target}/mlp/fc2"),
+        *norm(f"{source}.norm1", f"{target}/norm1"),
+        fused_weight(f"{attention}.qkv.weight", attn),
+        Rule(f"{attention}.q_bias", f"{attn}/query/bias", "(n h) -> n h"),
+        Rule(f"{attention}.v_bias", f"{attn}/value/bias", "(n h) -> n h"),
+        *from_heads(f"{attention}.proj", f"{attn}/out"),
+        *norm(f"{source}.norm2", f"{target}/norm2"),
+        *linear(f"{source}.mlp.fc1", f"{target}/mlp/fc1"),
+        *linear(f"{source}.mlp.fc2", f"{target}/mlp/fc2"),
     ]
 
 
@@ -181,16 +162,16 @@ def hf_rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
     """The table of a Hugging Face file for the model that `build(**model)` makes."""
     root, encoder = naming.root, naming.root + naming.encoder
     rules = [
-        *_patch_embed(f"{encoder}embeddings.patch_embeddings.projection"),
+        *patch_embed(f"{encoder}embeddings.patch_embeddings.projection"),
         *_hf_blocks(f"{encoder}encoder.layer.{{i}}", "encoder/blocks", naming.bias),
     ]
     if _has_final_norm(model):
-        rules += _norm(f"{encoder}layernorm", "encoder/norm")
+        rules += norm(f"{encoder}layernorm", "encoder/norm")
     if model["head"] == "classify":
         if model["pool"] == "mean":
-            rules += _norm(f"{root}fc_norm", "fc_norm")
+            rules += norm(f"{root}fc_norm", "fc_norm")
         if model["num_classes"]:
-            rules += _linear(f"{root}classifier", "head")
+            rules += linear(f"{root}classifier", "head")
     if model["head"] == "reconstruct":
         blocks = _hf_blocks(f"{root}decoder.decoder_layers.{{i}}", "decoder/blocks", naming.bias)
         rules += [*_bridge(root), *blocks, *_decoder_end(root)]
@@ -201,16 +182,16 @@ def original_rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
     """The table of an original file (V1 and V2) for the model that `build(**model)` makes."""
     root, encoder = naming.root, naming.root + naming.encoder
     rules = [
-        *_patch_embed(f"{encoder}patch_embed.proj"),
+        *patch_embed(f"{encoder}patch_embed.proj"),
         *_original_blocks(f"{encoder}blocks.{{i}}", "encoder/blocks"),
     ]
     if _has_final_norm(model):
-        rules += _norm(f"{encoder}norm", "encoder/norm")
+        rules += norm(f"{encoder}norm", "encoder/norm")
     if model["head"] == "classify":
         if model["pool"] == "mean":
-            rules += _norm(f"{root}fc_norm", "fc_norm")
+            rules += norm(f"{root}fc_norm", "fc_norm")
         if model["num_classes"]:
-            rules += _linear(f"{root}head", "head")
+            rules += linear(f"{root}head", "head")
     if model["head"] == "reconstruct":
         blocks = _original_blocks(f"{root}decoder.blocks.{{i}}", "decoder/blocks")
         rules += [*_bridge(root), *blocks, *_decoder_end(root)]
@@ -227,8 +208,8 @@ def _bridge(root: str) -> list[Rule]:
 def _decoder_end(root: str) -> list[Rule]:
     # Both references and our decoder order a patch's pixels (t, h, w, c): nothing to permute.
     return [
-        *_norm(f"{root}decoder.norm", "decoder/norm"),
-        *_linear(f"{root}decoder.head", "decoder/head"),
+        *norm(f"{root}decoder.norm", "decoder/norm"),
+        *linear(f"{root}decoder.head", "decoder/head"),
     ]
 
 
@@ -496,19 +477,12 @@ def _hf_sizes(model: Mapping[str, Any]) -> dict[str, int]:
             f"transformers' VideoMAEForPreTraining has square patches only, and this model has "
             f"{h}x{w}; export by --format=original"
         )
-    sizes = {
-        "hidden_size": model["width"],
-        "num_hidden_layers": model["depth"],
-        "intermediate_size": model["mlp_dim"],
+    sizes = huggingface.sizes(model) | {
         "tubelet_size": t,
         "patch_size": h if h == w else [h, w],
     }
     if model["head"] == "reconstruct":
-        sizes |= {
-            "decoder_hidden_size": model["decoder_width"],
-            "decoder_num_hidden_layers": model["decoder_depth"],
-            "decoder_intermediate_size": model["decoder_mlp_dim"],
-        }
+        sizes |= huggingface.sizes(model, "decoder_", "decoder_")
     return sizes
 
 

@@ -24,6 +24,17 @@ from converters import Conversion, Export, Option, Options, formats, huggingface
 from converters.formats import CONFIG, NPZ_SUFFIX, PREPROCESSOR, Source
 from converters.mapping import Ignore, Rule
 from converters.options import FRAMES, HEADS, INPUT_RANGE, SIZE
+from converters.rules import (
+    QKV,
+    flax_attention,
+    flax_dense,
+    flax_norm,
+    from_heads,
+    linear,
+    norm,
+    patch_embed,
+    to_heads,
+)
 from vidjax.card import Card
 from vidjax.data.datasets import DATASETS
 from vidjax.errors import UserError
@@ -177,55 +188,32 @@ def hf_rules(model: Mapping[str, Any], naming: HfNaming) -> list[Rule]:
     encoder = naming.root + naming.encoder
     block, old = f"{encoder}{naming.layers}.{{i}}", naming.layers == "encoder.layer"
 
-    def pair(source: str, target: str, layout: str, bias_layout: str = "") -> list[Rule]:
-        return [
-            Rule(f"{source}.weight", f"{target}/kernel", layout),
-            Rule(f"{source}.bias", f"{target}/bias", bias_layout),
-        ]
-
-    def norm(source: str, target: str) -> list[Rule]:
-        rules = pair(source, target, "")
-        return [Rule(rules[0].source, f"{target}/scale"), rules[1]]
-
     rules = [
         Rule(f"{encoder}embeddings.cls_token", "encoder/cls_token"),
         Rule(f"{encoder}embeddings.position_embeddings", "encoder/pos_embed"),
-        *pair(
-            f"{encoder}embeddings.patch_embeddings.projection",
-            "encoder/patch_embed",
-            "d c t h w -> t h w c d",
-        ),
+        *patch_embed(f"{encoder}embeddings.patch_embeddings.projection"),
         *norm(f"{block}.layernorm_before", "encoder/blocks/norm1"),
         *norm(f"{block}.layernorm_after", "encoder/blocks/norm2"),
         *norm(f"{encoder}layernorm", "encoder/norm"),
     ]
-    for name in ("query", "key", "value"):
+    attn, mlp = "encoder/blocks/attn", "encoder/blocks/mlp"
+    for name in QKV:
         spelled = f"attention.attention.{name}" if old else f"attention.{name[0]}_proj"
-        target = f"encoder/blocks/attn/{name}"
-        rules += pair(f"{block}.{spelled}", target, "(n h) d -> d n h", "(n h) -> n h")
-    for spelled, target, layout in (
-        ("attention.output.dense" if old else "attention.o_proj", "attn/out", "d (n h) -> n h d"),
-        ("intermediate.dense" if old else "mlp.fc1", "mlp/fc1", "o i -> i o"),
-        ("output.dense" if old else "mlp.fc2", "mlp/fc2", "o i -> i o"),
-    ):
-        rules += pair(f"{block}.{spelled}", f"encoder/blocks/{target}", layout)
+        rules += to_heads(f"{block}.{spelled}", f"{attn}/{name}")
+    out = "attention.output.dense" if old else "attention.o_proj"
+    rules += from_heads(f"{block}.{out}", f"{attn}/out")
+    rules += linear(f"{block}.{'intermediate.dense' if old else 'mlp.fc1'}", f"{mlp}/fc1")
+    rules += linear(f"{block}.{'output.dense' if old else 'mlp.fc2'}", f"{mlp}/fc2")
     if model["representation_size"]:
-        rules += pair(f"{encoder}pooler.dense", "pre_logits", "o i -> i o")
+        rules += linear(f"{encoder}pooler.dense", "pre_logits")
     if model["head"] == "classify" and model["num_classes"]:
-        rules += pair(f"{naming.root}classifier", "head", "o i -> i o")
+        rules += linear(f"{naming.root}classifier", "head")
     return rules
 
 
 def flax_rules(model: Mapping[str, Any], naming: FlaxNaming) -> list[Rule]:
     """The table of a Flax tree for the model that `build(**model)` makes."""
     root = naming.root
-
-    def pair(source: str, target: str, first: str = "kernel") -> list[Rule]:
-        return [Rule(f"{source}/{name}", f"{target}/{name}") for name in (first, "bias")]
-
-    def attention(source: str, target: str) -> list[Rule]:
-        names = ("query", "key", "value", "out")
-        return [rule for name in names for rule in pair(f"{source}/{name}", f"{target}/{name}")]
 
     def stage(name: str, target: str) -> list[Rule]:
         block, blocks = f"{root}{name}/encoderblock_{{i}}", f"{target}/blocks"
@@ -238,20 +226,18 @@ def flax_rules(model: Mapping[str, Any], naming: FlaxNaming) -> list[Rule]:
             norms = ("norm_time", "norm_space", "norm_mlp")
             for axis in ("time", "space"):
                 source = f"{block}/MultiHeadDotProductAttention_{axis}"
-                rules += attention(source, f"{blocks}/attn_{axis}")
+                rules += flax_attention(source, f"{blocks}/attn_{axis}")
         else:
             norms = ("norm1", "norm2")
-            rules += attention(f"{block}/{naming.attention}", f"{blocks}/attn")
-        for source, norm in zip(naming.norms, norms, strict=True):
-            rules += pair(f"{block}/{source}", f"{blocks}/{norm}", "scale")
+            rules += flax_attention(f"{block}/{naming.attention}", f"{blocks}/attn")
+        for source, ours in zip(naming.norms, norms, strict=True):
+            rules += flax_norm(f"{block}/{source}", f"{blocks}/{ours}")
         for source, dense in zip(naming.dense, ("fc1", "fc2"), strict=True):
-            rules += pair(f"{block}/{naming.mlp}/{source}", f"{blocks}/mlp/{dense}")
-        return rules + pair(f"{root}{name}/encoder_norm", f"{target}/norm", "scale")
+            rules += flax_dense(f"{block}/{naming.mlp}/{source}", f"{blocks}/mlp/{dense}")
+        return rules + flax_norm(f"{root}{name}/encoder_norm", f"{target}/norm")
 
-    kernel, bias = pair(f"{root}embedding", "encoder/patch_embed")
-    if naming.flat_kernel:
-        kernel = Rule(kernel.source, kernel.target, "(t h) w c d -> t h w c d")
-    rules = [kernel, bias]
+    kernel = "(t h) w c d -> t h w c d" if naming.flat_kernel else ""
+    rules = flax_dense(f"{root}embedding", "encoder/patch_embed", kernel)
     if model["factorisation"] != "encoder":
         rules += stage("Transformer", "encoder")
     else:
@@ -259,9 +245,9 @@ def flax_rules(model: Mapping[str, Any], naming: FlaxNaming) -> list[Rule]:
         if model["temporal_depth"]:
             rules += stage("TemporalTransformer", "encoder/temporal")
     if model["representation_size"]:
-        rules += pair(f"{root}pre_logits", "pre_logits")
+        rules += flax_dense(f"{root}pre_logits", "pre_logits")
     if model["head"] == "classify" and model["num_classes"]:
-        rules += pair(f"{root}{naming.head}", "head")
+        rules += flax_dense(f"{root}{naming.head}", "head")
     return rules
 
 
@@ -383,12 +369,7 @@ def _hf_config_of(source: Source, model: Mapping[str, Any], notes: list[str]) ->
 
 def _hf_sizes(model: Mapping[str, Any]) -> dict[str, Any]:
     """The model's sizes in the words of transformers' VivitConfig."""
-    return {
-        "hidden_size": model["width"],
-        "num_hidden_layers": model["depth"],
-        "intermediate_size": model["mlp_dim"],
-        "tubelet_size": list(model["patch_size"]),
-    }
+    return huggingface.sizes(model) | {"tubelet_size": list(model["patch_size"])}
 
 
 def _describe_flax(source: Source, options: Options, root: str) -> Conversion:
