@@ -21,6 +21,15 @@ ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
     "relu": "relu",
 }
+# Defaults that transformers' configs of video encoders have in common: ViT-B's sizes.
+VIT_BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "image_size": 224,
+    "num_channels": 3,
+}
 
 
 def num_heads(
