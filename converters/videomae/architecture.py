@@ -12,7 +12,7 @@ import numpy as np
 from converters import Conversion, Options, formats, huggingface
 from converters.formats import Source
 from converters.mapping import Ignore, Rule
-from converters.rules import linear, norm, patch_embed
+from converters.rules import from_heads, linear, norm, patch_embed
 from converters.videomae.published import DECODER_HEADS, HEADS, preprocessing
 from vidjax.errors import UserError
 from vidjax.models.positions import sincos_1d
@@ -34,25 +34,6 @@ class Naming:
 
 
 @dataclass(frozen=True)
-class Stated:
-    """What the shapes do not tell; None: unknown.
-
-    Attributes:
-        eps, head_eps: of the encoder's norms; of fc_norm and the decoder's norm.
-        heads, decoder_heads, frames, size: by config.json.
-        kept: see Conversion.
-    """
-
-    eps: float
-    head_eps: float
-    heads: int | None = None
-    decoder_heads: int | None = None
-    frames: int | None = None
-    size: int | None = None
-    kept: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Format:
     """The names of a format, after the prefixes of Naming, and what else is its own.
 
@@ -60,11 +41,14 @@ class Format:
         name: of the format.
         telling: end of a name that no other format has.
         patch, blocks, norm, decoder_blocks, head: layers; `head` is the classifier.
-        attention, fc1: layers of a block.
+        norm1, attention, out, norm2, fc1, fc2: layers of a block.
+        qkv: gives the rules of query's, key's and value's weights, by the attention's names.
         tables: of fixed positions in some files, that of the encoder first.
-        key_biases: of a block in some files.
-        block: gives a block's rules, by its names in the file and here.
-        read: gives what config.json states, checked against the model's keywords.
+        key_biases: of the attention, in some files.
+        read: gives what the shapes do not tell, in the words of config.json: layer_norm_eps,
+            head_eps (of fc_norm and the decoder's norm), and if they are known num_frames,
+            image_size, num_attention_heads and decoder_num_attention_heads. It checks that
+            config.json is about the model.
         preprocessing: fields of Preprocessing where no file tells them.
     """
 
@@ -75,11 +59,15 @@ class Format:
     norm: str
     decoder_blocks: str
     head: str
+    norm1: str
     attention: str
+    out: str
+    norm2: str
     fc1: str
+    fc2: str
+    qkv: Callable[[str, str], list[Rule]]
     tables: tuple[str, ...]
-    block: Callable[[str, str, Naming], list[Rule]]
-    read: Callable[[Mapping[str, Any] | None, Mapping[str, Any], Options, list[str]], Stated]
+    read: Callable[[Mapping[str, Any] | None, Mapping[str, Any], list[str]], dict[str, Any]]
     key_biases: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,12 +76,27 @@ class Format:
         return f"{self.patch}.weight"
 
 
+def _block(source: str, target: str, naming: Naming, format: Format) -> list[Rule]:
+    attention, attn = f"{source}.{format.attention}", f"{target}/attn"
+    value_bias = {"q_bias": "v_bias", "query.bias": "value.bias"}[naming.bias]
+    return [
+        *norm(f"{source}.{format.norm1}", f"{target}/norm1"),
+        *format.qkv(attention, attn),
+        Rule(f"{attention}.{naming.bias}", f"{attn}/query/bias", "(n h) -> n h"),
+        Rule(f"{attention}.{value_bias}", f"{attn}/value/bias", "(n h) -> n h"),
+        *from_heads(f"{source}.{format.out}", f"{attn}/out"),
+        *norm(f"{source}.{format.norm2}", f"{target}/norm2"),
+        *linear(f"{source}.{format.fc1}", f"{target}/mlp/fc1"),
+        *linear(f"{source}.{format.fc2}", f"{target}/mlp/fc2"),
+    ]
+
+
 def rules(model: Mapping[str, Any], naming: Naming, format: Format) -> list[Rule]:
     """The table of a file for the model that `build(**model)` makes."""
     root, encoder = naming.root, naming.root + naming.encoder
     rules = [
         *patch_embed(encoder + format.patch),
-        *format.block(f"{encoder}{format.blocks}.{{i}}", "encoder/blocks", naming),
+        *_block(f"{encoder}{format.blocks}.{{i}}", "encoder/blocks", naming, format),
     ]
     if has_final_norm(model):
         rules += norm(encoder + format.norm, "encoder/norm")
@@ -105,7 +108,7 @@ def rules(model: Mapping[str, Any], naming: Naming, format: Format) -> list[Rule
         rules += [
             linear(f"{root}encoder_to_decoder", "encoder_to_decoder")[0],
             Rule(f"{root}mask_token", "mask_token"),
-            *format.block(f"{root}{format.decoder_blocks}.{{i}}", "decoder/blocks", naming),
+            *_block(f"{root}{format.decoder_blocks}.{{i}}", "decoder/blocks", naming, format),
             # Both references and our decoder order a patch's pixels (t, h, w, c).
             *norm(f"{root}decoder.norm", "decoder/norm"),
             *linear(f"{root}decoder.head", "decoder/head"),
@@ -138,29 +141,37 @@ def describe(source: Source, options: Options, format: Format) -> Conversion:
     if model["head"] is None and model["final_norm"] and huggingface.has_no_classes(source.config):
         del model["final_norm"]
         model |= {"head": "classify", "pool": "first", "num_classes": 0}
-    stated = format.read(source.config, model, options, notes)
-    model["num_heads"] = huggingface.num_heads(
-        "heads", model["width"], options.heads, stated.heads, HEADS, notes
-    )
+    config = format.read(source.config, model, notes)
+
+    def heads(flag: str, width: int, published: Mapping[int, int]) -> int:
+        stated = config.get(flag.replace("heads", "num_attention_heads"))
+        given = getattr(options, flag)
+        return huggingface.num_heads(flag, width, given, stated, published, notes)
+
+    model |= {"num_heads": heads("heads", model["width"], HEADS), "eps": config["layer_norm_eps"]}
     if model["head"] == "reconstruct":
-        width, given = model["decoder_width"], options.decoder_heads
-        model["decoder_num_heads"] = huggingface.num_heads(
-            "decoder_heads", width, given, stated.decoder_heads, DECODER_HEADS, notes
-        )
-    model["eps"] = stated.eps
+        width = model["decoder_width"]
+        model["decoder_num_heads"] = heads("decoder_heads", width, DECODER_HEADS)
     if key := head_eps(model):
-        model[key] = stated.head_eps
+        model[key] = config["head_eps"]
+    if format.name == "hf" and model["width"] == 384 and model["num_heads"] == 16:
+        notes.append(
+            "WARNING: config.json says 16 heads, but VideoMAE-small was trained with 6 (a known "
+            "error of the published files, which costs most of the accuracy): if this is that "
+            "model, convert it with --heads=6"
+        )
+    kept = huggingface.kept(source.config, ("norm_pix_loss", "problem_type"))
+    if format.name == "hf" and source.config is not None:
+        kept["image_size"] = options.size or huggingface.square(config["image_size"])
     return Conversion(
         format=format.name,
         model=model,
         rules=rules(model, naming, format),
         ignore=_ignored(naming, format),
         naming=asdict(naming),
-        preprocessing=preprocessing(
-            source, options, model, stated.frames, stated.size, format.preprocessing, notes
-        ),
+        preprocessing=preprocessing(source, options, model, config, format.preprocessing, notes),
         classes=huggingface.classes(source.config, model, notes),
-        kept=huggingface.kept(source.config, ("norm_pix_loss", "problem_type")) | stated.kept,
+        kept=kept,
         notes=notes,
     )
 
@@ -217,7 +228,7 @@ def _ignored(naming: Naming, format: Format) -> list[Ignore]:
     )
     blocks = (naming.encoder + format.blocks, format.decoder_blocks)
     return ignored + [
-        Ignore(f"{naming.root}{block}.{{i}}.{name}", reason, optional=True)
+        Ignore(f"{naming.root}{block}.{{i}}.{format.attention}.{name}", reason, optional=True)
         for block in blocks
         for name in format.key_biases
     ]

@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from converters import Export, Options, huggingface, processors
+from converters import Export, huggingface, processors
 from converters.formats import CONFIG
 from converters.mapping import Rule
-from converters.rules import QKV, from_heads, linear, norm, to_heads_weight
+from converters.rules import QKV, to_heads_weight
 from converters.videomae import architecture
-from converters.videomae.architecture import Format, Naming, Stated
+from converters.videomae.architecture import Format, Naming
 from converters.videomae.published import PROCESSORS
 from vidjax.card import Card
 from vidjax.errors import UserError
@@ -35,53 +35,23 @@ _ARCHITECTURES = {
 }
 
 
-def _block(source: str, target: str, naming: Naming) -> list[Rule]:
-    attention, attn = f"{source}.attention.attention", f"{target}/attn"
-    value_bias = {"q_bias": "v_bias", "query.bias": "value.bias"}[naming.bias]
-    return [
-        *norm(f"{source}.layernorm_before", f"{target}/norm1"),
-        *[to_heads_weight(f"{attention}.{name}", f"{attn}/{name}") for name in QKV],
-        Rule(f"{attention}.{naming.bias}", f"{attn}/query/bias", "(n h) -> n h"),
-        Rule(f"{attention}.{value_bias}", f"{attn}/value/bias", "(n h) -> n h"),
-        *from_heads(f"{source}.attention.output.dense", f"{attn}/out"),
-        *norm(f"{source}.layernorm_after", f"{target}/norm2"),
-        *linear(f"{source}.intermediate.dense", f"{target}/mlp/fc1"),
-        *linear(f"{source}.output.dense", f"{target}/mlp/fc2"),
-    ]
+def _qkv(source: str, target: str) -> list[Rule]:
+    return [to_heads_weight(f"{source}.{name}", f"{target}/{name}") for name in QKV]
 
 
 def _read(
-    config: Mapping[str, Any] | None,
-    model: Mapping[str, Any],
-    options: Options,
-    notes: list[str],
-) -> Stated:
-    """Reads config.json, and checks that it is about a model with these keywords."""
-    if model["width"] == 384 and (options.heads or (config or {}).get("num_attention_heads")) == 16:
-        notes.append(
-            "WARNING: config.json says 16 heads, but VideoMAE-small was trained with 6 (a known "
-            "error of the published files, which costs most of the accuracy): if this is that "
-            "model, convert it with --heads=6"
-        )
+    config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
+) -> dict[str, Any]:
     if config is None:
         notes.append(f"no {CONFIG} beside the weights: LayerNorm's epsilon is assumed to be 1e-12")
-        return Stated(_DEFAULTS["layer_norm_eps"], _HEAD_EPS)
+        return {"layer_norm_eps": _DEFAULTS["layer_norm_eps"], "head_eps": _HEAD_EPS}
     config = _DEFAULTS | config
     huggingface.activation(config, ("gelu",), "VideoMAE")
     config["qv_bias"] = config.get("qkv_bias", config["qv_bias"])  # the older key
     pools = not architecture.has_final_norm(model)
     found = _sizes(model) | {"use_mean_pooling": pools, "qv_bias": True}
     huggingface.contradictions(config, found)
-    size = options.size or huggingface.square(config["image_size"])
-    return Stated(
-        eps=config["layer_norm_eps"],
-        head_eps=_HEAD_EPS,
-        heads=config["num_attention_heads"],
-        decoder_heads=config["decoder_num_attention_heads"],
-        frames=config["num_frames"],
-        size=size,
-        kept={"image_size": size} if size else {},
-    )
+    return config | {"head_eps": _HEAD_EPS}
 
 
 FORMAT = Format(
@@ -92,11 +62,15 @@ FORMAT = Format(
     norm="layernorm",
     decoder_blocks="decoder.decoder_layers",
     head="classifier",
+    norm1="layernorm_before",
     attention="attention.attention",
+    out="attention.output.dense",
+    norm2="layernorm_after",
     fc1="intermediate.dense",
+    fc2="output.dense",
+    qkv=_qkv,
     tables=("embeddings.position_embeddings", "position_embeddings"),
-    key_biases=("attention.attention.key.bias", "attention.attention.k_bias"),
-    block=_block,
+    key_biases=("key.bias", "k_bias"),
     read=_read,
     preprocessing={"resize": "pil_bilinear"},
 )

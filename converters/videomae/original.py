@@ -3,46 +3,28 @@
 from collections.abc import Mapping
 from typing import Any
 
-from converters import Export, Options
-from converters.mapping import Rule
-from converters.rules import from_heads, fused_weight, linear, norm
+from converters import Export
+from converters.rules import fused_weight
 from converters.videomae import architecture
-from converters.videomae.architecture import Format, Naming, Stated
+from converters.videomae.architecture import Format, Naming
 from vidjax.card import Card
 
 _EPS = 1e-6
 
 
-def _block(source: str, target: str, naming: Naming) -> list[Rule]:
-    attention, attn = f"{source}.attn", f"{target}/attn"
-    return [
-        *norm(f"{source}.norm1", f"{target}/norm1"),
-        fused_weight(f"{attention}.qkv.weight", attn),
-        Rule(f"{attention}.q_bias", f"{attn}/query/bias", "(n h) -> n h"),
-        Rule(f"{attention}.v_bias", f"{attn}/value/bias", "(n h) -> n h"),
-        *from_heads(f"{attention}.proj", f"{attn}/out"),
-        *norm(f"{source}.norm2", f"{target}/norm2"),
-        *linear(f"{source}.mlp.fc1", f"{target}/mlp/fc1"),
-        *linear(f"{source}.mlp.fc2", f"{target}/mlp/fc2"),
-    ]
-
-
 def _read(
-    config: Mapping[str, Any] | None,
-    model: Mapping[str, Any],
-    options: Options,
-    notes: list[str],
-) -> Stated:
+    config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
+) -> dict[str, Any]:
     # OpenGVLab's hub repositories have a config.json with the original's keyword arguments.
     stated = (config or {}).get("model_config", {})
-    return Stated(
-        eps=_EPS,
-        head_eps=_EPS,
-        heads=stated.get("num_heads"),
-        decoder_heads=stated.get("decoder_num_heads"),
-        frames=stated.get("num_frames") or stated.get("all_frames"),
-        size=stated.get("img_size"),
-    )
+    return {
+        "layer_norm_eps": _EPS,
+        "head_eps": _EPS,
+        "num_attention_heads": stated.get("num_heads"),
+        "decoder_num_attention_heads": stated.get("decoder_num_heads"),
+        "num_frames": stated.get("num_frames") or stated.get("all_frames"),
+        "image_size": stated.get("img_size"),
+    }
 
 
 FORMAT = Format(
@@ -53,10 +35,14 @@ FORMAT = Format(
     norm="norm",
     decoder_blocks="decoder.blocks",
     head="head",
+    norm1="norm1",
     attention="attn",
+    out="attn.proj",
+    norm2="norm2",
     fc1="mlp.fc1",
+    fc2="mlp.fc2",
+    qkv=lambda source, target: [fused_weight(f"{source}.qkv.weight", target)],
     tables=("pos_embed", "pos_embed", "decoder.pos_embed"),
-    block=_block,
     read=_read,
 )
 

@@ -62,20 +62,20 @@ def preprocessing(
     source: Source,
     options: Options,
     model: Mapping[str, Any],
-    stated_frames: int | None,
-    stated_size: int | None,
+    config: Mapping[str, Any],
     assumed: Mapping[str, Any],
     notes: list[str],
 ) -> Preprocessing:
     """How the model gets its video.
 
     Args:
-        stated_frames, stated_size: by config.json.
+        config: its num_frames and image_size, if they are known.
         assumed: fields of Preprocessing without a processor's file, where they are not the usual.
     """
     ssv2 = model["head"] == "classify" and model["num_classes"] == 174
     data = CHECKPOINTS.get(options.hub_id) or (_ssv2("", True) if ssv2 else Checkpoint(""))
-    frames, size = options.frames or stated_frames, options.size or stated_size
+    frames = options.frames or config.get("num_frames")
+    size = options.size or huggingface.square(config.get("image_size"))
     if not (frames and size):
         frames, size = frames or 16, size or 224
         notes.append(f"clips of {frames} frames, {size} pixels are assumed (--frames=, --size=)")
@@ -94,7 +94,7 @@ def preprocessing(
         values |= stated | {"frames": frames}
         if options.size:
             values |= {"size": size, "short_side": size, "stretch_to": None}
-        if stated_size:
+        if config.get("image_size"):
             huggingface.note_crop(values["size"], size, notes)
     elif assumed:
         values |= assumed

@@ -4,13 +4,13 @@ Shapes: D width, n heads, h head width (D = n h), M MLP width; `o i` are output 
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from converters import Conversion, Export, Options, formats, huggingface, processors
 from converters.formats import CONFIG, Source
-from converters.mapping import Rule, Tensors
+from converters.mapping import Rule, Tensors, spec_of
 from converters.rules import QKV, from_heads, linear, norm, patch_embed, to_heads
 from converters.vivit import hints
 from converters.vivit.published import ACT, EPS, HEADS, PROCESSORS, hf_preprocessing
@@ -78,7 +78,7 @@ def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
 
 def recognises(tensors: Tensors) -> bool:
     prefix = _prefix(tensors)
-    return prefix is not None and tensors[f"{prefix}{_PATCH}.weight"].ndim == 5
+    return prefix is not None and len(spec_of(tensors, f"{prefix}{_PATCH}.weight").shape) == 5
 
 
 def _prefix(names: Collection[str]) -> str | None:
@@ -94,7 +94,7 @@ def describe(source: Source, options: Options) -> Conversion:
     new = f"{prefix}layers.0.layernorm_before.weight" in source.tensors
     naming = Naming(root, prefix.removeprefix(root), "layers" if new else "encoder.layer")
     shape = formats.shapes(source.tensors, "Hugging Face's ViViT")
-    model = _read_shapes(source, naming)
+    model = _read_shapes(source, naming, shape)
     config = _read_config(source.config, model, notes)
     model["num_heads"] = huggingface.num_heads(
         "heads", model["width"], options.heads, config.get("num_attention_heads"), HEADS, notes
@@ -113,17 +113,18 @@ def describe(source: Source, options: Options) -> Conversion:
         rules=rules(model, naming),
         ignore=(),
         naming=asdict(naming),
-        preprocessing=hf_preprocessing(source, options, model, clip.frames, clip.size, notes),
+        preprocessing=hf_preprocessing(source, options, model, clip, notes),
         kept=huggingface.kept(source.config, ("problem_type",)),
         classes=huggingface.classes(source.config, model, notes),
         notes=notes,
     )
 
 
-def _read_shapes(source: Source, naming: Naming) -> dict[str, Any]:
+def _read_shapes(
+    source: Source, naming: Naming, shape: Callable[[str], tuple[int, ...]]
+) -> dict[str, Any]:
     """The keywords of `build` that the tensors' names and shapes tell."""
-    tensors, shape = source.tensors, formats.shapes(source.tensors, "Hugging Face's ViViT")
-    prefix = naming.root + naming.encoder
+    tensors, prefix = source.tensors, naming.root + naming.encoder
     layers = f"{prefix}{naming.layers}."
     width, channels, *patch = shape(f"{prefix}{_PATCH}.weight")
     huggingface.check_channels(channels)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters import Options, huggingface
-from converters.vivit.published import FRAMES, SIZE
 from vidjax.errors import UserError
 from vidjax.models.vivit import sampled_indices
+
+FRAMES, SIZE = 32, 224  # of every release
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ import numpy as np
 
 from converters import Options, huggingface, processors
 from converters.formats import PREPROCESSOR, Source
+from converters.vivit.hints import Clip
 from vidjax.data.datasets import DATASETS
 from vidjax.preprocessing import Preprocessing
 
-# Of every release.
-EPS, ACT = 1e-6, "gelu_tanh"
-FRAMES, SIZE = 32, 224
+EPS, ACT = 1e-6, "gelu_tanh"  # of every release
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # by width
 
 PROCESSORS = processors.Family(
@@ -97,13 +96,13 @@ def _protocol(
     return data
 
 
-def _values(frames: int, size: int, resize: str, protocol: Protocol) -> dict[str, Any]:
+def _values(clip: Clip, resize: str, protocol: Protocol) -> dict[str, Any]:
     """Fields of Preprocessing for an input range of [-1, 1]."""
     return protocol.values() | {
-        "frames": frames,
-        "size": size,
+        "frames": clip.frames,
+        "size": clip.size,
         # 256 for crops of 224, 288 for 256 in Scenic's configs.
-        "short_side": size + 32,
+        "short_side": clip.size + 32,
         "resize": resize,
         "mean": (0.5,) * 3,
         "std": (0.5,) * 3,
@@ -111,21 +110,16 @@ def _values(frames: int, size: int, resize: str, protocol: Protocol) -> dict[str
 
 
 def flax_preprocessing(
-    source: Source,
-    options: Options,
-    model: dict[str, Any],
-    frames: int,
-    size: int,
-    notes: list[str],
+    source: Source, options: Options, model: dict[str, Any], clip: Clip, notes: list[str]
 ) -> Preprocessing:
     """How the model of a Flax tree gets its video; that of one frame is an image ViT."""
-    if image := frames == 1 and model["patch_size"][0] == 1:
-        values = _values(frames, size, "tf_bilinear", K400)
-        values |= {"short_side": size, "temporal_views": 1, "spatial_views": 1}
+    if clip.frames == 1 and model["patch_size"][0] == 1:
+        values = _values(clip, "tf_bilinear", K400)
+        values |= {"short_side": clip.size, "temporal_views": 1, "spatial_views": 1}
+        why = "as image ViTs are trained"
     else:
-        protocol = _protocol(source, options, model, notes)
-        values = _values(frames, size, "tf_bilinear", protocol)
-    why = "as image ViTs are trained" if image else "as Scenic trains"
+        values = _values(clip, "tf_bilinear", _protocol(source, options, model, notes))
+        why = "as Scenic trains"
     if options.input_range:
         values |= _by_range(options.input_range)
         why = f"by --input_range, instead of [-1, 1] {why}"
@@ -134,24 +128,20 @@ def flax_preprocessing(
 
 
 def hf_preprocessing(
-    source: Source,
-    options: Options,
-    model: dict[str, Any],
-    frames: int,
-    size: int,
-    notes: list[str],
+    source: Source, options: Options, model: dict[str, Any], clip: Clip, notes: list[str]
 ) -> Preprocessing:
     """How the model of a Hugging Face folder gets its video."""
-    values = _values(frames, size, "pil_bilinear", _protocol(source, options, model, notes))
+    values = _values(clip, "pil_bilinear", _protocol(source, options, model, notes))
     why = f"as Scenic trained the released weights; there is no {PREPROCESSOR}"
-    stated = processors.read(source.json, PROCESSORS, None if options.frames else frames, notes)
+    only = None if options.frames else clip.frames
+    stated = processors.read(source.json, PROCESSORS, only, notes)
     if stated:
-        values |= stated | {"frames": frames}
+        values |= stated | {"frames": clip.frames}
         why = "the net effect of its processor's file"
         if options.size not in (None, values["size"]):
-            side = options.size
-            values |= {"size": side, "short_side": side + 32, "stretch_to": None}
-        huggingface.note_crop(values["size"], size, notes)
+            short_side = options.size + 32
+            values |= {"size": options.size, "short_side": short_side, "stretch_to": None}
+        huggingface.note_crop(values["size"], clip.size, notes)
     if options.input_range:
         old = _range(values)
         values |= _by_range(options.input_range)

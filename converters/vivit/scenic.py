@@ -6,14 +6,13 @@ Linen per class; the names are read from the file.
 An image ViT becomes the joint model of one frame and patches (1, h, w).
 """
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from converters import Conversion, Export, Options, huggingface
+from converters import Conversion, Export, Options, formats, huggingface
 from converters.formats import NPZ_SUFFIX, Source
-from converters.mapping import Ignore, Rule, Tensors
+from converters.mapping import Ignore, Rule, Tensors, spec_of
 from converters.rules import flax_attention, flax_dense, flax_norm
 from converters.vivit import hints
 from converters.vivit.published import ACT, EPS, flax_preprocessing
@@ -104,50 +103,31 @@ def find_root(names: Collection[str]) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Tree:
-    """A file's tensors by their names after the root."""
+class _Shapes(dict[str, tuple[int, ...]]):
+    """Shapes of a file's weights by their names after the root."""
 
-    tensors: Tensors
-    naming: Naming
+    def __init__(self, tensors: Tensors, root: str):
+        names = [name for name in tensors if name.startswith(root)]
+        super().__init__({name.removeprefix(root): spec_of(tensors, name).shape for name in names})
+        self.root = root
 
-    def has(self, name: str) -> bool:
-        return self.naming.root + name in self.tensors
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        if not self.has(name):
-            raise UserError(f"the file looks like ViViT, but has no {self.naming.root}{name}")
-        return self.tensors[self.naming.root + name].shape
-
-    def sizes(self, stage: str) -> tuple[int, int, int]:
-        """Layers, heads and MLP width."""
-        naming, block = self.naming, f"{stage}/encoderblock_0"
-        blocks = rf"{re.escape(naming.root + stage)}/encoderblock_(\d+)/.*"
-        found = {match[1] for name in self.tensors if (match := re.fullmatch(blocks, name))}
-        heads = self.shape(f"{block}/{naming.attention}/query/kernel")
-        if len(heads) != 3:
-            raise UserError(
-                f"{block}/{naming.attention}/query/kernel has shape {heads}; expected (width, "
-                "heads, head width)"
-            )
-        mlp_dim = self.shape(f"{block}/{naming.mlp}/{naming.dense[0]}/kernel")[1]
-        return len(found), heads[1], mlp_dim
+    def __missing__(self, name: str) -> tuple[int, ...]:
+        raise UserError(f"the file looks like ViViT, but has no {self.root}{name}")
 
 
 def describe(source: Source, options: Options) -> Conversion:
-    tensors, notes, root = source.tensors, [], find_root(source.tensors)
-    _refuse_other_vits(tensors, root)
-    factorised = f"{root}SpatialTransformer/encoder_norm/scale" in tensors
+    root, notes = find_root(source.tensors), []
+    shapes = _Shapes(source.tensors, root)
+    _refuse_other_vits(shapes)
+    factorised = "SpatialTransformer/encoder_norm/scale" in shapes
     stage = "SpatialTransformer" if factorised else "Transformer"
-    naming = _naming(tensors, root, stage)
-    tree = _Tree(tensors, naming)
-    model = _read_shapes(tree, stage, options)
-    clip = _clip(tree, stage, model, options, notes)
+    naming = _naming(shapes, stage)
+    model = _read_shapes(shapes, naming, stage, options)
+    clip = _clip(shapes, naming, stage, model, options, notes)
     model["pos_grid"] = list(clip.grid)
-    flat = naming.flat_kernel
-    if flat and clip.frames > 1 and (not factorised or model["temporal_depth"]):
+    image = naming.flat_kernel and clip.frames == 1
+    if naming.flat_kernel and not image and (not factorised or model["temporal_depth"]):
         model["sampled_frames"] = hints.sampled_frames(clip, notes)
-    image = flat and clip.frames == 1
     if image:
         notes.append("an image model: one frame, to start training a video model from")
     hints.apply(model, options, image, notes)
@@ -155,23 +135,35 @@ def describe(source: Source, options: Options) -> Conversion:
         format="npz" if source.files[0].suffix == NPZ_SUFFIX else "original",
         model=model,
         rules=rules(model, naming),
-        ignore=_outside(tensors, root),
+        ignore=_outside(source.tensors, root),
         naming=asdict(naming),
-        preprocessing=flax_preprocessing(source, options, model, clip.frames, clip.size, notes),
+        preprocessing=flax_preprocessing(source, options, model, clip, notes),
         classes=huggingface.classes(None, model, notes),
         notes=notes,
     )
 
 
-def _read_shapes(tree: _Tree, stage: str, options: Options) -> dict[str, Any]:
-    """The keywords of `build` that the tensors' names and shapes tell, and --pool."""
-    naming, factorised = tree.naming, stage == "SpatialTransformer"
-    *patch, _, width = tree.shape("embedding/kernel")
-    depth, heads, mlp_dim = tree.sizes(stage)
+def _read_shapes(shapes: _Shapes, naming: Naming, stage: str, options: Options) -> dict[str, Any]:
+    """The keywords of `build` that the weights' names and shapes tell, and --pool."""
+
+    def sizes(stage: str) -> tuple[int, int, int]:
+        """Layers, heads and MLP width."""
+        block = f"{stage}/encoderblock_0"
+        query, fc1 = f"{block}/{naming.attention}/query", f"{block}/{naming.mlp}/{naming.dense[0]}"
+        heads = shapes[f"{query}/kernel"]
+        if len(heads) != 3:
+            raise UserError(
+                f"{query}/kernel has shape {heads}; expected (width, heads, head width)"
+            )
+        depth = formats.count(shapes, f"{stage}/encoderblock_")
+        return depth, heads[1], shapes[f"{fc1}/kernel"][1]
+
+    *patch, _, width = shapes["embedding/kernel"]
+    depth, heads, mlp_dim = sizes(stage)
     if options.heads not in (None, heads):
         raise UserError(f"--heads={options.heads}, but the file has {heads} heads; leave it out")
-    token = tree.has("cls_SpatialTransformer" if factorised else "cls")
-    space_time = naming.norms == _SPACE_TIME_NORMS
+    factorised = stage == "SpatialTransformer"
+    token = "cls_SpatialTransformer" if factorised else "cls"
     model = {
         "name": "vivit",
         "head": None,
@@ -181,34 +173,37 @@ def _read_shapes(tree: _Tree, stage: str, options: Options) -> dict[str, Any]:
         "mlp_dim": mlp_dim,
         "eps": EPS,
         "patch_size": [1, *patch] if naming.flat_kernel else patch,
-        "factorisation": "self_attention" if space_time else "joint",
-        "pool": "token" if token else options.pool or "mean",
+        "factorisation": "self_attention" if naming.norms == _SPACE_TIME_NORMS else "joint",
+        "pool": "token" if token in shapes else options.pool or "mean",
         "representation_size": None,
     }
-    if tree.has("pre_logits/kernel"):
-        model["representation_size"] = tree.shape("pre_logits/kernel")[1]
-    if tree.has(f"{naming.head}/kernel"):
-        num_classes = tree.shape(f"{naming.head}/kernel")[1]
-        model |= {"head": "classify", "num_classes": num_classes}
+    if "pre_logits/kernel" in shapes:
+        model["representation_size"] = shapes["pre_logits/kernel"][1]
+    if (head := f"{naming.head}/kernel") in shapes:
+        model |= {"head": "classify", "num_classes": shapes[head][1]}
     if factorised:
         model |= {"factorisation": "encoder", "temporal_depth": 0}
-    if factorised and tree.has("TemporalTransformer/encoder_norm/scale"):
+    if factorised and "TemporalTransformer/encoder_norm/scale" in shapes:
         names = ("temporal_depth", "temporal_num_heads", "temporal_mlp_dim")
-        model |= dict(zip(names, tree.sizes("TemporalTransformer"), strict=True))
+        model |= dict(zip(names, sizes("TemporalTransformer"), strict=True))
     return model
 
 
 def _clip(
-    tree: _Tree, stage: str, model: Mapping[str, Any], options: Options, notes: list[str]
+    shapes: _Shapes,
+    naming: Naming,
+    stage: str,
+    model: Mapping[str, Any],
+    options: Options,
+    notes: list[str],
 ) -> hints.Clip:
-    naming, patch = tree.naming, model["patch_size"]
-    token = model["pool"] == "token"
+    patch, token = model["patch_size"], model["pool"] == "token"
     place = f"{stage}/{naming.positions}" if naming.positions else ""
-    tokens = tree.shape(f"{place}pos_embedding")[1] - token
+    tokens = shapes[f"{place}pos_embedding"][1] - token
     if model["factorisation"] == "encoder":
         slices = None
         if model["temporal_depth"]:
-            slices = tree.shape("TemporalTransformer/posembed_input/pos_embedding")[1] - token
+            slices = shapes["TemporalTransformer/posembed_input/pos_embedding"][1] - token
         return hints.sliced_clip(tokens, slices, patch, options, notes)
     if naming.flat_kernel:
         is_image = naming.head == "head"  # vision_transformer's name
@@ -216,9 +211,9 @@ def _clip(
     return hints.whole_clip(tokens, patch, options.frames, options.size, notes)
 
 
-def _refuse_other_vits(names: Collection[str], root: str) -> None:
+def _refuse_other_vits(names: Collection[str]) -> None:
     def has(start: str) -> bool:
-        return any(name.startswith(root + start) for name in names)
+        return any(name.startswith(start) for name in names)
 
     if has("conv_root") or has("block1/") or has("ResNet"):
         raise UserError("a ViT on top of a ResNet is no ViViT; take one without")
@@ -237,37 +232,37 @@ def _refuse_other_vits(names: Collection[str], root: str) -> None:
         raise UserError("this ViT has no learned position table, which ViViT needs")
 
 
-def _naming(tensors: Mapping[str, Any], root: str, stage: str) -> Naming:
+def _naming(shapes: _Shapes, stage: str) -> Naming:
     """The names in this tree, from its first block."""
 
     def below(path: str) -> list[str]:
-        found = {n.removeprefix(path).split("/")[0] for n in tensors if n.startswith(path)}
+        found = {n.removeprefix(path).split("/")[0] for n in shapes if n.startswith(path)}
         return sorted(found, key=lambda n: [int(w) if w.isdigit() else w for w in n.split("_")])
 
     def some(names: list[str], start: str, count: int) -> tuple[str, ...]:
         found = tuple(name for name in names if name.startswith(start))
         if len(found) != count:
             raise UserError(
-                f"{root}{stage}/encoderblock_0 is no ViT block: of {start}, {count} are expected "
-                f"among {', '.join(names) or 'nothing'}"
+                f"{shapes.root}{stage}/encoderblock_0 is no ViT block: of {start}, {count} are "
+                f"expected among {', '.join(names) or 'nothing'}"
             )
         return found
 
-    block = f"{root}{stage}/encoderblock_0/"
+    block = f"{stage}/encoderblock_0/"
     names = below(block)
     space_time = "MultiHeadDotProductAttention_time" in names
     mlp = some(names, "MlpBlock", 1)[0]
     attentions = some(names, "MultiHeadDotProductAttention", 2 if space_time else 1)
     norms = some(names, "LayerNorm", 3 if space_time else 2)
     return Naming(
-        root=root,
+        root=shapes.root,
         norms=_SPACE_TIME_NORMS if space_time else norms,
         attention=attentions[0],
         mlp=mlp,
         dense=some(below(f"{block}{mlp}/"), "Dense", 2),
-        positions="" if f"{root}pos_embedding" in tensors else "posembed_input/",
-        head="head" if f"{root}head/kernel" in tensors else "output_projection",
-        flat_kernel=tensors[f"{root}embedding/kernel"].ndim == 4,
+        positions="" if "pos_embedding" in shapes else "posembed_input/",
+        head="head" if "head/kernel" in shapes else "output_projection",
+        flat_kernel=len(shapes["embedding/kernel"]) == 4,
     )
 
 
