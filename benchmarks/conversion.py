@@ -13,8 +13,9 @@ import numpy as np
 from flax import traverse_util
 
 from benchmarks import harness
-from converters import formats, videomae
+from converters import formats
 from converters.mapping import from_params
+from converters.videomae import architecture, hf
 from vidjax import models
 
 GOALS = {"peak": 1.3, "time": 3.0}  # of the file's size, and of the time that copying it takes
@@ -37,7 +38,10 @@ def make_checkpoint(folder: pathlib.Path, variant: str, size: int = 224) -> path
     folder.mkdir()
     path = folder / "model.safetensors"
     formats.write_safetensors(
-        path, from_params(params, videomae.hf_rules(sizes, videomae.Naming(encoder="videomae.")))
+        path,
+        from_params(
+            params, architecture.rules(sizes, architecture.Naming(encoder="videomae."), hf.FORMAT)
+        ),
     )
     config = {
         "model_type": "videomae",

@@ -2,8 +2,13 @@
 
 import json
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from converters import Options
+from converters.formats import CONFIG, Source
 from vidjax.errors import UserError
 
 # Our name of each activation function that transformers calls so.
@@ -15,6 +20,15 @@ ACTIVATIONS = {
     ),
     "quick_gelu": "quick_gelu",
     "relu": "relu",
+}
+# Defaults that transformers' configs of video encoders have in common: ViT-B's sizes.
+VIT_BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "image_size": 224,
+    "num_channels": 3,
 }
 
 
@@ -49,6 +63,69 @@ def num_heads(
     if not (given or stated):
         notes.append(f"{heads} heads are assumed, as in the published model of width {width}")
     return heads
+
+
+def vocabulary(
+    source: Source,
+    options: Options,
+    reads_texts: bool,
+    endings: tuple[str, ...],
+    expected: str,
+    released: str,
+    notes: list[str],
+) -> Path | None:
+    """Returns the vocabulary's file: --tokenizer, or the one beside the weights; None without one.
+
+    Args:
+        reads_texts: whether the model does.
+        endings: of the names of files that can be read.
+        expected, released: which files these are, and which one the released models have, in words.
+        notes: gets one if there is no vocabulary.
+
+    Raises:
+        UserError: the file is none, or the model reads no texts.
+    """
+    if not reads_texts:
+        if options.tokenizer or options.raw_text is not None:
+            raise UserError("--tokenizer and --raw_text are about texts, and this model reads none")
+        return None
+    path = Path(options.tokenizer) if options.tokenizer else source.tokenizer
+    if path is None:
+        notes.append(
+            "no vocabulary beside the weights, so the model takes token ids only; the released "
+            f"models' is {released}"
+        )
+    elif not path.is_file() or not path.name.endswith(endings):
+        raise UserError(f"--tokenizer={path} is no {expected}; name such a file")
+    return path
+
+
+def counts(ids: np.ndarray) -> str | None:
+    """Returns why the tensor position_ids cannot be ignored, if it is not 0, 1, 2, ..."""
+    return None if np.array_equal(ids, np.arange(ids.size)[None]) else "not 0, 1, 2, ..."
+
+
+def one_value(key: str, values: Mapping[str, Any], family: str) -> Any:
+    """Returns the value that config.json's parts have in common.
+
+    Raises:
+        UserError: they differ.
+    """
+    if len(set(values.values())) > 1:
+        words = ", ".join(f"{part} {value}" for part, value in values.items())
+        raise UserError(
+            f"{CONFIG} has different values of {key} ({words}); {family} here has one for all"
+        )
+    return next(iter(values.values()))
+
+
+def sizes(model: Mapping[str, Any], ours: str = "", theirs: str = "") -> dict[str, Any]:
+    """Returns a transformer's sizes in the words of transformers; prefixes name one of several."""
+    return {
+        f"{theirs}hidden_size": model[f"{ours}width"],
+        f"{theirs}num_hidden_layers": model[f"{ours}depth"],
+        f"{theirs}intermediate_size": model[f"{ours}mlp_dim"] or 4 * model[f"{ours}width"],
+    }
 
 
 def activation(config: Mapping[str, Any], known: Collection[str], what: str) -> str:

@@ -16,8 +16,8 @@ IMAGE, VIDEO, WHOLE = (
     "processor_config.json",
 )
 FAMILIES = {
-    "videomae": videomae._PROCESSORS,
-    "vivit": vivit._PROCESSORS,
+    "videomae": videomae.published.PROCESSORS,
+    "vivit": vivit.published.PROCESSORS,
     "xclip": xclip._PROCESSORS,
     "clip": xclip._CLIP_PROCESSORS,
     "videoprism": videoprism._PROCESSORS,

@@ -15,11 +15,13 @@ from in_memory import same_tensors
 from converters import Options, formats, videomae
 from converters.convert import convert
 from converters.mapping import from_params
+from converters.videomae import architecture, published
 from vidjax import models, pretrained
 from vidjax.card import Card, read_card
 from vidjax.errors import UserError
 from vidjax.models import layers
 from vidjax.objectives import masked_autoencoding
+from vidjax.preprocessing import Preprocessing
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 TOL = 2e-6  # of the largest reference output; float32
@@ -215,7 +217,7 @@ def test_wrong_number_of_heads_is_caught(folders):
 @pytest.mark.parametrize("order", [("query", "value", "key"), ("key", "query", "value")])
 def test_wrong_order_in_the_fused_projection_is_caught(tmp_path, monkeypatch, order):
     case = "videomae_finetune_meanpool"
-    right = videomae.original_rules
+    right = architecture.rules
 
     def swap(rule):
         if not isinstance(rule.target, tuple):
@@ -225,7 +227,7 @@ def test_wrong_order_in_the_fused_projection_is_caught(tmp_path, monkeypatch, or
             rule, target=tuple(f"{base}/attn/{name}/kernel" for name in order)
         )
 
-    monkeypatch.setattr(videomae, "original_rules", lambda *a: [swap(r) for r in right(*a)])
+    monkeypatch.setattr(architecture, "rules", lambda *a: [swap(r) for r in right(*a)])
     source = GOLDENS / case / "checkpoint-0.pth"
     convert(str(source), tmp_path / case, options=CASES[case], say=lambda line: None)
     assert_caught(run(tmp_path / case), case)
@@ -748,7 +750,7 @@ def test_sampling_follows_the_data_set(tmp_path, monkeypatch):
 
 
 def test_published_checkpoints_say_what_they_are():
-    for hub_id, checkpoint in videomae.CHECKPOINTS.items():
+    for hub_id, checkpoint in published.CHECKPOINTS.items():
         assert checkpoint.what
         assert (checkpoint.sampling == "segment") == hub_id.endswith("finetuned-ssv2")
 
@@ -762,7 +764,7 @@ def test_tables_cover_every_published_size(variant, head):
     want = pretrained.param_specs(model)
     # Zeros without memory: one value, strided.
     params = {k: np.broadcast_to(np.zeros((), np.float32), v.shape) for k, v in want.items()}
-    card = Card(models.config_of(model), videomae.Preprocessing())
+    card = Card(models.config_of(model), Preprocessing())
     for format in ("hf", "original"):
         plan = videomae.export(card, format, {})
         tensors = from_params(params, plan.rules)

@@ -19,10 +19,12 @@ from in_memory import same_tensors
 from converters import Options, formats, vivit
 from converters.convert import convert
 from converters.mapping import from_params
+from converters.vivit import published
 from vidjax import models, pretrained
 from vidjax.card import Card, read_card
 from vidjax.errors import UserError
 from vidjax.models import layers
+from vidjax.preprocessing import Preprocessing
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 TOL = {"logits": 2e-6, "pre_logits": 2e-6, "encoder_output": 2e-6}  # float32, of the largest value
@@ -869,7 +871,7 @@ def test_tables_cover_every_published_size(size):
     # Zeros without memory: one value, strided.
     params = {k: np.broadcast_to(np.zeros((), np.float32), v.shape) for k, v in want.items()}
     assert sum(value.size for value in params.values()) == count
-    card = Card(models.config_of(model), vivit.Preprocessing())
+    card = Card(models.config_of(model), Preprocessing())
     joint = model.factorisation == "joint"
     for format in ("hf", "original", "npz") if joint else ("original", "npz"):
         plan = vivit.export(card, format, {})
@@ -889,7 +891,7 @@ def test_tables_cover_every_published_size(size):
 
 
 def test_published_checkpoints_and_their_data(tmp_path):
-    assert all(checkpoint.what for checkpoint in vivit.CHECKPOINTS.values())
+    assert all(checkpoint.what for checkpoint in published.CHECKPOINTS.values())
     weights = weights_of("vivit_factorised_encoder")
     folder = tmp_path / "vivit/epic_kitchens/vivit_large_16x2_fe"
     folder.mkdir(parents=True)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from round_trip import check_back_to_hugging_face, command
 
-from converters import huggingface, processors, vivit
+from converters import huggingface, processors
+from converters.vivit.published import PROCESSORS
 from vidjax import load_model, pretrained
 from vidjax.card import Card
 from vidjax.data.frames.clips import eval_views
@@ -203,7 +204,7 @@ def test_image_processor(tmp_path, changes, ends, shape):
     processor.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "preprocessor_config.json").read_text())
     files = {"preprocessor_config.json": config}
-    facts = Preprocessing(frames=1, **processors.read(files, vivit._PROCESSORS, None, []))
+    facts = Preprocessing(frames=1, **processors.read(files, PROCESSORS, None, []))
     clip = eval_views(frame[None], facts)[0, 0] / np.float32(255)
     ours = (clip - np.float32(facts.mean)) / np.float32(facts.std)
     error = np.abs(ours - theirs.transpose(1, 2, 0)).max()

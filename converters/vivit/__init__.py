@@ -1,0 +1,72 @@
+"""ViViT: Hugging Face folders, Scenic's checkpoints, and image ViTs as flat npz files.
+
+Sources: transformers/models/vivit (5.23) and the names in the published files, which differ from
+its modules' (`attention.attention.query` in files, `attention.q_proj` in memory);
+google-research/scenic projects/vivit; google-research/vision_transformer's npz files.
+Numerics: tanh GELU and LayerNorm's epsilon 1e-6 in all releases.
+"""
+
+from collections.abc import Mapping
+
+from converters import Conversion, Export, Option, Options
+from converters.formats import Source
+from converters.options import FRAMES, HEADS, INPUT_RANGE, SIZE
+from converters.vivit import hf, scenic
+from vidjax.card import Card
+
+FORMATS = ("hf", "original", "npz")
+OPTIONS = (
+    HEADS,
+    FRAMES,
+    SIZE,
+    Option(
+        "factorisation",
+        ("joint", "encoder", "self_attention", "dot_product"),
+        "ViViT: how it attends over space and time; files of joint and dot_product look the same.",
+    ),
+    Option(
+        "attention_order",
+        ("time_space", "space_time"),
+        "ViViT: what a block of factorisation self_attention attends over first.",
+    ),
+    Option("pool", ("mean", "max", "sum"), "ViViT: pooling of a model without class token."),
+    INPUT_RANGE,
+)
+TRAIN = "configs/vivit_k400.py"
+
+
+def recognises(source: Source) -> bool:
+    """Whether the tensors are a ViViT's, or an image ViT's in a Flax tree."""
+    return scenic.find_root(source.tensors) is not None or hf.recognises(source.tensors)
+
+
+def describe(source: Source, options: Options) -> Conversion:
+    """Reads the architecture from the tensors' names and shapes, and asks for what they lack.
+
+    Raises:
+        UserError: config.json or the options contradict the tensors, the model has parts that
+            ViViT has not, or nothing tells its frames' number and size.
+    """
+    if scenic.find_root(source.tensors) is None:
+        return hf.describe(source, options)
+    return scenic.describe(source, options)
+
+
+def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
+    """How to write a model.
+
+    Args:
+        card: of the model.
+        format: "hf", a folder of transformers; "original", Scenic's msgpack file; or "npz", the
+            same names in a flat npz file.
+        originals: JSON files of the source the model was converted from; those that still hold
+            are written again as they were.
+
+    Raises:
+        UserError: Hugging Face's ViViT has no such model.
+    """
+    same = card.provenance.get("format") == format
+    naming = card.provenance["naming"] if same else None
+    if format == "hf":
+        return hf.export(card, naming, originals if same else {})
+    return scenic.export(card, format, naming)
