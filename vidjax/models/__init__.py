@@ -11,6 +11,8 @@ A module declares what the train loop asks of its family:
     TOKENIZER   kind of vocabulary that its texts are read with, see vidjax.tokenizers
     KEEPS_INPUT whether a model's input is normalised and resized as the input of the checkpoint
                 that it starts from
+    USES        head -> "predict", "compare" (with texts) or "embed": the use of a converted model
+                with it; None: no command; heads that are not there are trained from
 
 HEADS and VARIANTS are required. The module may also define `adapt`, `start_from` and `encoder_of`,
 see below.
@@ -42,6 +44,7 @@ _DEFAULTS = {
     "DEMO": {},
     "TOKENIZER": "sentencepiece",
     "KEEPS_INPUT": False,
+    "USES": {},
 }
 
 
