@@ -292,14 +292,6 @@ def test_a_list_that_changed(small, demo_folder, tmp_path, change, message):
     release_workdir(epath.Path(workdir))
 
 
-def test_a_list_may_move(small, demo_folder, tmp_path):
-    copy = tmp_path / "elsewhere"
-    shutil.copytree(demo_folder, copy)
-    videos = [task.datasets.read_list(folder / "train.csv", "") for folder in (demo_folder, copy)]
-    assert videos[0][0].path != videos[1][0].path
-    assert task.list_facts(videos[0]) == task.list_facts(videos[1])
-
-
 def test_a_run_stops_at_a_changed_list(a_run, copy):
     config, workdir = copy
     facts = json.loads((workdir / "lists.json").read_text())

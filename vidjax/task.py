@@ -3,13 +3,9 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 import math
-import os
-import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +17,7 @@ from ml_collections import ConfigDict
 from vidjax import configlib, data, evaluators, models, objectives, optim, pretrained, sharding
 from vidjax.card import Card, read_card
 from vidjax.data import datasets, demo
+from vidjax.data.lists.digests import digests_of
 from vidjax.errors import UserError
 from vidjax.evaluators import split_of
 from vidjax.preprocessing import Preprocessing, check_views
@@ -231,7 +228,7 @@ class Task:
         cfg = self.config.data
         path = cfg[split]
         if not path and cfg.name in demo.LISTS:
-            path = demo.list_of(cfg.name, split, _demo_folder())
+            path = demo.list_of(cfg.name, split, demo.default_folder())
         if not self.has(split):
             raise UserError(
                 f"no {split} videos: point --config.data.{split} at a list file of "
@@ -275,9 +272,9 @@ class Task:
         )
 
     def lists(self) -> dict[str, dict[str, Any]]:
-        """Returns what tells whether the lists that the run reads change, by split."""
+        """Returns the digests of the lists that the run reads, by split."""
         splits = {"train"} | {split_of(entry) for entry in self.evals.values()}
-        return {split: list_facts(self.videos(split)) for split in sorted(splits)}
+        return {split: digests_of(self.videos(split)) for split in sorted(splits)}
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | ClipTokenizer | None:
@@ -301,7 +298,7 @@ class Task:
         path = cfg.tokenizer
         if not path and cfg.name in demo.LISTS:
             kind = models.declared(self.config.model.name, "TOKENIZER")
-            path = demo.tokenizer_of(cfg.name, _demo_folder(), kind)
+            path = demo.tokenizer_of(cfg.name, demo.default_folder(), kind)
         if not path:
             raise UserError(
                 "texts need a tokeniser: set config.data.tokenizer to a SentencePiece .model or a "
@@ -484,34 +481,5 @@ class Task:
         return optim.make_optimizer(self.config.optim, schedule, stages)
 
 
-def list_facts(videos: Sequence[datasets.Video]) -> dict[str, Any]:
-    """Returns what tells whether a list changed, and where: its length and digests.
-
-    Paths count from the folder that all videos share, so that this may be moved.
-    """
-    paths = [video.path for video in videos]
-    # commonpath knows no URLs.
-    shared = os.path.commonprefix([min(paths), max(paths)]).rpartition("/")[0]  # noqa: RUF071
-    lines = [
-        json.dumps([video.path[len(shared) :], video.label, video.captions]) for video in videos
-    ]
-    block = max(1, -(-len(lines) // 100))
-    return {
-        "videos": len(lines),
-        "digest": _sha256(lines),
-        "unordered": _sha256(sorted(lines)),
-        "block": block,
-        "blocks": [_sha256(lines[i : i + block])[:8] for i in range(0, len(lines), block)],
-    }
-
-
-def _sha256(lines: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
 def _names(groups: tuple[tuple[str, int], ...]) -> str:
     return " and ".join(f"{name} ({size} classes)" for name, size in groups) or "one class"
-
-
-def _demo_folder() -> pathlib.Path:
-    return pathlib.Path(os.environ.get("VIDJAX_DEMO_DATA") or "~/.cache/vidjax/demo").expanduser()
