@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.harness import table
 from benchmarks.vivit_factorisations import machine
-from vidjax import configlib, optim, sharding, task, train
+from vidjax import configlib, sharding, task, train
 from vidjax.errors import UserError, run_main
 from vidjax.params import flatten
 
@@ -97,7 +97,7 @@ class Program:
         self.work = task.Task(config)
         _ = self.work.abstract_params  # traced before the mesh is one that cannot run anything
         self.work.mesh, self.rules = mesh, sharding.rules(config.mesh)
-        optimizer = optim.make_optimizer(config.optim, lambda step, factor=1.0: 1e-3 * factor)
+        optimizer = self.work.optimizer(lambda step, factor=1.0: 1e-3 * factor)
         with self.on_mesh():
             self.init, self.state = train.abstract_state(self.work, optimizer)
             self.step = train.make_train_step(

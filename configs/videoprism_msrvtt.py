@@ -44,9 +44,7 @@ def get_config(arg=None):
     config.optim.update(lr=1e-5, warmup_epochs=0.5, weight_decay=1e-4, clip_norm=1.0)
     config.evals.val = dict(name="retrieval", every=500)
     if arg.demo:
-        configlib.use_demo(
-            config, steps=50, lr=1e-4, data="demo_captions", patch_size=(1, 8, 8), width=64, depth=2
-        )
+        configlib.use_demo(config, steps=50, lr=1e-4, data="demo_captions")
         config.model.update(logit_scale=2.6592, remat="none")
         config.data.update(batch_size=64, text_length=16)
     return config

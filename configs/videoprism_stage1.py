@@ -46,16 +46,7 @@ def get_config(arg=None):
     )  # fmt: skip
     config.evals.val = dict(name="retrieval", every=5_000)
     if arg.demo:
-        configlib.use_demo(
-            config,
-            steps=600,
-            lr=2e-3,
-            data="demo_captions",
-            patch_size=(1, 8, 8),
-            width=64,
-            depth=2,
-        )
-        config.objective.drop_tokens = 0.0
+        configlib.use_demo(config, steps=600, lr=2e-3, data="demo_captions")
         config.model.remat = "none"
         config.data.update(batch_size=64, text_length=16)
         config.optim.update(name="adamw", rates=(), clip_norm=1.0, b2=0.95, warmup_epochs=4.0)

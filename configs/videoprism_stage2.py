@@ -44,16 +44,7 @@ def get_config(arg=None):
     )  # fmt: skip
     config.evals.val = dict(name="loss", every=5_000)
     if arg.demo:
-        configlib.use_demo(
-            config,
-            steps=200,
-            lr=1e-3,
-            data="demo_captions",
-            patch_size=(1, 8, 8),
-            width=64,
-            depth=2,
-        )
-        config.model.update(decoder_width=64, decoder_depth=2, decoder_num_heads=2)
-        config.model.update(decoder_mlp_dim=256, remat="none")
+        configlib.use_demo(config, steps=200, lr=1e-3, data="demo_captions")
+        config.model.remat = "none"
         config.optim.name = "adamw"
     return config

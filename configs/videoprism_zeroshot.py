@@ -33,9 +33,7 @@ def get_config(arg=None):
     )  # fmt: skip
     config.evals.val = dict(name="zero_shot", templates=("a video of {}.",))
     if arg.demo:
-        configlib.use_demo(
-            config, steps=1, lr=1e-4, data="demo_captions", patch_size=(1, 8, 8), width=64, depth=2
-        )
+        configlib.use_demo(config, steps=1, lr=1e-4, data="demo_captions")
         colours = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
         config.evals.val.templates = tuple(f"a {colour} shape {{}}" for colour in colours)
     return config

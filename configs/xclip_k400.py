@@ -57,19 +57,8 @@ def get_config(arg=None):
     config.evals.val = dict(name="zero_shot", every=2_000, templates=("{}",), average="softmax")
     config.evals.test = dict(name="zero_shot", views=(4, 3), templates=("{}",), average="softmax")
     if arg.demo:
-        configlib.use_demo(
-            config,
-            steps=500,
-            lr=1e-3,
-            data="demo_captions",
-            patch_size=(1, 8, 8),
-            width=64,
-            depth=2,
-        )
+        configlib.use_demo(config, steps=500, lr=1e-3, data="demo_captions")
         config.data.update(sampling="segment", batch_size=64)
-        config.model.update(
-            embed_dim=64, text_width=64, text_num_heads=4, mit_num_heads=4, prompt_num_heads=4
-        )
         # There is no CLIP to start from, so only the text tower stays as it is. Positions start
         # near 0, and without them no motion shows, so they learn fast.
         config.optim.update(

@@ -117,23 +117,21 @@ def convert(
     for line in report:
         say(errors.printable(line))
     say(errors.printable(f"written to {target}"))
-    if not ours:
-        card = read_card(target)
-        if card.model["head"] != "text":  # which no command uses by itself
-            say(f"next: python -m vidjax.{_next(card, target)}")
+    if not ours and (command := _next(read_card(target), target)):
+        say(f"next: python -m vidjax.{command}")
 
 
-def _next(card: Card, folder: Path) -> str:
-    """A command that uses a converted model."""
-    predict = f"predict --checkpoint={folder} --video=a.mp4"
-    # What has no head, or sees one frame, is to train a model from.
-    if card.model["head"] == "classify" and card.preprocessing.frames > 1:
-        return predict
-    if card.model["head"] == "video_text" and card.tokenizer:
-        return f'{predict} --prompt="a dog" --prompt="a cat"'
-    if card.model["head"] in ("image", "video", "video_text"):
+def _next(card: Card, folder: Path) -> str | None:
+    """Returns a command that uses a converted model, if there is one."""
+    use = models.declared(card.model["name"], "USES").get(card.model["head"], "train")
+    if use == "predict" and card.preprocessing.frames > 1:
+        return f"predict --checkpoint={folder} --video=a.mp4"
+    if use == "compare" and card.tokenizer:
+        return f'predict --checkpoint={folder} --video=a.mp4 --prompt="a dog" --prompt="a cat"'
+    if use in ("compare", "embed"):
         return f"embed --checkpoint={folder} --videos=FOLDER --output=embeddings.npz"
-    return f"train --config={_family(card).TRAIN} --config.init={folder}"
+    # A model without a head, or of single frames, is to train another one from.
+    return use and f"train --config={_family(card).TRAIN} --config.init={folder}"
 
 
 def _import(name: str, folder: Path, family: str | None, options: Options) -> list[str]:

@@ -211,7 +211,7 @@ def classes(
     config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
 ) -> tuple[str, ...] | None:
     """Names of the classes by config.json's id2label; None, with a note, if it has none."""
-    if model["head"] != "classify" or not model["num_classes"]:
+    if not model.get("num_classes"):
         return None
     labels = {int(k): v for k, v in ((config or {}).get("id2label") or {}).items()}
     if sorted(labels) != list(range(model["num_classes"])):

@@ -157,8 +157,8 @@ def validate(run: Run, *, lists: str = "any") -> None:
     try:
         config = configlib.of_command([x for x in run.argv if x.startswith("--config")])
         if (before := run.workdir / "config.json").exists():
-            defaults = task.plain(configlib.base())
-            check_same_run(before, task.plain(config), defaults)
+            defaults = configlib.plain(configlib.base())
+            check_same_run(before, configlib.plain(config), defaults)
         _trace(config, lists)
     except UserError as error:
         raise UserError(f"run {run.name}: {error}") from None
@@ -184,7 +184,7 @@ def _trace(config: Any, lists: str) -> None:
     schedule = optim.make_schedule(
         config.optim, batch_size=config.data.batch_size, total=total, warmup=warmup
     )
-    optimizer = optim.make_optimizer(config.optim, schedule)
+    optimizer = work.optimizer(schedule)
     with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.rules(config.mesh)):
         work.param_shardings()
         params = jax.eval_shape(nn.meta.unbox, work.abstract_params)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from vidjax import augment, masking
-from vidjax.preprocessing import normalise
+from vidjax.preprocessing import Preprocessing
 
 GOLDEN = pathlib.Path(__file__).parent / "goldens" / "preprocess_vivit" / "golden.npz"
 
@@ -86,7 +86,7 @@ def test_color_jitter_composes_with_normalise_and_may_do_nothing():
     assert np.abs(changed - video).mean() > 5
     assert changed.min() >= 0 and changed.max() <= 255
     np.testing.assert_allclose(
-        normalise(grey, (0.5,) * 3, (0.5,) * 3)[..., 0],
+        Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3).normalise(grey)[..., 0],
         luminance / 127.5 - 1,
         atol=1e-5,
     )

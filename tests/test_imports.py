@@ -19,7 +19,7 @@ ALLOWED = {
     "vidjax.errors": "vidjax.signals",
     "vidjax.json_files": "",
     "vidjax.compilation": "",
-    "vidjax.configlib": "",
+    "vidjax.configlib": "vidjax.models vidjax.objectives",
     "vidjax.params": "",
     "vidjax.optim": "vidjax.params",
     "vidjax.sharding": "",
@@ -47,8 +47,8 @@ ALLOWED = {
     "vidjax.stored": "vidjax.card vidjax.params vidjax.sharding",
     "vidjax.pretrained": "vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
     "vidjax.params vidjax.stored vidjax.data",
-    "vidjax.objectives": "vidjax.preprocessing vidjax.augment vidjax.masking vidjax.models.layers",
-    "vidjax.evaluators": "vidjax.data",
+    "vidjax.objectives": "vidjax.preprocessing vidjax.augment vidjax.masking vidjax.models",
+    "vidjax.evaluators": "vidjax.data vidjax.preprocessing",
     "converters": "vidjax vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
     "vidjax.stored vidjax.pretrained vidjax.data",
     "configs": "vidjax.configlib",

@@ -86,6 +86,9 @@ def test_layer_decay_beside_frozen_blocks():
         optim.layer_factors(trained, 0.75)
 
 
+STAGES = ("encoder/spatial/", "encoder/temporal/")
+
+
 def test_layer_factors_count_on_through_the_stages_of_an_encoder():
     stage = {"pos_embed": jnp.ones((1, 5, 3)), "norm": {"scale": jnp.ones(3)}}
     params = {
@@ -96,7 +99,7 @@ def test_layer_factors_count_on_through_the_stages_of_an_encoder():
         },
         "head": {"bias": jnp.ones(2)},
     }
-    encoder = optim.layer_factors(params, 0.5)["encoder"]
+    encoder = optim.layer_factors(params, 0.5, STAGES)["encoder"]
     assert float(encoder["patch_embed"]["bias"]) == 0.5**6
     expected = {"spatial": (6, [5, 4, 3], 3), "temporal": (3, [2, 1], 0)}
     for name, (tokens, blocks, norm) in expected.items():
@@ -106,9 +109,9 @@ def test_layer_factors_count_on_through_the_stages_of_an_encoder():
         assert float(encoder[name]["norm"]["scale"]) == 0.5**norm
     trained, _ = split_params(params, ("encoder/spatial/blocks/.*",))
     with pytest.raises(UserError, match="blocks of encoder/spatial/ are frozen"):
-        optim.layer_factors(trained, 0.5)
+        optim.layer_factors(trained, 0.5, STAGES)
     trained, _ = split_params(params, ("encoder/spatial/.*", "encoder/patch_embed/.*"))
-    found = optim.layer_factors(trained, 0.5)["encoder"]["temporal"]["pos_embed"]
+    found = optim.layer_factors(trained, 0.5, STAGES)["encoder"]["temporal"]["pos_embed"]
     assert float(found) == 0.5**3
 
 

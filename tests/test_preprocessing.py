@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from vidjax.errors import UserError
-from vidjax.preprocessing import Preprocessing, normalise
+from vidjax.preprocessing import Preprocessing
 
 
 def test_normalise():
+    facts = Preprocessing(mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 2.0))
     video = np.array([0, 128, 255], np.uint8).reshape(1, 1, 1, 1, 3)
-    out = normalise(video, (0.5, 0.25, 0.0), (0.5, 0.5, 2.0))
+    out = facts.normalise(video)
     np.testing.assert_allclose(out.ravel(), [-1.0, (128 / 255 - 0.25) / 0.5, 0.5], rtol=1e-6)
     assert out.dtype == jnp.float32
-    half = normalise(video, (0.5, 0.25, 0.0), (0.5, 0.5, 2.0), "bfloat16")
+    half = facts.normalise(video, "bfloat16")
     assert half.dtype == jnp.bfloat16
     assert np.array_equal(half, out.astype(jnp.bfloat16))  # rounded once, at the end
 

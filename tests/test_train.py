@@ -340,13 +340,13 @@ def test_workdir_of_another_config(small, a_run):
 
 
 def test_a_run_that_is_older_than_a_key_goes_on(small, tmp_path):
-    config = task.plain(small())
+    config = configlib.plain(small())
     old = json.loads(json.dumps(config))
     del old["optim"]["clip_parts"], old["data"]["mix_group"], old["data"]["mix_partners"]
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
     path = epath.Path(tmp_path / "config.json")
     path.write_text(json.dumps(old))
-    defaults = task.plain(configlib.base())
+    defaults = configlib.plain(configlib.base())
     check_same_run(path, config, defaults)
     config["optim"]["clip_parts"] = 8  # as its recipe has now
     with pytest.raises(UserError, match=r"optim.clip_parts = 1 there, 8 now"):

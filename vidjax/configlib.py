@@ -6,6 +6,7 @@ Single keys are set by `--config.optim.lr=3e-4`. Configs are locked: an unknown 
 """
 
 import importlib.util
+import json
 import math
 import pathlib
 import re
@@ -17,6 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, FieldReference, config_flags
 from ml_collections.config_dict import placeholder
 
+from vidjax import models, objectives
 from vidjax.errors import UserError, did_you_mean
 
 
@@ -142,18 +144,16 @@ _RANGES = {
         "seed train_steps train_epochs data.min_frames data.mix_group data.shots data.patience "
         "optim.lr optim.min_lr optim.lr_batch_size optim.warmup_epochs optim.warmup_steps "
         "optim.eps optim.weight_decay optim.clip_norm model.eps model.fc_norm_eps "
-        "model.decoder_norm_eps objective.mixup objective.cutmix",
+        "model.decoder_norm_eps",
     ),
     "from 0 to 1": (
         lambda x: 0 <= x <= 1,
-        "data.flip data.max_bad_share objective.label_smoothing objective.erase "
-        "objective.color_jitter objective.grey",
+        "data.flip data.max_bad_share",
     ),
     "at least 0 and below 1": (
         lambda x: 0 <= x < 1,
         "ema_decay optim.b1 optim.b2 optim.momentum model.drop_path model.dropout "
-        "model.head_dropout objective.mask_ratio objective.decoder_mask_ratio "
-        "objective.drop_tokens",
+        "model.head_dropout",
     ),
     "above 0 and at most 1": (lambda x: 0 < x <= 1, "optim.layer_decay"),
 }
@@ -171,6 +171,24 @@ def check(config: ConfigDict) -> None:
             value = (config[block] if block else config).get(name)
             if value is not None and not (math.isfinite(value) and fits(value)):
                 raise UserError(f"config.{key} must be {meaning}, not {value}")
+    for key, value, known in (
+        ("checkpoint.best_is", config.checkpoint.best_is, ("max", "min")),
+        ("nonfinite", config.nonfinite, ("stop", "skip")),
+    ):
+        if value not in known:
+            raise UserError(f"config.{key} must be {' or '.join(known)}, not {value!r}")
+    best = config.checkpoint.best
+    if best and (best.split("/")[0] not in config.evals or "/" not in best):
+        raise UserError(
+            f"config.checkpoint.best must be a figure of one of config.evals "
+            f"({', '.join(config.evals) or 'there are none'}), such as 'val/top1', not {best!r}"
+        )
+    trace = config.profile
+    if trace and not (len(trace) == 2 and 0 < trace[0] <= trace[1]):
+        raise UserError(
+            f"config.profile must be the first and the last step to trace, such as (10, 12), not "
+            f"{trace}"
+        )
     for rate in config.optim.rates:
         if not (isinstance(rate, Sequence) and len(rate) == 2 and _is_factor(rate[1])):
             raise UserError(
@@ -198,6 +216,11 @@ def _is_factor(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """Returns a config as JSON values."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
 def unset(kind: type) -> FieldReference:
     """A key without a value, which the command line may set to one of this type."""
     return placeholder(kind)
@@ -208,16 +231,7 @@ def unset_keys(**kinds: type) -> dict[str, FieldReference]:
     return {key: unset(kind) for key, kind in kinds.items()}
 
 
-def use_demo(
-    config: ConfigDict,
-    *,
-    steps: int,
-    lr: float,
-    data: str = "demo",
-    patch_size: tuple[int, int, int] = (2, 8, 8),
-    width: int = 128,
-    depth: int = 4,
-) -> None:
+def use_demo(config: ConfigDict, *, steps: int, lr: float, data: str = "demo") -> None:
     """Turns a recipe into one that a laptop runs in minutes, on clips that it makes itself.
 
     The data is `vidjax.data.demo`: eight motions that no single frame tells apart. Sizes, rates and
@@ -225,35 +239,39 @@ def use_demo(
     """
     config.train_steps, config.train_epochs, config.log_every = steps, 0.0, 20
     config.data.update(
-        {
-            **{"name": data, "train": "", "val": "", "root": "", "classes": ""},
-            **{"batch_size": 32, "repeats": 1, "frames": 8, "stride": 2, "sampling": "dense"},
-            **{"size": 32, "short_side": 32, "augment": "center_crop", "flip": 0.0},
-            **{"rand_augment": "", "fit": "crop", "views_short_side": None, "mix_group": 0},
-        }
+        name=data,
+        train="",
+        val="",
+        root="",
+        classes="",
+        batch_size=32,
+        repeats=1,
+        frames=8,
+        stride=2,
+        sampling="dense",
+        size=32,
+        short_side=32,
+        augment="center_crop",
+        flip=0.0,
+        rand_augment="",
+        fit="crop",
+        views_short_side=None,
+        mix_group=0,
     )
-    config.model.dtype = "float32"
-    if config.model.name != "probe":  # whose encoder has its own sizes
+    if "variant" in config.model:
         config.model.variant = None
-        config.model.update({"width": width, "depth": depth, "num_heads": 4, "mlp_dim": 4 * width})
-        config.model.patch_size = patch_size
-    for key, value in (("drop_path", 0.0), ("temporal_depth", 2), ("text_depth", 2)):
-        if key in config.model:
-            config.model[key] = value
-    if config.model.head == "reconstruct":
-        config.model.update({"decoder_width": 64, "decoder_depth": 2, "decoder_num_heads": 2})
-        config.model.decoder_mlp_dim = 256
-        config.objective.mask_ratio = 0.75
-    for block in (config.model, config.objective):
-        for key in ("head_dropout", "mixup", "cutmix", "erase", "color_jitter", "grey"):
-            if key in block:
-                block[key] = 0.0
+    config.model.dtype = "float32"
+    config.model.update(models.demo_fields(config.model.name, config.model.head))
+    objective = objectives.find(config.objective.name)
+    config.objective.update({k: v for k, v in objective.demo.items() if k in config.objective})
     config.optim.update(
-        {
-            **{"lr": lr, "min_lr": 0.0, "lr_batch_size": 0, "layer_decay": 1.0},
-            **{"warmup_epochs": 1.0, "warmup_steps": 0},
-            "clip_parts": min(config.optim.clip_parts, 8),
-        }
+        lr=lr,
+        min_lr=0.0,
+        lr_batch_size=0,
+        layer_decay=1.0,
+        warmup_epochs=1.0,
+        warmup_steps=0,
+        clip_parts=min(config.optim.clip_parts, 8),
     )
     for entry in config.evals.values():
         if "every" in entry:

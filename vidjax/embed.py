@@ -38,7 +38,6 @@ from vidjax.data.reading import containers, locators, video_files
 from vidjax.data.windows import Windows, read_all
 from vidjax.embeddings import Part, is_finished, stamp_of
 from vidjax.errors import UserError, run_main
-from vidjax.preprocessing import normalise
 from vidjax.progress import Progress
 
 
@@ -121,7 +120,7 @@ def embed(
 
     @jax.jit
     def apply(params, clips):
-        clips = normalise(clips, facts.mean, facts.std)
+        clips = facts.normalise(clips)
         return loaded.model.apply({"params": params}, clips, method="embed").astype("float32")
 
     def embed_batch(clips: np.ndarray) -> np.ndarray:

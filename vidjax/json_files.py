@@ -38,6 +38,9 @@ class Nullable(dict):
 Size = Annotated[int, Must("from 1 to 2^24", lambda x: 1 <= x <= 2**24)]
 Count = Annotated[int, Must("from 0 to 2^24", lambda x: 0 <= x <= 2**24)]
 Positive = Annotated[float, Must("above 0", lambda x: x > 0)]
+NotNegative = Annotated[float, Must("of at least 0", lambda x: x >= 0)]
+Fraction = Annotated[float, Must("from 0 to 1", lambda x: 0 <= x <= 1)]
+Rate = Annotated[float, Must("of at least 0 and below 1", lambda x: 0 <= x < 1)]
 Digits = Annotated[str, Must("of at most 9 digits", lambda x: x.isdecimal() and len(x) < 10)]
 
 
@@ -123,6 +126,23 @@ def check(
                 f"{name}: {key}{word} is {shown(value)}, expected {wanted}; correct that value, or "
                 "fetch or convert the file again"
             )
+
+
+def check_config(values: Mapping[str, Any], expected: Mapping[str, Any], key: str) -> None:
+    """Compares a block of a config with the types of its keys; unset keys are not looked at.
+
+    Args:
+        values: the block.
+        expected: types by key.
+        key: where the block is, such as "config.objective.".
+
+    Raises:
+        UserError: naming the key, its value and what was expected.
+    """
+    for word, kind in expected.items():
+        value = values.get(word)
+        if value is not None and not fits(value, kind):
+            raise UserError(f"{key}{word} must be {describe(kind)}, not {shown(value)}")
 
 
 def check_keys(

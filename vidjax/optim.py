@@ -5,7 +5,7 @@ optim_factory.py.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -98,13 +98,15 @@ def make_schedule(cfg: Any, *, batch_size: int, total: int, warmup: int) -> Sche
     return SCHEDULES[cfg.schedule](*scaled_rates(cfg, batch_size), total, warmup)
 
 
-def make_optimizer(cfg: Any, schedule: Schedule) -> optax.GradientTransformation:
+def make_optimizer(
+    cfg: Any, schedule: Schedule, stages: Sequence[str] = ("encoder/",)
+) -> optax.GradientTransformation:
     """AdamW, SGD with momentum or Adafactor, with rates that may differ between parameters.
 
-    Rates fall layer by layer where `cfg.layer_decay` < 1, and their peaks are multiplied by the
-    factors of `cfg.rates`. Weight decay goes to kernels only (not to biases, norms, tokens or
-    positions), and is added after the moments, to both. Gradients are clipped by their norm over
-    all devices; `cfg.clip_parts` is the train step's.
+    Rates fall layer by layer where `cfg.layer_decay` < 1 (see `layer_factors`, also for `stages`),
+    and their peaks are multiplied by the factors of `cfg.rates`. Weight decay goes to kernels only
+    (not to biases, norms, tokens or positions), and is added after the moments, to both. Gradients
+    are clipped by their norm over all devices; `cfg.clip_parts` is the train step's.
     Adafactor keeps second moments of rows and columns (of matrices from 128 on), cuts each
     parameter's update (of stacked blocks each layer's) at root mean square 1, then averages updates
     by cfg.b1 (arXiv:1804.04235 without its relative rates).
@@ -124,7 +126,7 @@ def make_optimizer(cfg: Any, schedule: Schedule) -> optax.GradientTransformation
     if cfg.name not in methods:
         raise UserError(f"config.optim.name must be one of {', '.join(methods)}, not {cfg.name!r}")
     clip = [optax.clip_by_global_norm(cfg.clip_norm)] if cfg.clip_norm else []
-    decay = [_scale_by_layer(cfg.layer_decay)] if cfg.layer_decay != 1.0 else []
+    decay = [_scale_by_layer(cfg.layer_decay, stages)] if cfg.layer_decay != 1.0 else []
     rate = _scale_by_rates(cfg.rates, schedule)
     return optax.chain(
         *clip,
@@ -150,20 +152,24 @@ def _is_kernel(params: Params) -> Params:
     return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
 
 
-def layer_factors(params: Params, decay: float) -> Params:
-    """Rate factors decay^(L + 1 - id), broadcastable to the parameters.
+def layer_factors(params: Params, decay: float, stages: Sequence[str] = ("encoder/",)) -> Params:
+    """Returns rate factors decay^(L + 1 - id), broadcastable to the parameters.
 
-    id is 0 for what makes the tokens, i + 1 for block i, L + 1 for what follows the blocks. Where
-    an encoder has stages (encoder/spatial, encoder/temporal) their blocks are counted on, and the
-    tokens and the norm of a stage go with the block before them.
+    id is 0 for what makes the tokens, i + 1 for block i, L + 1 for what follows the blocks.
+
+    Args:
+        params: nested.
+        decay: rate of a layer relative to the next one.
+        stages: path prefixes whose `blocks` count, one stage after the other; the tokens and the
+            norm of a stage go with the block before them. An encoder that has none of them is one
+            stage.
 
     Raises:
         UserError: the blocks of a stage are frozen, but what is before or after them is not.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
-    stages = ["encoder/spatial/", "encoder/temporal/"]
     if not any(path.startswith(tuple(stages)) for path in flat):
-        stages = ["encoder/"]
+        stages = ("encoder/",)
 
     def depth(stage: str) -> int:
         sizes = [len(x) for path, x in flat.items() if path.startswith(stage + "blocks/")]
@@ -194,9 +200,9 @@ def layer_factors(params: Params, decay: float) -> Params:
     return traverse_util.unflatten_dict(factors, sep="/")
 
 
-def _scale_by_layer(decay: float) -> optax.GradientTransformation:
+def _scale_by_layer(decay: float, stages: Sequence[str]) -> optax.GradientTransformation:
     def update(updates, state, params=None):
-        factors = layer_factors(updates, decay)
+        factors = layer_factors(updates, decay, stages)
         return jax.tree.map(lambda u, f: u * f, updates, factors), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

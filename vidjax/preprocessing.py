@@ -125,6 +125,14 @@ class Preprocessing:
         names = [field.name for field in dataclasses.fields(cls) if hasattr(cfg, field.name)]
         return cls(**{name: getattr(cfg, name) for name in names})
 
+    def normalise(self, video: Any, dtype: Any = np.float32) -> Any:
+        """Returns (video / 255 - mean) / std of RGB [..., 3] in 0..255, numpy or jax.
+
+        Computed in float32 and then given in `dtype`.
+        """
+        video = video.astype(np.float32) / 255
+        return ((video - np.float32(self.mean)) / np.float32(self.std)).astype(dtype)
+
 
 def check_views(preprocessing: Preprocessing, spatial_views: int) -> None:
     """Raises UserError if `fit` makes one square of a frame and more spatial views are asked."""
@@ -149,17 +157,3 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises UserError if `value` of the field `name` is not one of `choices`."""
     if value not in choices:
         raise UserError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
-
-
-def normalise(
-    video: Any,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-    dtype: Any = np.float32,
-) -> Any:
-    """Returns (video / 255 - mean) / std of RGB [..., 3] in 0..255, numpy or jax.
-
-    Computed in float32 and then given in `dtype`.
-    """
-    video = video.astype(np.float32) / 255
-    return ((video - np.float32(mean)) / np.float32(std)).astype(dtype)

@@ -30,7 +30,6 @@ from vidjax.data.frames.clips import eval_views, prepare, video_array
 from vidjax.data.reading.video import VideoError
 from vidjax.errors import UserError, some
 from vidjax.params import FINGERPRINTS, differences, fingerprint, flatten, note_missing_prints
-from vidjax.preprocessing import normalise
 from vidjax.stored import PARAMS, StoredParams, find_params, metadata_of
 from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer
 
@@ -81,7 +80,7 @@ class Pretrained:
             clip = eval_views(video, facts) if is_clip else prepare(video, facts)
         except VideoError as error:
             raise UserError(f"{video} cannot be read as video: {error}") from None
-        return jnp.asarray(normalise(clip, facts.mean, facts.std))
+        return jnp.asarray(facts.normalise(clip))
 
     def tokenize(self, texts: str | Sequence[str]) -> tuple[jax.Array, jax.Array]:
         """Token ids int32 [K, L] and mask bool [K, L] (True = real) of K texts.

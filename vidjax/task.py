@@ -3,33 +3,30 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 import math
-import os
-import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vidjax import augment, configlib, data, evaluators, models, objectives, pretrained, sharding
-from vidjax.card import read_card
+from vidjax import configlib, data, evaluators, models, objectives, optim, pretrained, sharding
+from vidjax.card import Card, read_card
 from vidjax.data import datasets, demo, lists
+from vidjax.data.lists.digests import digests_of
 from vidjax.errors import UserError
-from vidjax.evaluators.classification import Classification
-from vidjax.evaluators.zero_shot import ZeroShot
-from vidjax.models import attention
-from vidjax.models.layers import REMAT_POLICIES
+from vidjax.evaluators import split_of
 from vidjax.preprocessing import Preprocessing, check_views
 from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer
 
-# What evaluation takes from the checkpoint rather than from the config.
+# Preprocessing that comes from the checkpoint rather than from the config, and fields of a model
+# that evaluation takes from the config rather than from the checkpoint.
 _CARD_FACTS = ("mean", "std", "resize", "fit", "stretch_to")
+_SPEED = ("dtype", "remat", "unroll", "attention")
 
 
 class Task:
@@ -45,7 +42,9 @@ class Task:
             no more.
         preprocessing: of its clips.
         model: the linen module; that of `card` if there is one, as are mean, std, resize and fit.
-            Those of a probe are the ones of config.init.
+            In training they are those of config.init if the model's family KEEPS_INPUT.
+        kept: see Conversion.kept of the converters.
+        objective_class: of `objective`, see vidjax.objectives.
         objective: what it is trained for.
 
     Raises:
@@ -54,26 +53,54 @@ class Task:
 
     def __init__(self, config: ConfigDict, checkpoint: str | None = None):
         self.config, self.checkpoint = config, checkpoint
-        self.card = card = read_card(checkpoint) if checkpoint else None
-        _check(config)
-        if config.model.dtype == "float16" and not checkpoint:
+        self.card = read_card(checkpoint) if checkpoint else None
+        self.objective_class = objectives.find(config.objective.name)
+        self._check_config()
+        self.mesh = sharding.make_mesh(config.mesh)
+        self.share = sharding.host_share(self.mesh)
+        self.dataset = datasets.DATASETS.get(config.data.name)
+        self._check_batch()
+        self.clips_at_once = self._clips_at_once()
+        source = read_card(config.init) if config.init and not checkpoint else None
+        fields = self._model_fields(source)
+        keeps_input = self.card or (source and models.declared(fields["name"], "KEEPS_INPUT"))
+        self.preprocessing = Preprocessing.from_config(config.data)
+        if keeps_input:
+            card = self.card or source
+            facts = {key: getattr(card.preprocessing, key) for key in _CARD_FACTS}
+            self.preprocessing = dataclasses.replace(self.preprocessing, **facts)
+        same_family = source and fields["name"] == source.model["name"]
+        self.kept: dict[str, Any] = source.provenance.get("kept", {}) if same_family else {}
+        clip = (config.data.frames, config.data.size, config.data.size)
+        self.model = models.build(**fields, clip=clip)
+        self._check_model(clip)
+        texts = self._class_texts() if self._reads("classes") else {}
+        self.objective = objectives.from_config(config, self.model, self.preprocessing, **texts)
+
+    def _check_config(self) -> None:
+        config, training = self.config, not self.checkpoint
+        configlib.check(config)
+        name = config.data.name
+        if name not in datasets.DATASETS and name != "custom":
+            raise UserError(
+                f"config.data.name must be one of {', '.join(datasets.DATASETS)}, or custom for "
+                f"your own data, not {name!r}"
+            )
+        models.check_config(config.model.to_dict())
+        if config.model.dtype == "float16" and training:
             raise UserError(
                 "config.model.dtype = float16 is for evaluation only: in training its small "
                 "gradients become 0, as losses are not scaled here; set it to bfloat16 or float32"
             )
-        if card and card.model["head"] != config.model.head:
+        if self.card and self.card.model["head"] != config.model.head:
             raise UserError(
                 f"the config evaluates a model with head {config.model.head!r}, the checkpoint has "
-                f"head {card.model['head']!r}; choose the config it was trained with"
+                f"head {self.card.model['head']!r}; choose the config it was trained with"
             )
-        self.reads_text = config.model.head in ("video_text", "image_text")
-        # Its texts come with the videos, or are the names of their classes.
-        self.reads_captions = config.objective.name == "contrastive"
-        self.by_name = config.objective.name == "text_classification"
-        self.mesh = sharding.make_mesh(config.mesh)
-        self.dataset = datasets.DATASETS.get(config.data.name)
-        self.share = sharding.host_share(self.mesh)
-        parts = sharding.batch_parts(self.mesh)
+        self.objective_class.check(config, training=training)
+
+    def _check_batch(self) -> None:
+        config, parts = self.config, sharding.batch_parts(self.mesh)
         if self.clips_per_step % (parts * config.grad_accum):
             raise UserError(
                 f"config.data.batch_size = {config.data.batch_size} (x {config.data.repeats} "
@@ -85,88 +112,69 @@ class Task:
                 f"config.data.batch_size = {config.data.batch_size} must divide into {parts} "
                 f"devices where several processes read, as all clips of a video go to one device"
             )
-        clips, shards = self.clips_per_step // config.grad_accum, config.optim.clip_parts
-        if shards > 1 and not checkpoint:
+
+    def _clips_at_once(self) -> int:
+        config, shards = self.config, self.config.optim.clip_parts
+        clips = self.clips_per_step // config.grad_accum
+        if shards > 1 and not self.checkpoint:
             axes = sharding.clip_axes(shards, self.clips_per_step, config.grad_accum, self.mesh)
             clips //= shards // math.prod(self.mesh.shape[axis] for axis in axes)
-        self.clips_at_once = clips
-        self.preprocessing = Preprocessing.from_config(config.data)
-        fields = {k: x for k, x in config.model.to_dict().items() if x is not None or k == "head"}
-        if card:
-            speed = ("dtype", "remat", "unroll", "attention")
-            speed = {key: fields[key] for key in speed if key in fields}
-            fields = card.model | speed
-        elif config.init:
-            start = read_card(config.init)
-            fields = _follow(fields, start.model)
-            card = start if fields["name"] == "probe" else None
-        if fields.get("encoder") == {}:
-            raise UserError("a probe needs an encoder to look at: set config.init to a checkpoint")
-        if fields["head"] == "distil" and not checkpoint:
-            _check_teacher(config)
-        if card:
-            facts = {key: getattr(card.preprocessing, key) for key in _CARD_FACTS}
-            self.preprocessing = dataclasses.replace(self.preprocessing, **facts)
-        if not checkpoint and fields["head"] == "classify":
+        return clips
+
+    def _model_fields(self, source: Card | None) -> dict[str, Any]:
+        """Returns the keywords of `models.build`, what `source` and the lists decide included."""
+        config = self.config.model.to_dict()
+        fields = {key: x for key, x in config.items() if x is not None or key == "head"}
+        if self.card:
+            speed = {key: fields[key] for key in _SPEED if key in fields}
+            return self.card.model | speed
+        fields = models.start_from(fields, source and source.model)
+        if self._has_field("num_classes"):
             fields.setdefault("num_classes", self.num_classes)
             if self.dataset and self.dataset.groups:
                 fields.setdefault("groups", self.dataset.groups)
-        if not checkpoint and self.reads_text and "vocab_size" not in fields:
+        if self.reads_text and "vocab_size" not in fields:
             fields["vocab_size"] = self.tokenizer.vocab_size
-        self.kept: dict[str, Any] = {}  # see Conversion.kept of the converters
-        if config.init and not checkpoint and fields["name"] == start.model["name"]:
-            self.kept = start.provenance.get("kept", {})
-        clip = (config.data.frames, config.data.size, config.data.size)
-        self.model = models.build(**fields, clip=clip)
+        return fields
+
+    def _check_model(self, clip: tuple[int, int, int]) -> None:
+        """Raises UserError for a model that does not fit clips, labels or vocabulary."""
         patch = getattr(self.model, "patch_size", (1, 1, 1))
-        if not checkpoint and any(side % step for side, step in zip(clip, patch, strict=True)):
+        rest = any(side % step for side, step in zip(clip, patch, strict=True))
+        if rest and not self.checkpoint:
             raise UserError(
                 f"config.data.frames={clip[0]} and config.data.size={clip[1]} leave a rest beside "
                 f"patches of {patch}, which the model would not see; use multiples of them"
             )
         groups = getattr(self.model, "groups", ())
-        if fields["head"] == "classify" and self.dataset and groups != self.dataset.groups:
+        if self._has_field("groups") and self.dataset and groups != self.dataset.groups:
             raise UserError(
-                f"videos of {config.data.name} are labelled with {_names(self.dataset.groups)}, "
-                f"but the model answers {_names(groups)}; choose the config of its own data"
+                f"videos of {self.config.data.name} are labelled with "
+                f"{_names(self.dataset.groups)}, but the model answers {_names(groups)}; choose "
+                f"the config of its own data"
             )
-        if self.reads_text and not config.estimate:
+        if self.reads_text and not self.config.estimate:
             self._check_vocabulary()
-        objective = config.objective.to_dict()
-        if self.reads_captions and config.data.repeats > 1:
+
+    def _check_vocabulary(self) -> None:
+        tokenizer, name = self.tokenizer, self.config.model.name
+        kind = models.declared(name, "TOKENIZER")
+        if tokenizer.kind != kind:
             raise UserError(
-                f"config.data.repeats is {config.data.repeats}, but must be 1 to learn from texts: "
-                f"the clips of a video have one text, which would be right for one of them only"
+                f"{tokenizer.path} is a vocabulary of another kind ({tokenizer.kind}) than {name} "
+                f"reads ({kind}); set config.data.tokenizer to its own"
             )
-        if objective.get("mixup") or objective.get("cutmix"):
-            objective |= {key: config.data[key] for key in ("mix_group", "mix_partners")}
-            mixed = self.clips_per_step // config.grad_accum // config.optim.clip_parts
-            if not checkpoint and mixed % max(1, config.data.mix_group):
-                raise UserError(
-                    f"config.data.mix_group = {config.data.mix_group} must divide the {mixed} "
-                    f"clips that one gradient is of (config.data.batch_size x config.data.repeats "
-                    f"/ config.grad_accum / config.optim.clip_parts); 0 mixes all of them"
-                )
-        if self.by_name:
-            objective |= self._class_texts()
-        self.objective = objectives.build(
-            objective.pop("name"),
-            self.model,
-            self.preprocessing.mean,
-            self.preprocessing.std,
-            **objective,
-        )
+        if not tokenizer.fits(self.model.vocab_size):
+            raise UserError(
+                f"{tokenizer.path} has {tokenizer.vocab_size} tokens, but the model knows "
+                f"{self.model.vocab_size}; set config.data.tokenizer to its own"
+            )
 
     def _class_texts(self) -> dict[str, Any]:
-        """Token ids and mask of the names of the classes, as the objective wants them.
+        """Returns token ids and mask of the names of the classes, as fields of the objective.
 
         Empty in the evaluation of a checkpoint that was not trained by names.
         """
-        if not self.reads_text:
-            raise UserError(
-                "objective text_classification compares videos with the names of their classes; it "
-                "needs a model of both, such as config.model.head 'video_text'"
-            )
         if self.config.estimate:
             ids, mask = np.zeros((self.num_classes, 16), int), np.ones((self.num_classes, 16), bool)
         else:
@@ -175,8 +183,9 @@ class Task:
                 return {}  # its evaluators bring the names
             if not names:
                 raise UserError(
-                    "text_classification needs the names of the classes: set config.data.classes "
-                    "to a text file with one name a line, or put it as classes.txt beside the list"
+                    f"{self.config.objective.name} needs the names of the classes: set "
+                    f"config.data.classes to a text file with one name a line, or put it as "
+                    f"classes.txt beside the list"
                 )
             ids, mask = self.tokenizer(names)
             longest = mask.sum(1).max()  # nothing before it sees the padding
@@ -184,35 +193,32 @@ class Task:
         rows = {"text": ids, "text_mask": mask}
         return {key: tuple(map(tuple, x.tolist())) for key, x in rows.items()}
 
-    def _check_vocabulary(self) -> None:
-        found, known = self.tokenizer.vocab_size, self.model.vocab_size
-        name = models.config_of(self.model)["name"]
-        kind = models.declared(name, "TOKENIZER")
-        if self.tokenizer.kind != kind:
-            raise UserError(
-                f"{self.tokenizer.path} is a vocabulary of another kind ({self.tokenizer.kind}) "
-                f"than {name} reads ({kind}); set config.data.tokenizer to its own"
-            )
-        if not self.tokenizer.fits(known):
-            raise UserError(
-                f"{self.tokenizer.path} has {found} tokens, but the model knows {known}; set "
-                f"config.data.tokenizer to its own"
-            )
+    def _reads(self, texts: str) -> bool:
+        """Whether the objective reads the "captions" of videos or the names of "classes"."""
+        return self.objective_class.reads == texts
+
+    def _has_field(self, field: str) -> bool:
+        return models.has_field(self.config.model.name, self.config.model.head, field)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the model compares videos with texts."""
+        return models.reads_text(self.config.model.name, self.config.model.head)
+
+    @property
+    def learns_classes(self) -> bool:
+        """Whether the labels of the training list are what is learned."""
+        return self.objective_class.learns_classes
 
     def has(self, split: str) -> bool:
         """Whether the config says where the videos of a split are."""
         return bool(self.config.data[split]) or self.config.data.name in demo.LISTS
 
     @property
-    def learns_classes(self) -> bool:
-        """Whether the labels of the training list are what is learned."""
-        return self.config.model.head == "classify" or self.by_name
-
-    @property
     def evals(self) -> dict[str, dict[str, Any]]:
         """The entries of `config.evals` whose videos the config names."""
         evals = self.config.evals.to_dict()
-        return {key: entry for key, entry in evals.items() if self.has(entry.get("split", "val"))}
+        return {key: entry for key, entry in evals.items() if self.has(split_of(entry))}
 
     @functools.cache  # noqa: B019 - a task lives as long as its run
     def videos(self, split: str) -> datasets.VideoList:
@@ -222,7 +228,7 @@ class Task:
         cfg = self.config.data
         path = cfg[split]
         if not path and cfg.name in demo.LISTS:
-            path = demo.list_of(cfg.name, split, _demo_folder())
+            path = demo.list_of(cfg.name, split, demo.default_folder())
         if not self.has(split):
             raise UserError(
                 f"no {split} videos: point --config.data.{split} at a list file of "
@@ -234,7 +240,7 @@ class Task:
         own_classes = self.dataset and self.dataset.own_classes
         if split == "val" and (cfg.val_classes or own_classes):
             classes, name = cfg.val_classes, "custom"
-        elif self.card and cfg.name == "custom" and self.config.model.head == "classify":
+        elif self.card and cfg.name == "custom" and self._has_field("num_classes"):
             classes = classes or self.card.classes or ""
             num_classes = self.card.model.get("num_classes")
         elif split == "val" and self.has("train") and self.learns_classes:
@@ -248,23 +254,27 @@ class Task:
             classes=classes,
             split="test" if split == "val" else split,
             num_classes=num_classes,
-            need_labels=self.config.model.head == "classify"
-            or (self.by_name and training)
-            or self._evaluated(split, "zero_shot"),
-            need_captions=self._evaluated(split, "retrieval") or (self.reads_captions and training),
+            need_labels=self._has_field("num_classes")
+            or (self.learns_classes and training)
+            or self._evaluated(split, "labels"),
+            need_captions=self._evaluated(split, "captions")
+            or (self._reads("captions") and training),
         )
         if training and cfg.shots:
             return lists.few_shot(videos, cfg.shots, cfg.shots_seed)
         return videos
 
-    def _evaluated(self, split: str, name: str) -> bool:
-        entries = self.config.evals.to_dict().values()
-        return any(e["name"] == name and e.get("split", "val") == split for e in entries)
+    def _evaluated(self, split: str, reads: str) -> bool:
+        """Whether an evaluator of the split reads "labels" or "captions"."""
+        return any(
+            split_of(entry) == split and evaluators.find(key, entry).reads == reads
+            for key, entry in self.config.evals.to_dict().items()
+        )
 
     def lists(self) -> dict[str, dict[str, Any]]:
-        """Returns what tells whether the lists that the run reads change, by split."""
-        splits = {"train"} | {entry.get("split", "val") for entry in self.evals.values()}
-        return {split: list_facts(self.videos(split)) for split in sorted(splits)}
+        """Returns the digests of the lists that the run reads, by split."""
+        splits = {"train"} | {split_of(entry) for entry in self.evals.values()}
+        return {split: digests_of(self.videos(split)) for split in sorted(splits)}
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | ClipTokenizer | None:
@@ -288,7 +298,7 @@ class Task:
         path = cfg.tokenizer
         if not path and cfg.name in demo.LISTS:
             kind = models.declared(self.config.model.name, "TOKENIZER")
-            path = demo.tokenizer_of(cfg.name, _demo_folder(), kind)
+            path = demo.tokenizer_of(cfg.name, demo.default_folder(), kind)
         if not path:
             raise UserError(
                 "texts need a tokeniser: set config.data.tokenizer to a SentencePiece .model or a "
@@ -302,7 +312,7 @@ class Task:
         found = [text for split in ("train", "val") if self.has(split)
                  for text in self.videos(split).notices]  # fmt: skip
         freeze = self.config.optim.freeze
-        scratch = self.by_name and not (self.checkpoint or self.config.init)
+        scratch = self._reads("classes") and not (self.checkpoint or self.config.init)
         if scratch and any(re.fullmatch(pattern, "text/token_embed") for pattern in freeze):
             found.append(
                 "the text tower stays as it was drawn at random, as config.optim.freeze has it and "
@@ -353,7 +363,7 @@ class Task:
             "video_id": jax.ShapeDtypeStruct((size,), "int32"),
             "weight": jax.ShapeDtypeStruct((size,), "float32"),
         }
-        if self.reads_captions:
+        if self._reads("captions"):
             length = 64 if self.config.estimate else self.tokenizer.length
             text = (size, cfg.text_length or length)
             batch["text"] = jax.ShapeDtypeStruct(text, "int32")
@@ -392,7 +402,7 @@ class Task:
             start_step=start_step,
             rows=self.share.rows(self.config.data.batch_size),
             workers=self.config.data.workers,
-            tokenize=self.tokenizer if self.reads_captions else None,
+            tokenize=self.tokenizer if self._reads("captions") else None,
         )
 
     def evaluators(
@@ -442,163 +452,34 @@ class Task:
 
     def _learned_names(self) -> tuple[str, ...]:
         """Names of the classes that a model trained by names has learned."""
-        if not self.by_name:
+        if not self._reads("classes"):
             return ()
         return (self.card.classes if self.card else self.classes) or ()
 
     def _check_names(self) -> None:
         for key, entry in self.evals.items():
-            split = entry.get("split", "val")
-            if not self.by_name or entry["name"] == "zero_shot":
+            if not self._reads("classes") or evaluators.find(key, entry).any_classes:
                 continue
-            if self.videos(split).classes != self._learned_names():
+            if self.videos(split_of(entry)).classes != self._learned_names():
                 raise UserError(
                     f"config.evals.{key} ({entry['name']}) compares videos with the classes of "
-                    f"training, but {split} has others; use zero_shot, which takes any"
+                    f"training, but {split_of(entry)} has others; use zero_shot, which takes any"
                 )
 
     def describe_evaluation(self) -> list[str]:
-        """One line per evaluator: what is measured, how, on how many videos."""
-        pre = self.preprocessing
-        lines = []
-        for key, entry in self.config.evals.to_dict().items():
-            views = entry.get("views", (1, 1))
-            short_side = (views[1] > 1 and pre.views_short_side) or pre.short_side
-            every = entry.get("every", 0)
-            split = entry.get("split", "val")
-            if not self.has(split):
-                lines.append(f"{key}: left out, as config.data.{split} names no list")
-                continue
-            lines.append(
-                f"{key}: {entry['name']} on {split}, {pre.frames} frames "
-                f"{pre.sampling} stride {pre.stride}, {views[0]}x{views[1]} views, "
-                + (f"short side {short_side}, " if pre.fit == "crop" else f"{pre.fit} ")
-                + f"to {pre.size} ({pre.resize}), "
-                + (f"every {every} steps" if every else "at the end")
-            )
-        return lines
+        """Returns one line per evaluator: what is measured, how, on how many videos."""
+        return [
+            evaluators.describe(key, entry, self.preprocessing)
+            if self.has(split_of(entry))
+            else f"{key}: left out, as config.data.{split_of(entry)} names no list"
+            for key, entry in self.config.evals.to_dict().items()
+        ]
 
-
-def _check(config: ConfigDict) -> None:
-    configlib.check(config)
-    name = config.data.name
-    if name not in datasets.DATASETS and name != "custom":
-        raise UserError(
-            f"config.data.name must be one of {', '.join(datasets.DATASETS)}, or custom for your "
-            f"own data, not {name!r}"
-        )
-    best = config.checkpoint.best
-    if best and (best.split("/")[0] not in config.evals or "/" not in best):
-        raise UserError(
-            f"config.checkpoint.best must be a figure of one of config.evals "
-            f"({', '.join(config.evals) or 'there are none'}), such as 'val/top1', not {best!r}"
-        )
-    for key, value, known in (
-        ("checkpoint.best_is", config.checkpoint.best_is, ("max", "min")),
-        ("nonfinite", config.nonfinite, ("stop", "skip")),
-        ("data.mix_partners", config.data.mix_partners, tuple(augment.PARTNERS)),
-    ):
-        if value not in known:
-            raise UserError(f"config.{key} must be {' or '.join(known)}, not {value!r}")
-    trace = config.profile
-    if trace and not (len(trace) == 2 and 0 < trace[0] <= trace[1]):
-        raise UserError(
-            f"config.profile must be the first and the last step to trace, such as (10, 12), not "
-            f"{trace}"
-        )
-    if config.model.remat not in REMAT_POLICIES:
-        raise UserError(
-            f"config.model.remat must be one of {', '.join(REMAT_POLICIES)}, "
-            f"not {config.model.remat!r}"
-        )
-    attention.check_name(config.model.attention)
-    if config.model.dtype not in ("float32", "bfloat16", "float16", "float64"):
-        raise UserError(
-            f"config.model.dtype must be float32, bfloat16, float16 or float64, "
-            f"not {config.model.dtype!r}"
-        )
-
-
-def _follow(fields: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
-    """A model's fields, those that config.init decides included.
-
-    A probe looks into its encoder. A model of its family has its FACTS where the config leaves them
-    unset.
-    """
-    if fields["name"] == "probe":
-        inner = source["encoder"] if source["name"] == "probe" else models.encoder_of(source)
-        return fields | {"encoder": inner}
-    if fields["name"] != source["name"]:
-        return fields
-    facts = models.inherited(source, fields["head"])
-    if differs := [k for k in facts if fields.get(k, facts[k]) != facts[k]]:
-        key = differs[0]
-        raise UserError(
-            f"config.init was made with {key} {facts[key]}, but config.model.{key} is "
-            f"{fields[key]}, with which its parameters mean something else; set it to the same"
-        )
-    return fields | facts
-
-
-def _check_teacher(config: ConfigDict) -> None:
-    if not config.init:
-        raise UserError(
-            "distillation needs a teacher: set config.init to a VideoPrism that was trained before "
-            "(a run of videoprism_stage1.py, or a converted one with head video or video_text)"
-        )
-    if not any(re.fullmatch(p, "teacher/encoder/norm") for p in config.optim.freeze):
-        raise UserError("config.optim.freeze must keep the teacher: add 'teacher/.*' to it")
-
-
-def list_facts(videos: Sequence[datasets.Video]) -> dict[str, Any]:
-    """Returns what tells whether a list changed, and where: its length and digests.
-
-    Paths count from the folder that all videos share, so that this may be moved.
-    """
-    paths = [video.path for video in videos]
-    # commonpath knows no URLs.
-    shared = os.path.commonprefix([min(paths), max(paths)]).rpartition("/")[0]  # noqa: RUF071
-    lines = [
-        json.dumps([video.path[len(shared) :], video.label, video.captions]) for video in videos
-    ]
-    block = max(1, -(-len(lines) // 100))
-    return {
-        "videos": len(lines),
-        "digest": _sha256(lines),
-        "unordered": _sha256(sorted(lines)),
-        "block": block,
-        "blocks": [_sha256(lines[i : i + block])[:8] for i in range(0, len(lines), block)],
-    }
-
-
-def _sha256(lines: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    def optimizer(self, schedule: optim.Schedule) -> optax.GradientTransformation:
+        """The config's optimizer, with the stages of its model for layer decay."""
+        stages = models.declared(self.config.model.name, "STAGES")
+        return optim.make_optimizer(self.config.optim, schedule, stages)
 
 
 def _names(groups: tuple[tuple[str, int], ...]) -> str:
     return " and ".join(f"{name} ({size} classes)" for name, size in groups) or "one class"
-
-
-def _demo_folder() -> pathlib.Path:
-    return pathlib.Path(os.environ.get("VIDJAX_DEMO_DATA") or "~/.cache/vidjax/demo").expanduser()
-
-
-def plain(config: ConfigDict) -> dict[str, Any]:
-    """A config as JSON values."""
-    return json.loads(json.dumps(config.to_dict()))
-
-
-def with_views(preprocessing: Preprocessing, evals: dict[str, Any]) -> Preprocessing:
-    """Preprocessing with the views of the classification with most of them, for the card."""
-    kinds = {"classification": Classification, "zero_shot": ZeroShot}
-    found = [entry for entry in evals.values() if entry["name"] in kinds]
-    if not found:
-        return preprocessing
-    entry = max(found, key=lambda entry: np.prod(entry.get("views", (1, 1))))
-    views = entry.get("views", (1, 1))
-    return dataclasses.replace(
-        preprocessing,
-        temporal_views=views[0],
-        spatial_views=views[1],
-        view_average=entry.get("average", kinds[entry["name"]].average),
-    )

@@ -42,6 +42,7 @@ from vidjax import (
 from vidjax.card import Card, read_card, write_card
 from vidjax.checkpoints import Checkpoints, last_good
 from vidjax.errors import Again, Interrupted, UserError, run_main
+from vidjax.evaluators import with_views
 from vidjax.journal import Journal
 from vidjax.params import flatten, join_params, merge_params, path_of, split_params
 from vidjax.progress import Progress
@@ -229,11 +230,8 @@ def initial_state(work: task.Task, init, abstract: TrainState, say) -> TrainStat
     card, mine = read_card(config.init), models.config_of(work.model)
     there = {**card.model, **dataclasses.asdict(card.preprocessing)}
     here = {**mine, **dataclasses.asdict(work.preprocessing)}
-    keys = ("eps", "fc_norm_eps", "patch_size", "pool", "attention_order", "sampled_frames")
-    keys += ("representation_size",)
-    for key in (
-        (*keys, "mean", "std", "resize", "fit") if mine["name"] == card.model["name"] else ()
-    ):
+    keys = (*models.declared(mine["name"], "NOTED"), "mean", "std", "resize", "fit")
+    for key in keys if mine["name"] == card.model["name"] else ():
         if key in there and key in here and there[key] != here[key]:
             say(f"note: {config.init} was made with {key} {there[key]}, this run has {here[key]}")
     stored = pretrained.open_params(config.init)
@@ -332,7 +330,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike | None) -> TrainState |
             total=total,
             warmup=optim.warmup_steps(config.optim, work.steps_per_epoch),
         )
-    optimizer = optim.make_optimizer(config.optim, schedule)
+    optimizer = work.optimizer(schedule)
     with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.rules(config.mesh)):
         init, abstract = abstract_state(work, optimizer)
         step_fn = make_train_step(
@@ -392,17 +390,18 @@ class _Run:
                 f"config.profile = {config.profile} needs a --workdir on a disk, as the profiler "
                 f"writes to disks only"
             )
-        claim_workdir(self.workdir, task.plain(config), task.plain(configlib.base()))
+        defaults = configlib.plain(configlib.base())
+        claim_workdir(self.workdir, configlib.plain(config), defaults)
         self.changes = check_same_lists(self.workdir, work.lists(), config.data.allow_changed_lists)
         card = Card(
             model=models.config_of(work.model),
-            preprocessing=task.with_views(work.preprocessing, config.evals.to_dict()),
+            preprocessing=with_views(work.preprocessing, config.evals.to_dict()),
             classes=work.classes if work.learns_classes else None,
             provenance={
                 "source": config.init or "random",
                 "format": "vidjax",
                 "vidjax": vidjax.__version__,
-                "objective": task.plain(config)["objective"],
+                "objective": configlib.plain(config)["objective"],
                 "kept": work.kept,
             },
             tokenizer=work.tokenizer and pretrained.keep_tokenizer(work.tokenizer, self.workdir),

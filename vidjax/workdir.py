@@ -154,7 +154,7 @@ def check_same_lists(
 
     Args:
         workdir: of the run, claimed.
-        lists: split -> what `task.list_facts` says of its list.
+        lists: split -> its `vidjax.data.lists.digests.digests_of`.
         allow: whether they may change in the middle of a run.
 
     Returns:

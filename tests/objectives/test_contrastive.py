@@ -11,6 +11,9 @@ from ml_collections import ConfigDict
 from vidjax import masking, models, objectives, sharding
 from vidjax.errors import UserError
 from vidjax.objectives.contrastive import pairwise_loss
+from vidjax.preprocessing import Preprocessing
+
+INPUT = Preprocessing(mean=(0,) * 3, std=(1,) * 3)
 
 RNG = np.random.default_rng(0)
 
@@ -102,14 +105,14 @@ def task():
 def params(task):
     """Of a model without a learned scale."""
     build, batch = task
-    objective = objectives.build("contrastive", build(), (0,) * 3, (1,) * 3)
+    objective = objectives.build("contrastive", build(), INPUT)
     return nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), batch))
 
 
 def test_the_models_scale_is_used_and_learned(task, params):
     build, batch = task
-    fixed = objectives.build("contrastive", build(), (0,) * 3, (1,) * 3, temperature=0.5)
-    learned = objectives.build("contrastive", build(logit_scale=0.0), (0,) * 3, (1,) * 3)
+    fixed = objectives.build("contrastive", build(), INPUT, temperature=0.5)
+    learned = objectives.build("contrastive", build(logit_scale=0.0), INPUT)
     loss = jax.jit(lambda p: fixed.loss(p, batch, rng=jax.random.key(1)))
 
     def scaled(logit_scale, params):
@@ -127,7 +130,7 @@ def test_the_models_scale_is_used_and_learned(task, params):
 
 def test_dropped_tokens(task, params):
     build, batch = task
-    objective = objectives.build("contrastive", build(), (0,) * 3, (1,) * 3, drop_tokens=0.5)
+    objective = objectives.build("contrastive", build(), INPUT, drop_tokens=0.5)
     key = jax.random.key(1)
     keep, _ = masking.tube_mask(key, 4, (1, 4, 4), 0.5)
     assert keep.shape == (4, 8)
@@ -152,6 +155,6 @@ def test_dropped_tokens(task, params):
 def test_wrong_choices(task):
     build, _ = task
     with pytest.raises(UserError, match="softmax, sigmoid, not 'triplet'"):
-        objectives.build("contrastive", build(), (0,) * 3, (1,) * 3, loss_kind="triplet")
+        objectives.build("contrastive", build(), INPUT, loss_kind="triplet")
     with pytest.raises(UserError, match="parts = 3 must divide"):
         pairwise_loss(cosines(1.0, 0.0), unit(4, 2), unit(4, 2), kind="softmax", parts=3)

@@ -8,6 +8,9 @@ from flax import linen as nn
 
 from vidjax import models, objectives
 from vidjax.objectives.distillation import cosine_distance
+from vidjax.preprocessing import Preprocessing
+
+INPUT = Preprocessing(mean=(0,) * 3, std=(1,) * 3)
 
 BATCH = {"video": np.random.default_rng(0).integers(0, 256, (3, 2, 16, 16, 3)).astype(np.uint8)}
 
@@ -18,7 +21,7 @@ def make(**fields):
         patch_size=(1, 4, 4), pos_grid=(2, 4, 4), eps=1e-6, scale_offset=1.0, auxiliary_depth=0,
         decoder_width=8, decoder_depth=1, decoder_num_heads=2, decoder_mlp_dim=16,
     )  # fmt: skip
-    return objectives.build("distillation", model, (0.0,) * 3, (1.0,) * 3, **fields)
+    return objectives.build("distillation", model, INPUT, **fields)
 
 
 def test_cosine_distance():

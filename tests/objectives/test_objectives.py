@@ -9,8 +9,9 @@ from vidjax import models, objectives
 from vidjax.errors import UserError
 from vidjax.models.layers import patchify
 from vidjax.objectives.masked_autoencoding import pixel_targets, unpatchify
+from vidjax.preprocessing import Preprocessing
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INPUT = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 SIZES = dict(width=16, depth=1, num_heads=2, mlp_dim=32, eps=1e-6, patch_size=(2, 4, 4))
 DECODER = dict(decoder_width=12, decoder_depth=1, decoder_num_heads=2, decoder_mlp_dim=24)
 
@@ -28,7 +29,7 @@ def batch(size=4):
 @functools.cache
 def started(name, model):
     """Parameters, which the fields of an objective do not change."""
-    objective = objectives.build(name, model, MEAN, STD)
+    objective = objectives.build(name, model, INPUT)
     return nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), batch()))
 
 
@@ -44,7 +45,7 @@ def predicted(objective, name, params, data):
 
 def masked(**fields):
     model = models.build("videomae", head="reconstruct", **SIZES, **DECODER)
-    objective = objectives.build("masked_autoencoding", model, MEAN, STD, **fields)
+    objective = objectives.build("masked_autoencoding", model, INPUT, **fields)
     return objective, started("masked_autoencoding", model)
 
 
@@ -127,7 +128,7 @@ def test_reconstruction_shows_kept_patches_unchanged():
 
 def classification(**fields):
     model = models.build("videomae", head="classify", num_classes=5, head_scale=1.0, **SIZES)
-    objective = objectives.build("classification", model, MEAN, STD, **fields)
+    objective = objectives.build("classification", model, INPUT, **fields)
     return objective, started("classification", model)
 
 
@@ -157,15 +158,15 @@ def test_augmentation_acts_in_training_only(field):
 def test_wrong_fields_are_answered():
     model = models.build("videomae", head="classify", num_classes=5, **SIZES)
     with pytest.raises(UserError, match=r"did you mean .*mixup"):
-        objectives.build("classification", model, MEAN, STD, mixupp=0.8)
+        objectives.build("classification", model, INPUT, mixupp=0.8)
     with pytest.raises(UserError, match="must be one of"):
-        objectives.build("clasification", model, MEAN, STD)
+        objectives.build("clasification", model, INPUT)
 
 
 def test_several_answers_count_alike():
     sizes = SIZES | dict(pos_grid=(2, 4, 4), num_classes=5, groups=(("noun", 3), ("verb", 2)))
     model = models.build("vivit", head="classify", **sizes)
-    objective = objectives.build("classification", model, MEAN, STD)
+    objective = objectives.build("classification", model, INPUT)
     clips = batch() | {"label": np.array([[0, 1], [2, 0], [1, 1], [0, 0]], np.int32)}
     params = nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), clips))
     params["head"]["kernel"] = jax.random.normal(jax.random.key(1), (16, 5))
@@ -188,8 +189,8 @@ def test_several_answers_count_alike():
 def test_colours_change_before_normalisation():
     sizes = SIZES | dict(pos_grid=(2, 4, 4), num_classes=5)
     model = models.build("vivit", head="classify", **sizes)
-    plain = objectives.build("classification", model, MEAN, STD)
-    grey = objectives.build("classification", model, MEAN, STD, grey=1.0)
+    plain = objectives.build("classification", model, INPUT)
+    grey = objectives.build("classification", model, INPUT, grey=1.0)
     clips = batch()
     params = nn.meta.unbox(jax.jit(plain.init)(jax.random.key(0), clips))
     params["head"]["kernel"] = jax.random.normal(jax.random.key(1), (16, 5))

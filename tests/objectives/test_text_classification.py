@@ -6,10 +6,10 @@ from flax import linen as nn
 
 from vidjax import augment, models, objectives
 from vidjax.errors import UserError
-from vidjax.preprocessing import normalise
+from vidjax.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(0)
-MEAN, STD = (0.4, 0.4, 0.4), (0.2, 0.3, 0.2)
+INPUT = Preprocessing(mean=(0.4, 0.4, 0.4), std=(0.2, 0.3, 0.2))
 TEXT, MASK = ((18, 3, 19), (18, 19, 0), (18, 4, 19)), ((1, 1, 1), (1, 1, 0), (1, 1, 1))
 BATCH = {
     "video": RNG.integers(0, 256, (4, 2, 8, 8, 3)).astype(np.uint8),
@@ -24,7 +24,7 @@ MODEL = models.build(
 
 def build(**fields):
     fields = {"text": TEXT, "text_mask": MASK} | fields
-    return objectives.build("text_classification", MODEL, MEAN, STD, **fields)
+    return objectives.build("text_classification", MODEL, INPUT, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def logits_of(params, video):
 
 @pytest.fixture(scope="module")
 def logits(params):
-    video = normalise(BATCH["video"], MEAN, STD)
+    video = INPUT.normalise(BATCH["video"])
     return np.asarray(jax.jit(logits_of)(params, video), np.float64)
 
 
@@ -62,7 +62,7 @@ def test_similarities_are_class_scores(params, logits):
 def test_mixed_clips_have_mixed_targets(params):
     objective, rng = build(mixup=0.8), jax.random.key(3)
     mix_rng = jax.random.split(rng, 4)[2]
-    video = normalise(BATCH["video"], MEAN, STD)
+    video = INPUT.normalise(BATCH["video"])
     video, targets = augment.mix(
         mix_rng, video, jax.nn.one_hot(BATCH["label"], 3), mixup=0.8, cutmix=0.0
     )
@@ -77,7 +77,7 @@ def test_whose_colours_change(params, of_frames):
     objective, rng = build(color_jitter=0.7, grey=0.3, jitter_frames=of_frames), jax.random.key(0)
     jitter = augment.frame_jitter if of_frames else augment.color_jitter
     video = jitter(jax.random.split(rng, 4)[0], jnp.asarray(BATCH["video"]), 0.7, 0.3)
-    logits = jax.jit(logits_of)(params, normalise(video, MEAN, STD))
+    logits = jax.jit(logits_of)(params, INPUT.normalise(video))
     expected = cross_entropy(np.asarray(logits), np.eye(3)[BATCH["label"]]).mean()
     found = jax.jit(lambda p: objective.loss(p, BATCH, rng=rng)[0])(params)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -98,7 +98,7 @@ PAIRS = np.array([[18, 3, 19], [18, 5, 19], [18, 6, 19], [18, 7, 19]])
 @pytest.fixture(scope="module")
 def return_loss(params):
     """That of transformers' XCLIPModel, and its gradient."""
-    video = normalise(BATCH["video"], MEAN, STD)
+    video = INPUT.normalise(BATCH["video"])
 
     def loss(params):
         logits = MODEL.apply({"params": params}, video, PAIRS)
@@ -114,17 +114,17 @@ def test_what_only_training_does(params):
     two = nn.meta.unbox(
         jax.jit(model.init)(jax.random.key(0), *(np.zeros((1, 2, 8, 8, 3)), np.zeros((1, 3), int)))
     )
-    objective = objectives.build("contrastive", model, MEAN, STD)
+    objective = objectives.build("contrastive", model, INPUT)
     loss = jax.jit(lambda seed: objective.loss(two["params"], batch, rng=jax.random.key(seed))[0])
     assert len({float(loss(seed)) for seed in range(4)}) > 1
     with pytest.raises(UserError, match="drop_tokens to 0"):
-        objectives.build("contrastive", MODEL, MEAN, STD, drop_tokens=0.5)
+        objectives.build("contrastive", MODEL, INPUT, drop_tokens=0.5)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_contrastive_loss_sees_what_videos_do_to_texts(params, return_loss, parts):
     batch = BATCH | {"text": PAIRS, "text_mask": np.ones_like(PAIRS, bool)}
-    objective = objectives.build("contrastive", MODEL, MEAN, STD, parts=parts)
+    objective = objectives.build("contrastive", MODEL, INPUT, parts=parts)
     loss = jax.jit(jax.value_and_grad(lambda p: objective.loss(p, batch, rng=jax.random.key(0))[0]))
     found, gradient = loss(params)
     value, there = return_loss

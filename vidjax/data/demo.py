@@ -170,6 +170,11 @@ def make_unseen(
     return _make(folder, settings | {"set": "unseen", "version": 1}, _write_unseen)
 
 
+def default_folder() -> str:
+    """Returns the folder of the demo set where none is named: a cache, or $VIDJAX_DEMO_DATA."""
+    return os.path.expanduser(os.environ.get("VIDJAX_DEMO_DATA") or "~/.cache/vidjax/demo")
+
+
 def list_of(name: str, split: str, folder: str | os.PathLike) -> str:
     """Returns the list of a demo dataset; makes the set first where it is missing.
 

@@ -10,13 +10,14 @@ import importlib
 import pathlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 Batches = Iterator[dict[str, jax.Array]]
 _TEXTS = 256  # embedded at once
@@ -114,9 +115,40 @@ class Context:
         return sums[read] / num_views, labels[read], read
 
 
-class Evaluator(Protocol):
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Base of all evaluators.
+
+    Attributes:
+        needs: names of the objective's functions that it calls.
+        reads: what each video of its list must have: "labels", "captions", or nothing.
+        any_classes: whether the classes of its list may be others than those of training.
+        context: see Context.
+        split: which list.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[Literal["labels", "captions"] | None] = None
+    any_classes: ClassVar[bool] = False
+    context: Context
+    split: str = "val"
+
     def run(self, params: Any, step: int) -> dict[str, float]:
-        """Figures of `params` after `step` training steps."""
+        """Returns the metrics of `params` after `step` training steps."""
+        raise NotImplementedError
+
+
+def find(key: str, entry: Mapping[str, Any]) -> type[Evaluator]:
+    """Returns the class of the evaluator that an entry of `config.evals` names.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    names = [m.name for m in pkgutil.iter_modules(__path__)]
+    name = entry.get("name")
+    if name not in names:
+        raise UserError(f"config.evals.{key}.name must be one of {names}, not {name!r}")
+    return importlib.import_module(f"{__name__}.{name}").EVALUATOR
 
 
 def build(evals: Mapping[str, Any], context: Context) -> dict[str, tuple[Evaluator, int]]:
@@ -128,14 +160,11 @@ def build(evals: Mapping[str, Any], context: Context) -> dict[str, tuple[Evaluat
     Raises:
         UserError: unknown evaluator or field, or an objective without the figures it needs.
     """
-    names = [m.name for m in pkgutil.iter_modules(__path__)]
     out = {}
     for key, entry in evals.items():
         fields = dict(entry)
         name, every = fields.pop("name", None), fields.pop("every", 0)
-        if name not in names:
-            raise UserError(f"config.evals.{key}.name must be one of {names}, not {name!r}")
-        evaluator = importlib.import_module(f"{__name__}.{name}").EVALUATOR
+        evaluator = find(key, entry)
         known = [f.name for f in dataclasses.fields(evaluator) if f.init and f.name != "context"]
         if unknown := set(fields) - set(known):
             raise UserError(
@@ -149,6 +178,43 @@ def build(evals: Mapping[str, Any], context: Context) -> dict[str, tuple[Evaluat
             )
         out[key] = evaluator(context=context, **fields), every
     return out
+
+
+def split_of(entry: Mapping[str, Any]) -> str:
+    """Returns the split that an entry of `config.evals` is evaluated on."""
+    return entry.get("split", "val")
+
+
+def describe(key: str, entry: Mapping[str, Any], preprocessing: Preprocessing) -> str:
+    """Returns a line that says what an entry of `config.evals` measures, and how."""
+    views, every, split = entry.get("views", (1, 1)), entry.get("every", 0), split_of(entry)
+    short_side = (views[1] > 1 and preprocessing.views_short_side) or preprocessing.short_side
+    fit = f"short side {short_side}," if preprocessing.fit == "crop" else preprocessing.fit
+    return (
+        f"{key}: {entry['name']} on {split}, {preprocessing.frames} frames "
+        f"{preprocessing.sampling} stride {preprocessing.stride}, {views[0]}x{views[1]} views, "
+        f"{fit} to {preprocessing.size} ({preprocessing.resize}), "
+        + (f"every {every} steps" if every else "at the end")
+    )
+
+
+def with_views(preprocessing: Preprocessing, evals: Mapping[str, Any]) -> Preprocessing:
+    """Returns preprocessing with the views of the evaluator that averages most of them."""
+    averages = {}
+    for key, entry in evals.items():
+        average = entry.get("average", getattr(find(key, entry), "average", None))
+        if average:
+            averages[key] = average
+    if not averages:
+        return preprocessing
+    best = max(averages, key=lambda key: np.prod(evals[key].get("views", (1, 1))))
+    views = evals[best].get("views", (1, 1))
+    return dataclasses.replace(
+        preprocessing,
+        temporal_views=views[0],
+        spatial_views=views[1],
+        view_average=averages[best],
+    )
 
 
 def gather(values: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:

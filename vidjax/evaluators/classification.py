@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from vidjax.errors import UserError
-from vidjax.evaluators import Context
+from vidjax.evaluators import Evaluator
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(Evaluator):
     """Averages the views of each video, then ranks its classes.
 
     Of several answers (Context.groups) each is ranked by itself, and all together by the product
@@ -26,8 +26,7 @@ class Classification:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("logits",)  # first what gives the scores
-    context: Context
-    split: str = "val"
+    reads: ClassVar[str] = "labels"
     views: tuple[int, int] = (1, 1)
     average: str = "softmax"
 

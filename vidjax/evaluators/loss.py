@@ -8,16 +8,14 @@ import jax
 import numpy as np
 
 from vidjax.errors import UserError
-from vidjax.evaluators import Context, gather
+from vidjax.evaluators import Evaluator, gather
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss:
+class Loss(Evaluator):
     """Averages every figure of predict["loss"] over one middle clip of each video."""
 
     needs: ClassVar[tuple[str, ...]] = ("loss",)
-    context: Context
-    split: str = "val"
 
     @functools.cached_property
     def _losses(self):

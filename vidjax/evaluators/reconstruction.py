@@ -8,11 +8,11 @@ from typing import ClassVar
 import jax
 import numpy as np
 
-from vidjax.evaluators import Context, gather
+from vidjax.evaluators import Evaluator, gather
 
 
 @dataclasses.dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(Evaluator):
     """Writes `workdir/reconstruction_<step>.png`: the videos of predict["reconstruction"].
 
     Attributes:
@@ -23,8 +23,6 @@ class Reconstruction:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("reconstruction",)
-    context: Context
-    split: str = "val"
     clips: int = 2
     columns: int = 8
     scale: int = 0

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from vidjax.errors import UserError
-from vidjax.evaluators import Context
+from vidjax.evaluators import Evaluator
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrieval:
+class Retrieval(Evaluator):
     """R@1, R@5, R@10, median and mean rank by cosine, in both directions.
 
     Of X-CLIP that is the cosine with texts that no video has bent, not the model's similarity.
@@ -28,8 +28,7 @@ class Retrieval:
     """
 
     needs: ClassVar[tuple[str, ...]] = ("video_embedding", "text_embedding")
-    context: Context
-    split: str = "val"
+    reads: ClassVar[str] = "captions"
     views: tuple[int, int] = (1, 1)
 
     @functools.cached_property

@@ -24,6 +24,7 @@ class ZeroShot(Classification):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("similarity", "text_embedding")
+    any_classes: ClassVar[bool] = True
     average: str = "logits"
     templates: tuple[str, ...] = ("a video of {}.",)
 

@@ -9,8 +9,13 @@ A module declares what the train loop asks of its family:
     STAGES      path prefixes whose `blocks` count, one after the other, for layer decay
     DEMO        fields of a demo run: small sizes, and rates of 0
     TOKENIZER   kind of vocabulary that its texts are read with, see vidjax.tokenizers
+    KEEPS_INPUT whether a model's input is normalised and resized as the input of the checkpoint
+                that it starts from
+    USES        head -> "predict", "compare" (with texts) or "embed": the use of a converted model
+                with it; None: no command; heads that are not there are trained from
 
-HEADS and VARIANTS are required. The module may also define `adapt` and `encoder_of`, see below.
+HEADS and VARIANTS are required. The module may also define `adapt`, `start_from` and `encoder_of`,
+see below.
 """
 
 import dataclasses
@@ -29,7 +34,8 @@ from flax.core import FrozenDict
 
 from vidjax import json_files
 from vidjax.errors import UserError, did_you_mean
-from vidjax.models.layers import field_specs, fields_of
+from vidjax.models import attention
+from vidjax.models.layers import REMAT_POLICIES, field_specs, fields_of
 
 _DEFAULTS = {
     "INHERITED": (),
@@ -37,6 +43,8 @@ _DEFAULTS = {
     "STAGES": ("encoder/",),
     "DEMO": {},
     "TOKENIZER": "sentencepiece",
+    "KEEPS_INPUT": False,
+    "USES": {},
 }
 
 
@@ -69,6 +77,11 @@ def head_class(name: str, head: str | None) -> type[nn.Module]:
 def has_field(name: str, head: str | None, field: str) -> bool:
     """Whether a family's models with `head` have a field, such as "num_classes"."""
     return field in field_specs(head_class(name, head))
+
+
+def reads_text(name: str, head: str | None) -> bool:
+    """Whether a family's models with `head` compare videos with texts."""
+    return hasattr(head_class(name, head), "similarity")
 
 
 def demo_fields(name: str, head: str | None) -> dict[str, Any]:
@@ -150,16 +163,54 @@ def _integers(value: Any) -> list[int]:
     return [value] if isinstance(value, int) else []
 
 
-def inherited(fields: Mapping[str, Any], head: str | None) -> dict[str, Any]:
-    """Returns the fields that a model with `head` must inherit from a checkpoint of its family.
+def check_config(fields: Mapping[str, Any]) -> None:
+    """Checks the `model` block of a config; unset keys and unknown ones are not looked at.
+
+    Raises:
+        UserError: an unknown name, head, policy, attention or dtype, or a value that is not of its
+            field's type or out of its range.
+    """
+    specs = field_specs(head_class(fields["name"], fields["head"]))
+    types = {key: spec.type for key, spec in specs.items()}
+    json_files.check_config(fields, types, "config.model.")
+    for key, known in (("remat", tuple(REMAT_POLICIES)), ("dtype", _DTYPES)):
+        if fields[key] not in known:
+            raise UserError(
+                f"config.model.{key} must be one of {', '.join(known)}, not {fields[key]!r}"
+            )
+    attention.check_name(fields["attention"])
+
+
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def start_from(fields: Mapping[str, Any], source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns a model's fields, with those that the checkpoint it starts from decides.
+
+    A module's own `start_from` does this for its family.
 
     Args:
-        fields: keywords of `build` for the checkpoint's model.
-        head: of the model that starts from it.
+        fields: keywords of `build` that a config gives.
+        source: keywords of `build` for the checkpoint's model; None: there is no checkpoint.
+
+    Raises:
+        UserError: a field that must be inherited has another value.
     """
-    known = field_specs(head_class(fields["name"], head))
-    keys = declared(fields["name"], "INHERITED")
-    return {key: fields[key] for key in keys if key in fields and key in known}
+    name = fields["name"]
+    if hasattr(_family(name), "start_from"):
+        return _family(name).start_from(fields, source)
+    if source is None or source["name"] != name:
+        return dict(fields)
+    for key in declared(name, "INHERITED"):
+        if key not in source or not has_field(name, fields["head"], key):
+            continue
+        if fields.get(key, source[key]) != source[key]:
+            raise UserError(
+                f"config.init was made with {key} {source[key]}, but config.model.{key} is "
+                f"{fields[key]}, with which its parameters mean something else; set it to the same"
+            )
+        fields = {**fields, key: source[key]}
+    return dict(fields)
 
 
 def _frozen(value: Any) -> Any:

@@ -112,7 +112,18 @@ def adapt(
     return {f"backbone/{k}": v for k, v in params.items() if k in inside}, notes
 
 
+def start_from(fields: Mapping[str, Any], source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns a probe's fields, with the encoder of the checkpoint that it starts from."""
+    if source:
+        inner = source["encoder"] if source["name"] == "probe" else models.encoder_of(source)
+        return {**fields, "encoder": inner}
+    if not fields.get("encoder"):
+        raise UserError("a probe needs an encoder to look at: set config.init to a checkpoint")
+    return dict(fields)
+
+
 HEADS = {"classify": Probe}
 
 NOTED = ("pool",)
+KEEPS_INPUT = True
 DEMO = {"head_dropout": 0.0}  # its encoder has sizes of its own

@@ -377,6 +377,7 @@ def encoder_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 HEADS = {None: Features, "classify": Classifier, "reconstruct": Reconstructor}
 
+USES = {"classify": "predict"}
 NOTED = ("eps", "fc_norm_eps", "patch_size", "pool")
 DEMO = {
     "width": 128,

@@ -634,6 +634,7 @@ HEADS: dict[str | None, Any] = {
     "distil": Distiller,
 }
 
+USES = {"classify": "predict", "video": "embed", "video_text": "compare", "text": None}
 INHERITED = ("scale_offset", "softcap", "l2_eps", "text_pos_exponent", "auxiliary_depth")
 NOTED = ("eps", "patch_size")
 STAGES = ("encoder/spatial/", "encoder/temporal/")

@@ -523,6 +523,7 @@ def _refactorise(
 
 HEADS = {None: Features, "classify": Classifier}
 
+USES = {"classify": "predict"}
 INHERITED = ("act",)
 NOTED = (
     "eps",

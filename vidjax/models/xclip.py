@@ -668,6 +668,7 @@ HEADS: dict[str | None, Any] = {
     "image_text": ImageText,
 }
 
+USES = {"image": "embed", "video_text": "compare", "text": None}
 INHERITED = ("eps", "act", "end_id", "mit_num_heads", "prompt_num_heads")
 NOTED = ("patch_size",)
 DEMO = {

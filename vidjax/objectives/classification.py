@@ -6,26 +6,27 @@ colours, google-research/scenic projects/vivit/model.py and dataset_lib/video_op
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 from vidjax import augment
-from vidjax.preprocessing import normalise
+from vidjax.errors import UserError
+from vidjax.json_files import Fraction, NotNegative
+from vidjax.objectives import Objective
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(Objective):
     """Cross-entropy with soft targets; of several answers (model.groups) the mean over them.
 
     Attributes:
         model: a classifier, with the fields num_classes and groups.
-        mean, std: normalisation of the model's inputs.
         label_smoothing: share of each target that is spread over all classes.
         mixup, cutmix: parameters of the Beta distributions that two clips are mixed by; with both
             above 0, one of the two is drawn for each group of clips. 0 is off.
@@ -37,18 +38,42 @@ class Classification:
             (ViViT).
     """
 
-    model: nn.Module
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    learns_classes: ClassVar[bool] = True
+    from_data: ClassVar[tuple[str, ...]] = ("mix_group", "mix_partners")
+    demo: ClassVar[Mapping[str, Any]] = {
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "erase": 0.0,
+        "color_jitter": 0.0,
+        "grey": 0.0,
+    }
+    label_smoothing: Fraction = 0.0
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
     mix_group: int = 0
     mix_partners: str = "reversed"
-    erase: float = 0.0
-    color_jitter: float = 0.0
-    grey: float = 0.0
+    erase: Fraction = 0.0
+    color_jitter: Fraction = 0.0
+    grey: Fraction = 0.0
     jitter_frames: bool = False
+
+    @classmethod
+    def check(cls, config, *, training):
+        super().check(config, training=training)
+        data, objective = config.data, config.objective
+        if data.mix_partners not in augment.PARTNERS:
+            raise UserError(
+                f"config.data.mix_partners must be {' or '.join(augment.PARTNERS)}, not "
+                f"{data.mix_partners!r}"
+            )
+        clips = data.batch_size * data.repeats // config.grad_accum // config.optim.clip_parts
+        mixes = objective.get("mixup") or objective.get("cutmix")
+        if training and mixes and clips % max(1, data.mix_group):
+            raise UserError(
+                f"config.data.mix_group = {data.mix_group} must divide the {clips} clips that one "
+                f"gradient is of (config.data.batch_size x config.data.repeats / "
+                f"config.grad_accum / config.optim.clip_parts); 0 mixes all of them"
+            )
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -56,7 +81,7 @@ class Classification:
         return tuple(size for _, size in self.model.groups) or (self.model.num_classes,)
 
     def init(self, rng, batch):
-        return self.model.init(rng, normalise(batch["video"], self.mean, self.std))["params"]
+        return self.model.init(rng, self.normalised(batch["video"]))["params"]
 
     def loss(self, params, batch, *, rng, ema_params=None):
         color_rng, erase_rng, mix_rng, dropout_rng = jax.random.split(rng, 4)
@@ -64,7 +89,7 @@ class Classification:
         if self.color_jitter or self.grey:
             jitter = augment.frame_jitter if self.jitter_frames else augment.color_jitter
             video = jitter(color_rng, video, self.color_jitter, self.grey)
-        video = normalise(video, self.mean, self.std, self.model.dtype)
+        video = self.normalised(video)
         if self.erase:
             video = augment.random_erasing(erase_rng, video, self.erase)
         targets = augment.soft_targets(batch["label"], self.sizes, self.label_smoothing)
@@ -99,8 +124,7 @@ class Classification:
 
     def logits(self, params, batch) -> Array:
         """Class scores [B, C], float32."""
-        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
-        return self.scores(params, video)
+        return self.scores(params, self.normalised(batch["video"]))
 
     def clip_losses(self, params, batch) -> dict[str, Array]:
         """Cross-entropy [B] of each clip, without smoothing."""

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ from flax import linen as nn
 
 from vidjax import masking
 from vidjax.errors import UserError
-from vidjax.preprocessing import normalise
+from vidjax.json_files import Rate
+from vidjax.objectives import Objective
 
 Array = jax.Array
 LOSSES = ("softmax", "sigmoid")
@@ -79,13 +80,12 @@ def pairwise_loss(
 
 
 @dataclasses.dataclass(frozen=True)
-class Contrastive:
+class Contrastive(Objective):
     """Pulls each clip and its text together and all others apart, equal texts too.
 
     Attributes:
         model: with methods video_features, text_features, similarity, encode_video and calibration
             and the field logit_scale, such as VideoPrism and X-CLIP with head "video_text".
-        mean, std: normalisation of the model's inputs.
         loss_kind: "softmax" or "sigmoid", see `pairwise_loss`.
         temperature: what cosines are divided by if the model has no learned scale; that is not
             bounded, where CLIP keeps it below 100.
@@ -95,12 +95,11 @@ class Contrastive:
         parts: turns in which the videos of a batch are compared, see `pairwise_loss`.
     """
 
-    model: nn.Module
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    reads: ClassVar[str] = "captions"
+    demo: ClassVar[Mapping[str, Any]] = {"drop_tokens": 0.0}
     loss_kind: str = "softmax"
     temperature: float = 0.07
-    drop_tokens: float = 0.0
+    drop_tokens: Rate = 0.0
     parts: int = 1
 
     def __post_init__(self):
@@ -116,12 +115,21 @@ class Contrastive:
                 f"{self.drop_tokens}"
             )
 
+    @classmethod
+    def check(cls, config, *, training):
+        super().check(config, training=training)
+        if config.data.repeats > 1:
+            raise UserError(
+                f"config.data.repeats is {config.data.repeats}, but must be 1 to learn from texts: "
+                f"the clips of a video have one text, which would be right for one of them only"
+            )
+
     def init(self, rng, batch):
-        video = normalise(batch["video"], self.mean, self.std)
+        video = self.normalised(batch["video"])
         return self.model.init(rng, video, batch["text"], batch["text_mask"])["params"]
 
     def loss(self, params, batch, *, rng, ema_params=None):
-        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = self.normalised(batch["video"])
         options = {}
         if self.drop_tokens:
             _, h, w = self.model.token_grid(video.shape[1:4])
@@ -150,7 +158,7 @@ class Contrastive:
 
     def video_embedding(self, params, batch) -> Array:
         """Unit vectors [B, D] of the clips, float32."""
-        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = self.normalised(batch["video"])
         return self._apply(params)("encode_video", video).astype(jnp.float32)
 
     def text_embedding(self, params, batch) -> Array:
@@ -161,7 +169,7 @@ class Contrastive:
 
     def similarity(self, params, batch, texts: Array) -> Array:
         """Scores [B, K] of the clips with texts given by their `text_embedding` [K, D]."""
-        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = self.normalised(batch["video"])
         videos = self._apply(params)("video_features", video)
         videos = jax.tree.map(lambda x: x.astype(jnp.float32), videos)
         return self._compare(params, videos, texts).astype(jnp.float32)

@@ -5,14 +5,16 @@ paper leaves open is said at `Distillation` and at the model (vidjax/models/vide
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from vidjax import masking
-from vidjax.preprocessing import normalise
+from vidjax.errors import UserError
+from vidjax.json_files import Rate
+from vidjax.objectives import Objective
 
 Array = jax.Array
 
@@ -25,7 +27,7 @@ def cosine_distance(x: Array, y: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Distillation:
+class Distillation(Objective):
     """A student sees part of each clip and predicts what a frozen teacher makes of all of it.
 
     The loss is the mean cosine distance to the teacher's tokens, of all tokens whether seen or not,
@@ -37,19 +39,28 @@ class Distillation:
 
     Attributes:
         model: VideoPrism with head "distil"; config.optim.freeze must keep its teacher.
-        mean, std: normalisation of the inputs.
         mask_ratio: share of patches that the student does not see.
         shuffle: whether what the local decoder is given is shuffled: tokens must then tell
             where they are from.
         global_weight: weight of the distance to the clip's vector.
     """
 
-    model: nn.Module
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    mask_ratio: float = 0.65
+    mask_ratio: Rate = 0.65
     shuffle: bool = True
     global_weight: float = 1.0
+
+    @classmethod
+    def check(cls, config, *, training):
+        super().check(config, training=training)
+        if training and not config.init:
+            raise UserError(
+                "distillation needs a teacher: set config.init to a VideoPrism that was trained "
+                "before (a run of videoprism_stage1.py, or a converted one with head video or "
+                "video_text)"
+            )
+        frozen = any(re.fullmatch(p, "teacher/encoder/norm") for p in config.optim.freeze)
+        if training and not frozen:
+            raise UserError("config.optim.freeze must keep the teacher: add 'teacher/.*' to it")
 
     def draw(self, rng: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """Patches to be seen, and an order of all tokens, for a video [B, T, H, W, 3].
@@ -72,12 +83,12 @@ class Distillation:
         return keep, draw(jax.random.split(order_rng, batch))
 
     def init(self, rng, batch):
-        video = normalise(batch["video"], self.mean, self.std)
+        video = self.normalised(batch["video"])
         return self.model.init(rng, video, *self.draw(rng, video.shape))["params"]
 
     def distances(self, params, batch, rng: Array) -> tuple[Array, Array]:
         """Mean distance [B] to the teacher's tokens, and distance [B] to its vector."""
-        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = self.normalised(batch["video"])
         variables = {"params": params}
         tokens, vector = self.model.apply(variables, video, *self.draw(rng, video.shape))
         targets = self.model.apply(variables, video, method="targets")

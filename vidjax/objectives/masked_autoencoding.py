@@ -6,14 +6,15 @@ Shapes: N tokens, K kept, P predicted, pt * ph * pw pixels in a patch.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from vidjax import masking
+from vidjax.json_files import Rate
 from vidjax.models.layers import grid_of, patchify, take_tokens
-from vidjax.preprocessing import normalise
+from vidjax.objectives import Objective
 
 Array = jax.Array
 
@@ -50,12 +51,12 @@ def patch_statistics(patches: Array) -> tuple[Array, Array]:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedAutoencoding:
+class MaskedAutoencoding(Objective):
     """Encodes some patches, predicts the pixels of others; the loss is their squared error.
 
     Attributes:
         model: a Reconstructor.
-        mean, std: normalisation of the model's inputs. Targets are of the pixels themselves.
+        preprocessing: normalises inputs; targets are the pixels themselves.
         mask_ratio: share of each frame's patches that is hidden, the same ones in every frame.
         norm_pix: see `pixel_targets`.
         decoder_mask_ratio: 0 predicts every hidden patch. Otherwise VideoMAE V2's dual masking: a
@@ -63,12 +64,10 @@ class MaskedAutoencoding:
             counts the decoded patches that were hidden.
     """
 
-    model: nn.Module
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    mask_ratio: float = 0.9
+    demo: ClassVar[Mapping[str, Any]] = {"mask_ratio": 0.75}
+    mask_ratio: Rate = 0.9
     norm_pix: bool = True
-    decoder_mask_ratio: float = 0.0
+    decoder_mask_ratio: Rate = 0.0
 
     def masks(self, rng: Array, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
         """Draws masks for a video [B, T, H, W, 3]: keep [B, K], predict [B, P], weight [B, P]."""
@@ -83,9 +82,9 @@ class MaskedAutoencoding:
         return keep, decoded, jnp.take_along_axis(is_hidden, decoded, axis=1)
 
     def init(self, rng, batch):
-        normalised = normalise(batch["video"], self.mean, self.std)
+        video = self.normalised(batch["video"])
         keep, predict, _ = self.masks(rng, batch["video"].shape)
-        return self.model.init(rng, normalised, keep, predict)["params"]
+        return self.model.init(rng, video, keep, predict)["params"]
 
     def errors(self, params, batch, rng: Array, *, train: bool) -> tuple[Array, Array, Array]:
         """Squared error of each predicted patch, the error of its mean colour, and its weight.
@@ -95,7 +94,7 @@ class MaskedAutoencoding:
         """
         mask_rng, dropout_rng = jax.random.split(rng)
         keep, predict, weight = self.masks(mask_rng, batch["video"].shape)
-        video = normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        video = self.normalised(batch["video"])
         pixels = self.model.apply(
             {"params": params}, video, keep, predict, train=train, rngs={"dropout": dropout_rng}
         )
@@ -136,7 +135,7 @@ class MaskedAutoencoding:
         """
         video = batch["video"].astype(jnp.float32) / 255.0
         keep, predict, _ = self.masks(jax.random.key(0), video.shape)
-        normalised = normalise(batch["video"], self.mean, self.std, self.model.dtype)
+        normalised = self.normalised(batch["video"])
         pixels = self.model.apply({"params": params}, normalised, keep, predict)
         patches = patchify(video, self.model.patch_size)
         rows = jnp.arange(video.shape[0])[:, None]

@@ -6,13 +6,15 @@ of all classes, and are trained as those of a classifier.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import jax
 import numpy as np
 
+from vidjax import models
+from vidjax.errors import UserError
 from vidjax.objectives.classification import Classification
 from vidjax.objectives.contrastive import Contrastive
-from vidjax.preprocessing import normalise
 
 Array = jax.Array
 
@@ -32,16 +34,26 @@ class TextClassification(Classification):
         temperature: what cosines are divided by if the model has no learned scale.
     """
 
+    reads: ClassVar[str] = "classes"
     text: tuple[tuple[int, ...], ...] = ()
     text_mask: tuple[tuple[bool, ...], ...] = ()
     temperature: float = 0.07
+
+    @classmethod
+    def check(cls, config, *, training):
+        super().check(config, training=training)
+        if not models.reads_text(config.model.name, config.model.head):
+            raise UserError(
+                "objective text_classification compares videos with the names of their classes; it "
+                "needs a model of both, such as config.model.head 'video_text'"
+            )
 
     @property
     def sizes(self) -> tuple[int, ...]:
         return (len(self.text),)
 
     def init(self, rng, batch):
-        video = normalise(batch["video"], self.mean, self.std)
+        video = self.normalised(batch["video"])
         return self.model.init(rng, video, np.zeros((1, 1), np.int32))["params"]
 
     def scores(self, params, video: Array, **options) -> Array:
@@ -53,7 +65,7 @@ class TextClassification(Classification):
 
     @property
     def predict(self) -> Mapping[str, Callable]:
-        comparing = Contrastive(self.model, self.mean, self.std, temperature=self.temperature)
+        comparing = Contrastive(self.model, self.preprocessing, temperature=self.temperature)
         return {**comparing.predict, **(super().predict if self.text else {})}
 
     def _names(self) -> tuple[np.ndarray, np.ndarray]:
