@@ -292,20 +292,6 @@ def test_only_bad_videos_end_in_a_clear_error(tmp_path):
         next(loader)
 
 
-def test_bad_videos_keeps_earlier_lines_but_counts_this_run(tmp_path):
-    path = tmp_path / "bad.jsonl"
-    first = data.BadVideos(path, 4, 0.5)
-    for video in ("a", "b", "a"):
-        first.add(video, "empty file")
-    second = data.BadVideos(path, 4, 0.5)
-    assert second.count == 0
-    second.add("b", "empty file")
-    second.add("c", "no such file")
-    assert [json.loads(line)["path"] for line in path.open()] == ["a", "b", "c"]
-    with pytest.raises(UserError, match="3 of 4 videos"):
-        second.add("d", "no such file")
-
-
 def test_videos_shorter_than_min_frames_are_bad_in_training_only(videos, tmp_path):
     bad = data.BadVideos(tmp_path / "bad.jsonl", 6, 1.0)
     loader = data.train_loader(videos, config(min_frames=21), seed=0, bad_videos=bad, workers=0)
@@ -426,15 +412,6 @@ except UserError as error:
     )
     assert result.returncode == 1
     assert result.stderr.startswith(f"{videos[0].path} hangs its decoder: no answer in 0.5 s; pyth")
-
-
-def test_a_hang_is_listed_although_the_video_was_bad_otherwise(tmp_path):
-    path = tmp_path / "bad.jsonl"
-    data.BadVideos(path, 9, 1.0).add("a", "too short: 5 frames of at least 16")
-    data.BadVideos(path, 9, 1.0).add("a", "no answer in 60 s")
-    assert data.BadVideos(path, 9, 1.0).hanging == {"a": "no answer in 60 s"}
-    data.BadVideos(path, 9, 1.0).add("a", "no answer in 60 s")
-    assert len(path.read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("verdict", ["ok", "sequential"])

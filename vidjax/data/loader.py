@@ -70,7 +70,6 @@ def train_loader(
         cfg: the config's data block. cfg.batch_size counts videos of all hosts; with cfg.repeats =
             r a batch holds r differently augmented clips of each, side by side (one decode).
         seed: of order, sampling and augmentation.
-        bad_videos: see BadVideos.
         start_step: steps already trained; the stream continues exactly there.
         rows: places of the global batch's videos that this host reads, ascending; None: all.
         workers: processes that decode; 0: threads of this one; -1: from the number of cores.
@@ -97,10 +96,10 @@ def train_loader(
             f"data.flip is {cfg.flip} but mirroring a video of {cfg.name} can change its class; "
             f"set data.flip to 0"
         )
-    silent = next((v for v in videos if not v.captions), None) if tokenize is not None else None
-    if silent is not None:
+    silent = [] if tokenize is None else [v for v in videos if not v.captions]
+    if silent:
         raise UserError(
-            f"{silent.path} has no caption in the training list, which training on texts needs; "
+            f"{silent[0].path} has no caption in the training list, which training on texts needs; "
             f"give a list with captions (lines of `path,caption` with this header) as data.train"
         )
     import grain
@@ -141,13 +140,11 @@ def eval_loader(
     played again: see vidjax.data.frames.sampling.
 
     Args:
-        videos: the list.
         cfg: the config's data block, or a checkpoint's Preprocessing.
         batch_size: clips (not videos) per batch, of all hosts.
         views: (temporal, spatial) views of each video.
         share: (index, count) of this host's share of the videos.
-        workers, bad_videos: as of train_loader.
-        patience: as of Batches.
+        workers, bad_videos, patience: as of train_loader and Batches.
 
     Raises:
         UserError: cfg is wrong, the list is empty, batch_size does not divide over the hosts, or
@@ -194,8 +191,7 @@ class Batches(Iterator[Batch]):
         records: the dataset; see vidjax.data.records.
         videos: the list, whose places are the video_ids.
         batch_size: clips per batch.
-        workers: as of train_loader.
-        bad_videos: told of errors in records; None: nobody is.
+        workers, bad_videos: as of train_loader.
         patience: seconds without a batch after which the workers are said to hang.
         num_batches: how many there are; None: no end.
     """

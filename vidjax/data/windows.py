@@ -109,10 +109,10 @@ def read_all(
     for _ in range(min(os.cpu_count() or 1, len(videos))):
         threading.Thread(target=work, daemon=True, name="vidjax windows").start()
     try:
-        left = len(videos)
-        while left:
+        remaining = len(videos)
+        while remaining:
             path, answer = ready.get()
-            left -= not isinstance(answer, np.ndarray)
+            remaining -= not isinstance(answer, np.ndarray)
             yield path, answer
     finally:
         closed.set()
@@ -140,12 +140,12 @@ def read(item: Video, windows: Windows) -> Iterator[np.ndarray | list[Span]]:
         spans = windows.spans(index.count, index.rate)
         clips = [windows.indices(*span) for span in spans]
         if len(clips) == 1 and index.by_time:  # often a few frames of many
-            known = {"verdict": item.verdict, "num_frames": item.num_frames}
             yield video.read_frames(
                 path,
                 lambda _: clips[0],
                 each=lambda picture: eval_views(picture[None], windows.facts)[0, 0],
-                **known,
+                verdict=item.verdict,
+                num_frames=item.num_frames,
             )[0]
         else:
             pieces = _in_order(path, index, clips, windows.facts)

@@ -47,16 +47,16 @@ def resolve(source: Source, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     layouts, extension = _vote(files, names, missing)
     if not layouts:
         return [name._replace(path=default_name(name.path)) for name in names], []
-    found = [name.path for name in names]
+    paths = [name.path for name in names]
     for i in local:
         name = _spell(names[i], layouts[0])
         if len(missing) == len(sample) or name.endswith(ANY):
-            found[i] = stem(name) + extension
+            paths[i] = stem(name) + extension
         if not files.remote or name.endswith(ANY):
             spelled = (_spell(names[i], layout) for layout in ((0, 0), *layouts))
-            found[i] = next(filter(None, map(files.find, spelled)), found[i])
-    changes = _changes([name.path for name in names], found, layouts[0])
-    resolved = [name._replace(path=file) for name, file in zip(names, found, strict=True)]
+            paths[i] = next(filter(None, map(files.find, spelled)), paths[i])
+    changes = _changes([name.path for name in names], paths, layouts[0])
+    resolved = [name._replace(path=path) for name, path in zip(names, paths, strict=True)]
     return resolved, [f"{source.path}: {changes}"] if changes else []
 
 

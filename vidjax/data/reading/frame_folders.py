@@ -42,8 +42,8 @@ def frames_of(folder: str) -> list[str]:
         groups[stem.lower()].append((int(number), name))
     if not groups:
         raise VideoError("a folder without numbered pictures such as img_00001.jpg")
-    known = [name for name in _NAMES if name in groups]
-    frames = groups[known[0]] if known else max(groups.values(), key=len)
+    usual = [name for name in _NAMES if name in groups]
+    frames = groups[usual[0]] if usual else max(groups.values(), key=len)
     return [os.path.join(folder, name) for _, name in sorted(frames)]
 
 

@@ -161,7 +161,7 @@ def read_at(
             run = runs.setdefault(index.keyframes[place], [])
         run.append(time)
         last = frame
-    found: dict[int, np.ndarray] = {}
+    kept: dict[int, np.ndarray] = {}
     with contextlib.suppress(VideoError), _errors(), open_stream(path) as (container, stream):
         decoder = stream.codec_context
         pictures = Pictures(path, (decoder.height, decoder.width))
@@ -169,12 +169,12 @@ def read_at(
             for moment in (shown, min(shown, sent)):  # containers differ in what they seek by
                 container.seek(moment, stream=stream, backward=True)
                 frames = _frames_at(container, stream, shown, targets)
-                found |= {time: each(pictures(frame)) for time, frame in frames}
-                if found.keys() >= {*targets}:
+                kept |= {time: each(pictures(frame)) for time, frame in frames}
+                if kept.keys() >= {*targets}:
                     break
             else:
                 return None
-        return [found[index.times[frame]] for frame in indices]
+        return [kept[index.times[frame]] for frame in indices]
     return None
 
 

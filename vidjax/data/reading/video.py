@@ -87,15 +87,12 @@ def read_video(
 ) -> np.ndarray:
     """Reads one video, to look at it or to feed a model.
 
-    The default is the middle clip as VideoMAE sees it.
-
-        read_video("a.mp4")                          16 frames, 4 apart, from the middle
+        read_video("a.mp4")                          16 frames, 4 apart: VideoMAE's middle clip
         read_video("a.mp4", 32, stride=None)         32 frames spread evenly over the whole video
         read_video("a.mp4", num_frames=None, stride=1)    every frame
 
     Args:
-        path: a video file or a folder of pictures; also a URL, or a record of a shard (see
-            locators.py).
+        path: a video file or a folder of pictures, or another locator (see locators.py).
         num_frames: T, or None for as many as the stride gives over the whole video.
         stride: frames from one to the next, or None to spread num_frames evenly. A video shorter
             than the clip repeats its last frame.
@@ -131,11 +128,8 @@ def read_video(
 def local_file(path: str) -> Iterator[str]:
     """Gives a path of the same video that decoders can open, as long as the context lasts.
 
-    A local path is itself; else it is a copy of the object or record, which on Linux lives in
-    memory and goes with the process, however that ends.
-
-    Args:
-        path: any locator of locators.py.
+    A local path is itself; else it is a copy of the object or record (see locators.py), which on
+    Linux lives in memory and goes with the process, however that ends.
 
     Raises:
         VideoError: there is no file with something in it, or it cannot be fetched.
@@ -203,10 +197,11 @@ def index_of(
     else:
         index = pyav.index_of(file)
         if trimmed or (index.problem and verdict != "ok"):
-            known = trimmed or (num_frames if verdict == "sequential" else None)
-            index = (
-                index.counted(known) if known and not timed else pyav.decoded_index_of(file, index)
-            )
+            count = trimmed or (num_frames if verdict == "sequential" else None)
+            if count and not timed:
+                index = index.counted(count)
+            else:
+                index = pyav.decoded_index_of(file, index)
     if trimmed and trimmed > index.count:
         raise VideoError(f"{trimmed - index.count} of {trimmed} frames cannot be decoded")
     if trimmed:
@@ -223,12 +218,7 @@ def index_of(
 def in_order(
     file: str, index: Index, scaler: int | None = None
 ) -> Iterator[Callable[[], np.ndarray]]:
-    """Decodes a local file or folder from its first frame on.
-
-    Args:
-        file: the file or folder.
-        index: of it, by `index_of`.
-        scaler: as of vidjax.data.reading.pyav.Pictures.
+    """Decodes a local file or folder from its first frame on; arguments are those of pyav.in_order.
 
     Yields:
         For each frame of the index a function that makes its picture, uint8 [H, W, 3].
