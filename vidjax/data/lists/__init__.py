@@ -1,12 +1,14 @@
-"""Lists of videos: `read_list` tells the format by itself.
+"""Lists of videos.
 
-formats       a file for each kind of annotation
-reader        read_list, and the order in which formats are tried
-source        a list as formats see it, and the rows that they return
-lines, headers, table, columns    tables of text
-files, names, missing             which files the names of a list mean
-labels, class_names               labels as numbers
-checks, shots                     checks of the rows; few-shot lists
+`read_list` tells the format by itself. The modules:
+
+    formats                           a file for each kind of annotation
+    reader                            read_list; the order in which formats are tried
+    source                            a list as formats see it, and the rows that they return
+    lines, headers, table, columns    tables of text
+    files, names, missing             which files the names of a list mean
+    labels, class_names               labels as numbers
+    shots                             few-shot lists
 """
 
 from vidjax.data.lists.reader import read_list

@@ -18,10 +18,10 @@ from dataclasses import replace
 from types import ModuleType
 
 from vidjax.data.datasets import DATASETS, Dataset, Video, VideoList
-from vidjax.data.lists import checks, formats, labels, missing, names
+from vidjax.data.lists import formats, labels, missing, names
 from vidjax.data.lists.class_names import class_names
 from vidjax.data.lists.files import Files
-from vidjax.data.lists.source import Listing, Source
+from vidjax.data.lists.source import Listing, Row, Source
 from vidjax.data.reading import locators, video_files
 from vidjax.errors import UserError, did_you_mean
 
@@ -79,14 +79,14 @@ def read_list(
     rows, own_classes, notices = _read(source)
     if not rows:
         raise UserError(f"{path} lists no videos")
-    checks.check_names(path, rows)
+    _check_names(path, rows)
     rows, changes = names.resolve(source, rows)
     groups = facts.groups if facts else ()
     classes = class_names(path, classes, groups) or own_classes
     numbers, classes, more = labels.number(path, rows, classes, facts, num_classes, need_labels)
     if need_captions:
-        checks.check_captions(path, rows)
-    more += checks.check_labels_agree(path, rows, numbers)
+        _check_captions(path, rows)
+    more += _check_labels_agree(path, rows, numbers)
     videos = tuple(
         Video(locators.join(base, row.path), label, row.num_frames, row.verdict, row.captions)
         for row, label in zip(rows, numbers, strict=True)
@@ -153,3 +153,46 @@ def _one_for_each_path(videos: tuple[Video, ...]) -> tuple[Video, ...]:
             new = tuple(text for text in video.captions if text not in first.captions)
             merged[video.path] = replace(first, captions=first.captions + new)
     return tuple(merged.values())
+
+
+def _check_names(path: str, rows: list[Row]) -> None:
+    """Raises if a path cannot be written as UTF-8, as the names of files on Linux may be."""
+    for row in rows:
+        try:
+            row.path.encode()
+        except UnicodeEncodeError:
+            name = row.path.encode("ascii", "backslashreplace").decode()
+            where = row.where if row.where.isascii() else name
+            raise UserError(
+                f"{path} {where}: the path {name} is not UTF-8; rename the file and list it anew"
+            ) from None
+
+
+def _check_labels_agree(path: str, rows: list[Row], labels: list[int]) -> list[str]:
+    """Raises if a path has two labels; a notice if it comes again without another caption."""
+    first: dict[str, tuple[Row, int]] = {}
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    repeated = []
+    for row, label in zip(rows, labels, strict=True):
+        earlier, earlier_label = first.setdefault(row.path, (row, label))
+        if label != earlier_label:
+            raise UserError(
+                f"{path} {row.where}: {row.path} has label {label} "
+                f"but {earlier_label} in {earlier.where}; a video has one label"
+            )
+        if (row.path, row.captions) in seen:
+            repeated.append(row)
+        seen.add((row.path, row.captions))
+    if not repeated:
+        return []
+    return [f"{path}: paths listed twice: {len(repeated)}, such as {repeated[0].path}"]
+
+
+def _check_captions(path: str, rows: list[Row]) -> None:
+    captioned = {row.path for row in rows if row.captions}
+    for row in rows:
+        if row.path not in captioned:
+            raise UserError(
+                f"{path} {row.where}: {row.path} has no caption; write `path,caption` lines with "
+                f"this header, as training on texts and retrieval need them"
+            )

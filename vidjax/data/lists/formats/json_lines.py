@@ -1,9 +1,10 @@
 """Lines of JSON: manifests of `vidjax.data.check`, and videos with captions or labels.
 
-{"path": ..., "captions": [...]}, perhaps with a label
-{"path": ..., "label": ...}
-{"path": ..., "label": ..., "frames": ..., "verdict": ...} in a manifest, whose first line is
-about the list
+A manifest's first line is about the list. Each other line is one of
+
+    {"path": ..., "label": ..., "frames": ..., "verdict": ...}
+    {"path": ..., "captions": [...]}, perhaps with a label
+    {"path": ..., "label": ...}
 """
 
 import json

@@ -1,9 +1,9 @@
 """MSR-VTT, with the captions of each video.
 
-json    videos and sentences ({train_val,test}_videodatainfo.json, MSRVTT_data.json); of a file
-        with several splits one is read
-csv     key,vid_key,video_id,sentence, a line for each caption (MSRVTT_JSFUSION_test.csv, the
-        test set 1K-A); or video_id alone (MSRVTT_train.9k.csv), with MSRVTT_data.json beside it
+The json has videos and sentences ({train_val,test}_videodatainfo.json, MSRVTT_data.json); of a file
+with several splits one is read. A csv has a line for each caption, key,vid_key,video_id,sentence
+(MSRVTT_JSFUSION_test.csv, the test set 1K-A), or video_id alone (MSRVTT_train.9k.csv), with
+MSRVTT_data.json beside it.
 """
 
 import collections

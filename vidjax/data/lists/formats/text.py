@@ -1,12 +1,13 @@
 """Lines of text: a path and mostly a label or a caption, by space, comma, semicolon or tab.
 
-path label            header and quotes allowed; no label: -1 or nothing; a class's name may
-                      stand beside its number; also VideoMAE's and mmaction2's lists
-                      (path 0 -1, dir num_frames label) and Moments in Time's: see
-                      vidjax.data.lists.table and .columns
-path,noun,verb        several labels, numbers, with a header that names their columns as the
+Headers and quotes are allowed; see `table` and `columns`.
+
+    path label        no label: -1 or nothing; a class's name may stand beside its number; also
+                      VideoMAE's and mmaction2's lists (path 0 -1, dir num_frames label) and Moments
+                      in Time's
+    path,noun,verb    several labels, numbers, with a header that names their columns as the
                       dataset's groups or {group}_class
-path,caption          with this header, by comma or tab, perhaps with a label column; a path may
+    path,caption      with this header, by comma or tab, perhaps with a label column; a path may
                       come again with another caption
 """
 
