@@ -26,7 +26,7 @@ FREEZE = ("text/.*", "text_proj/.*", "logit_scale")
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("captions") / "set"
-    return demo.make_captioned(folder, num_train=32, num_val=16, size=32, frames=8)
+    return demo.make(folder, "demo_captions", num_train=32, num_val=16, size=32, frames=8)
 
 
 @pytest.fixture(scope="module")

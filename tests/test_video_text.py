@@ -21,7 +21,7 @@ SIZES = dict(width=16, depth=1, num_heads=2, mlp_dim=32, temporal_depth=1)
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("captions") / "set"
-    return demo.make_captioned(folder, num_train=16, num_val=16, size=32, frames=8)
+    return demo.make(folder, "demo_captions", num_train=16, num_val=16, size=32, frames=8)
 
 
 @pytest.fixture(scope="module")

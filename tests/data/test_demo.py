@@ -20,7 +20,7 @@ SMALL = dict(num_train=16, num_val=8, size=32, frames=6)
 def captioned(tmp_path_factory) -> str:
     """A set with captions, of one training and one validation clip for each pair."""
     folder = tmp_path_factory.mktemp("captioned") / "set"
-    return demo.make_captioned(folder, num_train=64, size=32, frames=2)
+    return demo.make(folder, "demo_captions", num_train=64, size=32, frames=2)
 
 
 @pytest.fixture(scope="module")
@@ -269,20 +269,20 @@ def test_the_tokenizers_know_the_captions(captioned):
 
 def test_captioned_sets_are_made_once_and_the_same(captioned, tmp_path, monkeypatch):
     sizes = dict(num_train=64, size=32, frames=2)
-    again = demo.make_captioned(tmp_path / "again", **sizes)
+    again = demo.make(tmp_path / "again", "demo_captions", **sizes)
     assert digest(again) == digest(captioned)
     monkeypatch.setattr(demo, "_write_captioned", lambda *a: pytest.fail("made again"))
-    demo.make_captioned(captioned, **sizes)
+    demo.make(captioned, "demo_captions", **sizes)
     with pytest.raises(UserError, match="choose another folder"):
         demo.make(captioned, **SMALL)
     with pytest.raises(UserError, match="num_val=65 must be at most 64"):
-        demo.make_captioned(tmp_path / "large", num_val=65)
+        demo.make(tmp_path / "large", "demo_captions", num_val=65)
 
 
 @pytest.fixture(scope="module")
 def unseen(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("unseen") / "set"
-    return demo.make_unseen(folder, num_train=24, num_val=8, size=32, frames=2)
+    return demo.make(folder, "demo_unseen", num_train=24, num_val=8, size=32, frames=2)
 
 
 def test_classes_for_validation_are_new_but_not_their_words(unseen):
@@ -371,37 +371,33 @@ def test_one_frame_at_any_time_tells_neither_event(joined):
 
 def test_unseen_sets_are_made_once_and_the_same(unseen, tmp_path, monkeypatch):
     sizes = dict(num_train=24, num_val=8, size=32, frames=2)
-    assert digest(demo.make_unseen(tmp_path / "again", **sizes)) == digest(unseen)
+    assert digest(demo.make(tmp_path / "again", "demo_unseen", **sizes)) == digest(unseen)
     monkeypatch.setattr(demo, "_write_unseen", lambda *a: pytest.fail("made again"))
-    demo.make_unseen(unseen, **sizes)
+    demo.make(unseen, "demo_unseen", **sizes)
     with pytest.raises(UserError, match="choose another folder"):
-        demo.make_captioned(unseen, num_train=24, num_val=8, size=32, frames=2)
+        demo.make(unseen, "demo_captions", num_train=24, num_val=8, size=32, frames=2)
 
 
 def test_lists_and_tokenizers_by_the_name_of_a_dataset(tmp_path, monkeypatch):
     made = []
+    tokenizers = {"demo_captions": ("tokenizer.model", "tokenizer.json")}
+    tokenizers["demo_unseen"] = ("tokenizer.json",)
 
-    def making(name, *files):
-        def make(folder):
-            made.append(name)
-            pathlib.Path(folder).mkdir(exist_ok=True)
-            for file in files:
-                (pathlib.Path(folder) / file).touch()
-            return str(folder)
+    def make(folder, name):
+        made.append(name)
+        pathlib.Path(folder).mkdir(exist_ok=True)
+        for file in tokenizers.get(name, ()):
+            (pathlib.Path(folder) / file).touch()
+        return str(folder)
 
-        return make
-
-    monkeypatch.setattr(demo, "make", making("plain"))
-    both = ("tokenizer.model", "tokenizer.json")
-    monkeypatch.setattr(demo, "make_captioned", making("captions", *both))
-    monkeypatch.setattr(demo, "make_unseen", making("unseen", both[1]))
+    monkeypatch.setattr(demo, "make", make)
     home = tmp_path / "demo"
     assert demo.list_of("demo", "val", home) == f"{home}/val.csv"
     assert demo.list_of("demo_pairs", "train", home) == f"{home}/pairs/train.csv"
-    assert made == ["plain"] * 2
+    assert made == ["demo"] * 2
     assert demo.list_of("demo_captions", "train", f"{home}/") == f"{home}_captions/train.csv"
     assert demo.list_of("demo_unseen", "val", home) == f"{home}_unseen/val/list.csv"
-    assert made[2:] == ["captions", "unseen"]
+    assert made[2:] == ["demo_captions", "demo_unseen"]
     for name, kind, path in (
         ("demo_captions", "sentencepiece", "_captions/tokenizer.model"),
         ("demo_captions", "clip", "_captions/tokenizer.json"),

@@ -88,6 +88,12 @@ LISTS = {
     "demo_captions": "{split}.csv",
     "demo_unseen": "{split}/list.csv",
 }
+# Default numbers of clips for training and validation, and what demo.json says besides.
+_SETS = {
+    "demo": (512, 128, {"version": 2}),
+    "demo_captions": (512, 64, {"set": "captions", "version": 3}),
+    "demo_unseen": (768, 96, {"set": "unseen", "version": 1}),
+}
 _TOKENIZERS = {"sentencepiece": "tokenizer.model", "clip": "tokenizer.json"}
 _FPS = 12
 _SHAPES = 3  # in one period of the sheet
@@ -99,20 +105,32 @@ _LIGHT = 80  # difference between the top and the bottom of a picture, in levels
 
 def make(
     folder: str | os.PathLike,
+    name: str = "demo",
     *,
-    num_train: int = 512,
-    num_val: int = 128,
+    num_train: int | None = None,
+    num_val: int | None = None,
     size: int = 64,
     frames: int = 24,
     seed: int = 0,
 ) -> str:
-    """Makes the demo set, or reuses the one that is there; the same arguments give the same files.
+    """Makes a demo set, or reuses the one that is there; the same arguments give the same files.
 
     Args:
-        folder: gets clips/*.mp4, train.csv and val.csv (`path,label`, relative) with classes.txt,
-            and the same in pairs/ for two labels (`path,motion,direction`). It is made beside and
-            renamed when complete, so an unfinished one never has the name.
-        num_train, num_val: number of clips, spread evenly over the classes.
+        folder: gets clips/*.mp4 and lists with relative paths. It is made beside and renamed when
+            complete, so an unfinished one never has the name.
+        name: of the set:
+            "demo": train.csv and val.csv (`path,label`) with classes.txt, and the same in pairs/
+                for two labels (`path,motion,direction`).
+            "demo_captions": train.csv and val.csv (`path,label,caption`), where the label is the
+                event, classes.txt, and for the captions tokenizer.model and, of CLIP's kind,
+                tokenizer.json. A training clip has two captions in different words, a validation
+                clip one.
+            "demo_unseen": train/list.csv and val/list.csv (`path,label`), each with a classes.txt
+                of its own, of the 12 classes SEEN and the 4 UNSEEN, and tokenizer.json, of CLIP's
+                kind, for the names of the 12.
+        num_train, num_val: number of clips, spread evenly over the classes of their list and the
+            colours; None: enough to learn from. With captions num_val is at most 64, so that a
+            caption has one right answer.
         size: height and width in pixels, even.
         frames: length of a clip.
         seed: of everything random.
@@ -121,53 +139,18 @@ def make(
         The folder.
 
     Raises:
-        UserError: the folder holds something else, or another demo set.
+        UserError: a number is wrong, or the folder holds something else, or another demo set.
     """
-    settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
-    return _make(folder, settings | {"version": 2}, _write)
-
-
-def make_captioned(
-    folder: str | os.PathLike,
-    *,
-    num_train: int = 512,
-    num_val: int = 64,
-    size: int = 64,
-    frames: int = 24,
-    seed: int = 0,
-) -> str:
-    """Makes the demo set with captions, as `make` does.
-
-    The folder gets clips/*.mp4, train.csv and val.csv (`path,label,caption`, relative), where the
-    label is the event, classes.txt, and for the captions tokenizer.model and, of CLIP's kind,
-    tokenizer.json. A training clip has two captions in different words, a validation clip one.
-    Clips are spread evenly over the 64 pairs of event and colour; num_val is at most 64, so that a
-    caption has one right answer.
-    """
-    if num_val > len(EVENTS) * len(COLOURS):
+    writers = {"demo": _write, "demo_captions": _write_captioned, "demo_unseen": _write_unseen}
+    train, val, card = _SETS[name]
+    num_train = train if num_train is None else num_train
+    num_val = val if num_val is None else num_val
+    if name == "demo_captions" and num_val > len(EVENTS) * len(COLOURS):
         raise UserError(f"demo: num_val={num_val} must be at most 64, to have one pair in each")
+    if size % 2 or size < 16:
+        raise UserError(f"demo: size={size} must be even and at least 16")
     settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
-    return _make(folder, settings | {"set": "captions", "version": 3}, _write_captioned)
-
-
-def make_unseen(
-    folder: str | os.PathLike,
-    *,
-    num_train: int = 768,
-    num_val: int = 96,
-    size: int = 64,
-    frames: int = 24,
-    seed: int = 0,
-) -> str:
-    """Makes the demo set of unseen classes, as `make` does.
-
-    The folder gets clips/*.mp4, train/list.csv and val/list.csv (`path,label`, relative), each with
-    a classes.txt of its own, of the 12 classes SEEN and the 4 UNSEEN, and tokenizer.json, of CLIP's
-    kind, for the names of the 12. Clips are spread evenly over the classes of their list and over
-    the colours.
-    """
-    settings = dict(num_train=num_train, num_val=num_val, size=size, frames=frames, seed=seed)
-    return _make(folder, settings | {"set": "unseen", "version": 1}, _write_unseen)
+    return _make(folder, settings | card, writers[name])
 
 
 def default_folder() -> str:
@@ -205,13 +188,8 @@ def tokenizer_of(name: str, folder: str | os.PathLike, kind: str) -> str:
 
 
 def _set_of(name: str, folder: str | os.PathLike) -> str:
-    folder = os.path.normpath(os.fspath(folder))
-    match name:
-        case "demo_captions":
-            return make_captioned(folder + "_captions")
-        case "demo_unseen":
-            return make_unseen(folder + "_unseen")
-    return make(folder)
+    name = name.replace("demo_pairs", "demo")
+    return make(os.path.normpath(os.fspath(folder)) + name.removeprefix("demo"), name)
 
 
 def _make(
@@ -219,8 +197,6 @@ def _make(
     settings: dict[str, int | str],
     write: Callable[[str, dict], None],
 ) -> str:
-    if settings["size"] % 2 or settings["size"] < 16:
-        raise UserError(f"demo: size={settings['size']} must be even and at least 16")
     folder = os.path.abspath(os.path.expanduser(folder))
     if _is_finished(folder, settings):
         return folder
@@ -474,7 +450,7 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2 or (captions and unseen):
         raise UserError("usage: python -m vidjax.data.demo FOLDER [--captions|--unseen]")
     name = "demo_captions" if captions else "demo_unseen" if unseen else "demo"
-    folder = {"demo_captions": make_captioned, "demo_unseen": make_unseen}.get(name, make)(argv[1])
+    folder = make(argv[1], name)
     train, val = (os.path.join(folder, LISTS[name].format(split=s)) for s in ("train", "val"))
     print(f"demo set in {folder}; train on it with")
     print(f"  --config.data.name={name} --config.data.train={train} --config.data.val={val}")
