@@ -21,6 +21,7 @@ OPERATIONS += ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 
 @functools.cache
 def parse(policy: str) -> tuple[float, int, float]:
+    """Returns magnitude, number of operations and spread of a policy; UserError if it is none."""
     match = re.fullmatch(r"rand-m(\d+)-n(\d+)(?:-mstd(\d+(?:\.\d+)?))?-inc1", policy)
     if not match:
         raise UserError(

@@ -17,6 +17,16 @@ def class_names(
     classes: str | os.PathLike | tuple[str, ...],
     groups: tuple[tuple[str, int], ...],
 ) -> tuple[str, ...] | None:
+    """Returns the class names in the order of labels; None if there are none.
+
+    Args:
+        path: the list.
+        classes: the names or their file; "" for a file beside the list.
+        groups: of the dataset, whose names follow each other.
+
+    Raises:
+        UserError: the file is missing, or a line of it is wrong.
+    """
     if isinstance(classes, tuple):
         return classes
     file = os.path.expanduser(classes)
@@ -33,9 +43,9 @@ def class_names(
         names = _names_with_numbers(lines) or tuple(line for _, line in lines)
     start = 0
     for _, size in groups or (("", len(names)),):  # a noun may be a verb too
-        part = names[start : start + size]
-        if len(set(part)) < len(part):
-            twice = next(name for name in part if part.count(name) > 1)
+        group = names[start : start + size]
+        if len(set(group)) < len(group):
+            twice = next(name for name in group if group.count(name) > 1)
             raise UserError(f"classes file {file} names {twice!r} twice")
         start += size
     return names

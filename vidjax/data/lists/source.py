@@ -82,7 +82,7 @@ class Source:
         """The value in a .json; None of others."""
         return read_json(self.path) if self.is_json else None
 
-    @property
+    @functools.cached_property
     def objects(self) -> list[dict[str, Any]] | None:
         """The objects of a .json that is a list of these; None of others."""
         is_list = isinstance(self.content, list)
