@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import harness, peers
 from vidjax.errors import first_line
-from vidjax.models import attention
+from vidjax.models.layers import attention
 
 GOLDENS = harness.ROOT / "tests" / "goldens"
 FORMS = ("einsum", "blockwise", "cudnn", "tokamax")
