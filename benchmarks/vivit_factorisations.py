@@ -38,9 +38,9 @@ from flax import linen as nn
 
 from benchmarks.harness import table
 from vidjax import models
-from vidjax.preprocessing import Preprocessing
 from vidjax.errors import UserError, run_main
 from vidjax.objectives.classification import Classification
+from vidjax.preprocessing import Preprocessing
 from vidjax.train import TrainState, make_train_step
 
 NUM_CLASSES = 400

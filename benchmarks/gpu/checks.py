@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness, peers
-from vidjax.errors import first_line
 from vidjax import models
+from vidjax.errors import first_line
 from vidjax.models.layers import attention
 
 GOLDENS = harness.ROOT / "tests" / "goldens"
