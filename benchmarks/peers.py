@@ -298,7 +298,7 @@ def our_model(case: Case, folder: str | None, dtype: str, **speed: Any) -> tuple
     else:
         loaded = load_model(folder + "/vidjax", dtype)
         model, params = loaded.model, loaded.params
-    return model.clone(**speed), params
+    return models.replace(model, **speed), params
 
 
 def output_of(model: Any, params: Any, video: Any) -> Any:
@@ -349,6 +349,7 @@ def vidjax_forward(
     import jax
 
     from benchmarks import flops
+    from vidjax import models
 
     case = case_of(case, quick)
     model, params = our_model(case, folder, dtype, **speed)
@@ -357,7 +358,7 @@ def vidjax_forward(
     video = jax.device_put(clip((batch, *case.clip, 3)).astype(dtype))
     step = jax.jit(lambda params, video: output_of(model, params, video))
     once = repeated(step, params, video, output=output, each=each)
-    einsum = model.clone(attention="einsum")
+    einsum = models.replace(model, attention="einsum")
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     facts = {
         "flops": flops.matmul_flops(lambda p, v: output_of(einsum, p, v), shapes, video),
@@ -529,11 +530,12 @@ def vidjax_step(
     import jax
 
     from benchmarks import flops
+    from vidjax import models
 
     step, state, clips, objective = train_step(case_of(case, quick), batch, dtype, folder, **speed)
     clips = jax.device_put(clips)
     compiled = step.lower(state, clips).compile().memory_analysis()
-    einsum = objective.model.clone(remat="none", attention="einsum")
+    einsum = models.replace(objective.model, remat="none", attention="einsum")
     einsum = dataclasses.replace(objective, model=einsum)
     facts = {
         # The backward pass has two products for each: three times the forward pass, by convention.

@@ -42,7 +42,7 @@ def forward(variant: str, shape: list[int]) -> tuple[dict, peers.Once]:
     params = peers.random_params(model)
     video = jax.device_put(peers.clip(tuple(shape)))
     step = jax.jit(lambda params, video: model.apply({"params": params}, video))
-    einsum = model.clone(attention="einsum")
+    einsum = models.replace(model, attention="einsum")
     facts = {
         "flops": flops.matmul_flops(lambda p, v: einsum.apply({"params": p}, v), params, video),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),

@@ -40,6 +40,7 @@ from benchmarks.harness import table
 from vidjax import models
 from vidjax.errors import UserError, run_main
 from vidjax.objectives.classification import Classification
+from vidjax.preprocessing import Preprocessing
 from vidjax.train import TrainState, make_train_step
 
 NUM_CLASSES = 400
@@ -70,7 +71,7 @@ def build(name: str, variant: str, clip: tuple[int, int, int], **fields: Any) ->
 
 def make_step(model: nn.Module):
     """The library's train step, SGD with momentum, and a function that makes its first state."""
-    objective = Classification(model, mean=(0.5,) * 3, std=(0.5,) * 3)
+    objective = Classification(model, Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3))
     optimizer = optax.sgd(1e-3, momentum=0.9)
 
     def init(rng) -> TrainState:
@@ -96,15 +97,16 @@ def inputs(clip: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
 
 def multiply_adds(model: nn.Module, clip: tuple[int, int, int]) -> dict[str, int]:
     """Multiply-adds of the matrix products in the forward pass of one clip, by part."""
-    grid = model.token_grid(clip)
-    slices, places, width = grid[0], grid[1] * grid[2], model.width
-    patch = math.prod(model.patch_size) * 3
+    fields = model.config
+    grid = models.token_grid("vivit", fields, clip)
+    slices, places, width = grid[0], grid[1] * grid[2], fields["width"]
+    patch = math.prod(fields["patch_size"]) * 3
     parts = {
         "patches": slices * places * patch * width,
         "projections": 0,
         "attention": 0,
         "mlp": 0,
-        "head": width * model.num_classes,
+        "head": width * fields["num_classes"],
     }
 
     def add(depth: int, tokens: int, attended: int, mlp_dim: int, attentions: int = 1) -> None:
@@ -112,14 +114,14 @@ def multiply_adds(model: nn.Module, clip: tuple[int, int, int]) -> dict[str, int
         parts["attention"] += depth * tokens * attended * 2 * width
         parts["mlp"] += depth * tokens * 2 * width * mlp_dim
 
-    token, depth, mlp_dim = model.pool == "token", model.depth, model.mlp_dim
-    if model.factorisation == "joint":
+    token, depth, mlp_dim = fields["pool"] == "token", fields["depth"], fields["mlp_dim"]
+    if fields["factorisation"] == "joint":
         tokens = slices * places + token
         add(depth, tokens, tokens, mlp_dim)
-    elif model.factorisation == "encoder":
+    elif fields["factorisation"] == "encoder":
         add(depth, slices * (places + token), places + token, mlp_dim)
-        add(model.temporal_depth, slices + token, slices + token, mlp_dim)
-    elif model.factorisation == "self_attention":
+        add(fields["temporal_depth"], slices + token, slices + token, mlp_dim)
+    elif fields["factorisation"] == "self_attention":
         add(depth, slices * places, slices + places, mlp_dim, attentions=2)
     else:  # over time with half of the width, over space with the other half
         add(depth, slices * places, slices + places, mlp_dim)
@@ -134,7 +136,7 @@ def forward_operations(model: nn.Module, clip: tuple[int, int, int]) -> int:
 
 
 def train_operations(model: nn.Module, clip: tuple[int, int, int]) -> int:
-    """Operations of a train step of one clip, with what `model.remat` recomputes, by XLA."""
+    """Operations of a train step of one clip, with what its `remat` recomputes, by XLA."""
     step, init = make_step(_unrolled(model))
     return _count(step, jax.eval_shape(init, jax.random.key(0)), inputs(clip))
 
@@ -145,8 +147,8 @@ def _count(function: Callable, *arguments: Any) -> int:
 
 def _unrolled(model: nn.Module) -> nn.Module:
     # XLA counts a loop once, be it over layers or, on a CPU, over heads.
-    depth = max(model.depth, model.temporal_depth)
-    return model.clone(unroll=depth, attention="einsum")
+    depth = max(model.config["depth"], model.config["temporal_depth"])
+    return models.replace(model, unroll=depth, attention="einsum")
 
 
 def count(model: nn.Module, clip: tuple[int, int, int], *, train: bool) -> dict[str, Any]:
@@ -167,13 +169,13 @@ def count(model: nn.Module, clip: tuple[int, int, int], *, train: bool) -> dict[
         # the input, which the patches have no gradient for.
         products = 3 * products - 2 * parts["patches"]
         found["train_step"] = {
-            "operations": train_operations(model.clone(remat="none"), clip),
+            "operations": train_operations(models.replace(model, remat="none"), clip),
             "products": products,
             "operations_timed": train_operations(model, clip),
         }
     # The others (softmax, LayerNorm, GELU, biases, sums, the optimizer) grow with the width where
     # the products of weights grow with its square.
-    limit = 0.03 * 768 / model.width
+    limit = 0.03 * 768 / model.config["width"]
     for kind in set(found) & {"forward", "train_step"}:
         excess = found[kind]["operations"] / found[kind]["products"] - 1
         if not 0 < excess < limit:

@@ -35,7 +35,7 @@ from converters.mapping import Ignore, Rule
 from converters.options import FRAMES, HEADS, PREPROCESSING, RAW_TEXT, SIZE, TOKENIZER
 from vidjax.card import Card
 from vidjax.errors import UserError
-from vidjax.models.positions import sinusoid
+from vidjax.models.layers.positions import sinusoid
 from vidjax.preprocessing import Preprocessing
 
 FORMATS = ("hf", "original", "keras")

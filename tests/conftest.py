@@ -112,7 +112,7 @@ def splash(monkeypatch):
 
     Returns a list that gets the shape of every query whose attention it computes.
     """
-    from vidjax.models import attention
+    from vidjax.models.layers import attention
 
     compiled, shapes = attention.FUSED["splash"], []
 

@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from vidjax import optim, sharding, task, train
-from vidjax.models import attention, layers
+from vidjax.models import layers
+from vidjax.models.layers import attention
 
 RNG = np.random.default_rng(0)
 
@@ -99,12 +100,13 @@ def test_activations_lie_where_their_parameters_work(sequence, monkeypatch):
         )
         return seen("attended", out), weights
 
-    monkeypatch.setitem(layers.ACTIVATIONS, "gelu", lambda x: layers.gelu(seen("hidden", x)))
+    gelu = layers.ACTIVATIONS["gelu"]
+    monkeypatch.setitem(layers.ACTIVATIONS, "gelu", lambda x: gelu(seen("hidden", x)))
     block = layers.Block(2, 32, 1e-6, "gelu", attend=attend)
     x = RNG.normal(size=(8, 6, 16)).astype(np.float32)
 
     def apply(params, x):
-        x = layers.place(x, "tokens", "embed_act")
+        x = layers.constrain(x, "tokens", "embed_act")
         return seen("output", block.apply(params, x))
 
     params = jax.jit(lambda: nn.meta.unbox(block.init(jax.random.key(0), x)))()
@@ -148,7 +150,7 @@ def test_heads_stay_where_they_are_in_the_backward_pass():
 
 def test_a_name_without_a_rule():
     with on_mesh(), pytest.raises(ValueError, match="did not match a rule"):
-        jax.jit(lambda x: layers.place(x, "token", "embed_act"))(jnp.zeros((8, 4, 8)))
+        jax.jit(lambda x: layers.constrain(x, "token", "embed_act"))(jnp.zeros((8, 4, 8)))
 
 
 def test_sequence_splits_tokens_where_nothing_else_is_split():
@@ -172,7 +174,7 @@ def test_text_tables_are_looked_up_without_detours(capfd):
     table, ids = jnp.zeros((32, 16)), jnp.zeros((16, 8), jnp.int32)
 
     def loss(table, ids):
-        return jnp.sin(layers.place(layers.look_up(table, ids), "tokens", "embed_act")).sum()
+        return jnp.sin(layers.constrain(layers.look_up(table, ids), "tokens", "embed_act")).sum()
 
     cache = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)  # or nothing would be compiled

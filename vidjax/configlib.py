@@ -35,7 +35,7 @@ def base() -> ConfigDict:
         {
             **{key: unset(int) for key in ("width", "depth", "num_heads", "mlp_dim")},
             **{"num_classes": unset(int), "unroll": unset(int), "remat": "none"},
-            **{"attention": "auto"},  # one of models.attention.IMPLEMENTATIONS
+            **{"attention": "auto"},  # one of models.layers.attention.IMPLEMENTATIONS
         }
     )
     config.objective = ConfigDict()

@@ -139,14 +139,14 @@ class Task:
 
     def _check_model(self, clip: tuple[int, int, int]) -> None:
         """Raises UserError for a model that does not fit clips, labels or vocabulary."""
-        patch = getattr(self.model, "patch_size", (1, 1, 1))
+        patch = self.model.patch_size
         rest = any(side % step for side, step in zip(clip, patch, strict=True))
         if rest and not self.checkpoint:
             raise UserError(
                 f"config.data.frames={clip[0]} and config.data.size={clip[1]} leave a rest beside "
                 f"patches of {patch}, which the model would not see; use multiples of them"
             )
-        groups = getattr(self.model, "groups", ())
+        groups = self.model.config.get("groups", ())
         if self._has_field("groups") and self.dataset and groups != self.dataset.groups:
             raise UserError(
                 f"videos of {self.config.data.name} are labelled with "
@@ -164,10 +164,11 @@ class Task:
                 f"{tokenizer.path} is a vocabulary of another kind ({tokenizer.kind}) than {name} "
                 f"reads ({kind}); set config.data.tokenizer to its own"
             )
-        if not tokenizer.fits(self.model.vocab_size):
+        known = self.model.config["vocab_size"]
+        if not tokenizer.fits(known):
             raise UserError(
-                f"{tokenizer.path} has {tokenizer.vocab_size} tokens, but the model knows "
-                f"{self.model.vocab_size}; set config.data.tokenizer to its own"
+                f"{tokenizer.path} has {tokenizer.vocab_size} tokens, but the model knows {known}; "
+                f"set config.data.tokenizer to its own"
             )
 
     def _class_texts(self) -> dict[str, Any]:
@@ -437,8 +438,8 @@ class Task:
             predict=self.objective.predict,
             batches=batches,
             num_videos=lambda split: len(self.videos(split)),
-            num_classes=getattr(self.model, "num_classes", 0) or len(self._learned_names()),
-            groups=getattr(self.model, "groups", ()),
+            num_classes=self.model.config.get("num_classes") or len(self._learned_names()),
+            groups=self.model.config.get("groups", ()),
             workdir=workdir,
             captions=lambda split: [video.captions for video in self.videos(split)],
             tokenize=self.tokenizer,

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness, peers
+from vidjax import models
 from vidjax.errors import first_line
-from vidjax.models import attention
+from vidjax.models.layers import attention
 
 GOLDENS = harness.ROOT / "tests" / "goldens"
 FORMS = ("einsum", "blockwise", "cudnn", "tokamax")
@@ -138,14 +139,14 @@ def _model_errors(
         share = np.linalg.norm(grads - wanted_grads) / np.linalg.norm(wanted_grads)
         return {"output (largest)": float(largest), "parameters' gradients": float(share)}
 
-    return _through_all_forms(errors, getattr(model, "softcap", 0.0), precisions)
+    return _through_all_forms(errors, model.config.get("softcap", 0.0), precisions)
 
 
 def _output_and_grads(
     model: Any, params: Any, video: np.ndarray, form: str, dtype: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """A model's output, and the gradients of a weighted sum of it in one vector."""
-    model = model.clone(attention=form, dtype=dtype)
+    model = models.replace(model, attention=form, dtype=dtype)
     exact = "float64" if dtype == "float64" else "float32"
 
     def loss(params, video):

@@ -16,7 +16,7 @@ from benchmarks import harness, peers
 from benchmarks.gpu import checks
 from vidjax import sharding
 from vidjax.errors import first_line
-from vidjax.models import attention
+from vidjax.models.layers import attention
 
 ROUNDS = 5
 TURN = 0.2  # seconds of work in a turn

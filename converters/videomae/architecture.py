@@ -15,7 +15,7 @@ from converters.mapping import Ignore, Rule
 from converters.rules import from_heads, linear, norm, patch_embed
 from converters.videomae.published import DECODER_HEADS, HEADS, preprocessing
 from vidjax.errors import UserError
-from vidjax.models.positions import sincos_1d
+from vidjax.models.layers.positions import sincos_1d
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from benchmarks.gpu import checks, page, rows
 from benchmarks.gpu.rows import Row, Variant
 from vidjax import models
 from vidjax.errors import UserError
-from vidjax.models import attention
+from vidjax.models.layers import attention
 
 # A module for workers: facts, times that depend on the batch, failures, and one that never ends.
 WORK = """

@@ -20,7 +20,8 @@ from vidjax import models, pretrained
 from vidjax import tokenizers as texts
 from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
-from vidjax.models import attention, layers, positions
+from vidjax.models import layers
+from vidjax.models.layers import attention, positions
 from vidjax.models.videoprism import unit
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"

@@ -12,7 +12,8 @@ from flax import linen as nn
 
 from vidjax import models, sharding
 from vidjax.errors import UserError
-from vidjax.models import attention, layers
+from vidjax.models import layers
+from vidjax.models.layers import attention
 
 RNG = np.random.default_rng(0)
 
@@ -109,7 +110,7 @@ def test_splash_attention_in_recomputed_blocks(remat, splash):
         def __call__(self, x):
             attend = functools.partial(attention.attend, implementation=self.implementation)
             block = layers.Block(2, 32, 1e-6, "gelu", attend=attend, name="blocks")
-            return layers.scan_blocks(block, x, depth=2, remat=remat)
+            return layers.scan_blocks(block, x, depth=2, speed=layers.Speed(remat=remat))
 
     x = draw(2, 20, 16)
     params = nn.meta.unbox(Tower("einsum").init(jax.random.key(0), x))

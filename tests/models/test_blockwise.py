@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import flops
 from vidjax import models
-from vidjax.models import blockwise
-from vidjax.models.attention import attend, attention_weights
+from vidjax.models.layers import blockwise
+from vidjax.models.layers.attention import attend, attention_weights
 
 # Clips, queries, keys, heads, width, soft cap, logits of a block: heads, queries, keys of a block.
 SHAPES = [

@@ -141,14 +141,12 @@ def test_clip_that_does_not_divide_into_patches():
 
 def make_scan(**options):
     class Tower(nn.Module):
-        train: bool = False
-
         @nn.compact
         def __call__(self, x, head_mask=None):
             block = layers.Block(2, 16, 1e-6, "gelu", name="blocks")
-            drop_path = 0.5 if self.train else 0.0
+            speed = layers.Speed(**options)
             return layers.scan_blocks(
-                block, x, depth=3, drop_path=drop_path, head_mask=head_mask, **options
+                block, x, depth=3, drop_path=0.5, head_mask=head_mask, speed=speed
             )
 
     return Tower
@@ -189,7 +187,7 @@ def test_remat_and_unroll_change_nothing(options):
 
 def test_stochastic_depth_grows_with_depth_and_keeps_the_mean():
     x = np.ones((512, 1, 8), np.float32)
-    tower = make_scan()(train=True)
+    tower = make_scan()()
     p = params_of(tower, x)
     # Each branch adds 1 to every value: norms give 0 * scale + bias, the outputs' biases are 1.
     p = jax.tree.map(np.zeros_like, p)

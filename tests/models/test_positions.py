@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from vidjax.models import positions
+from vidjax.models.layers import positions
 
 
 def test_sincos_is_interleaved_and_one_dimensional():

@@ -71,7 +71,7 @@ def test_linear_probe_sees_the_pooled_feature():
 
 def test_wrong_probes():
     encoder = {"name": "videomae", **SIZES}
-    with pytest.raises(UserError, match="attention, mean"):
+    with pytest.raises(UserError, match="'attention' or 'mean'"):
         models.build("probe", head="classify", encoder=encoder, num_classes=5, pool="max")
     with pytest.raises(UserError, match="no encoder that a probe can look into"):
         models.encoder_of({"name": "probe", "head": "classify", "encoder": encoder})

@@ -51,7 +51,7 @@ def test_parameter_counts(variant):
 
 
 def test_small_has_six_heads():
-    assert models.build("videomae", "S", eps=1e-6).num_heads == 6
+    assert models.build("videomae", "S", eps=1e-6).config["num_heads"] == 6
 
 
 @pytest.mark.parametrize(

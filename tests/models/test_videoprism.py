@@ -217,8 +217,8 @@ def test_distiller_hides_and_shuffles():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(patch_size=(2, 4, 4)), "of one frame each"),
-        (dict(pos_grid=(0, 3, 3)), "at least 1"),
+        (dict(patch_size=(2, 4, 4)), "of one frame"),
+        (dict(pos_grid=(0, 3, 3)), "from 1 to"),
         (dict(num_heads=3), "does not divide the width"),
     ],
 )

@@ -11,7 +11,8 @@ from flax import traverse_util
 
 from vidjax import models, pretrained
 from vidjax.errors import UserError
-from vidjax.models import positions, vivit
+from vidjax.models import vivit
+from vidjax.models.layers import positions
 
 TINY = dict(width=24, depth=2, num_heads=4, mlp_dim=48, eps=1e-6, patch_size=(2, 8, 8))
 KINDS = [
@@ -87,9 +88,9 @@ def test_a_card_makes_the_same_model(kind):
 def test_the_clip_gives_the_position_grid():
     fields = {k: v for k, v in TINY.items() if k != "pos_grid"}
     model = models.build("vivit", clip=(8, 32, 16), **fields)
-    assert model.pos_grid == (4, 4, 2)
+    assert model.config["pos_grid"] == (4, 4, 2)
     fields |= {"patch_size": (1, 8, 8), "sampled_frames": 3}
-    assert models.build("vivit", clip=(8, 16, 16), **fields).pos_grid == (3, 2, 2)
+    assert models.build("vivit", clip=(8, 16, 16), **fields).config["pos_grid"] == (3, 2, 2)
     with pytest.raises(UserError, match="pos_grid"):
         models.build("vivit", **fields)
 
@@ -97,13 +98,13 @@ def test_the_clip_gives_the_position_grid():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(factorisation="both"), "choose one of joint, encoder"),
+        (dict(factorisation="both"), "expected 'joint' or 'encoder'"),
         (dict(factorisation="dot_product"), "no class token"),
         (dict(factorisation="dot_product", pool="mean", num_heads=3), "must be even"),
-        (dict(pool="gap"), "choose one of token, mean"),
+        (dict(pool="gap"), "expected 'token' or 'mean'"),
         (dict(factorisation="self_attention", pool="mean", drop_path=0.1), "no stochastic depth"),
         (dict(patch_size=(8, 8)), "patch_size"),
-        (dict(temporal_depth=-1), "temporal_depth is -1, expected sizes from 0"),
+        (dict(temporal_depth=-1), "temporal_depth is -1, expected an integer from 0"),
         (dict(groups=(("noun", 3), ("verb", 4))), "do not add up to num_classes 5"),
         (dict(factorisation="self_attention", pool="mean", attention_order="ts"), "time_space"),
     ],
@@ -162,12 +163,12 @@ def test_another_clip_gets_resampled_positions(kind):
     def resized(*kernels):
         out = dict(params)
         for path in [path for path in params if path.endswith("pos_embed")]:
-            old, new = small.pos_grid, large.pos_grid
+            old, new = small.config["pos_grid"], large.config["pos_grid"]
             if "spatial" in path:
                 old, new = (1, *old[1:]), (1, *new[1:])
             if "temporal" in path:
                 old, new = (old[0], 1, 1), (new[0], 1, 1)
-            table, token = params[path][0], int(small.pool == "token")
+            table, token = params[path][0], int(small.config["pool"] == "token")
             rows = positions.resample_grid(table[token:], old, new, *kernels)
             out[path] = np.concatenate([table[:token], rows])[None]
         return out
@@ -189,8 +190,9 @@ def test_uniform_frame_sampling():
     expected = jax.jit(plain.apply)(nest(params), video[:, [4, 8, 12]])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     # One more than are asked for, as in Scenic.
-    assert model.clone(sampled_frames=5).token_grid((16, 16, 16)) == (6, 2, 2)
-    assert model.clone(sampled_frames=20).token_grid((16, 16, 16)) == (16, 2, 2)
+    for frames, expected in ((5, (6, 2, 2)), (20, (16, 2, 2))):
+        fields = {"sampled_frames": frames, "patch_size": (1, 8, 8)}
+        assert models.token_grid("vivit", fields, (16, 16, 16)) == expected
 
 
 def test_sampled_frames_are_scenics():
@@ -213,13 +215,11 @@ def test_masks_are_those_of_the_reference():
         model = make(**kind, **rates)
         params = nest(random_params(model))
 
-        def run(params, video, key, train, model=model):
-            return model.apply(params, video, train=train, rngs={"dropout": key})
-
-        found = np.asarray(jax.jit(run, static_argnums=3)(params, still, jax.random.key(3), True))
+        apply = jax.jit(model.apply)
+        found = np.asarray(apply(params, still, rngs={"dropout": jax.random.key(3)}))
         np.testing.assert_allclose(found[:, 0], found[:, 1], rtol=1e-5)
         assert len({x.tobytes() for x in found[:, 0].round(4)}) > 1
-        calm = jax.jit(run, static_argnums=3)(params, still, jax.random.key(3), False)
+        calm = apply(params, still)
         np.testing.assert_allclose(calm[0], calm[1], rtol=1e-5)
 
 

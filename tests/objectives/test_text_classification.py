@@ -110,7 +110,7 @@ def return_loss(params):
 
 def test_what_only_training_does(params):
     batch = BATCH | {"text": np.array(TEXT[:1] * 4), "text_mask": np.ones((4, 3), bool)}
-    model = MODEL.clone(drop_path=0.5, depth=2)
+    model = models.replace(MODEL, drop_path=0.5, depth=2)
     two = nn.meta.unbox(
         jax.jit(model.init)(jax.random.key(0), *(np.zeros((1, 2, 8, 8, 3)), np.zeros((1, 3), int)))
     )

@@ -15,7 +15,7 @@ from round_trip import check_back_to_hugging_face, command
 
 from vidjax import load_model, pretrained
 from vidjax.card import Card
-from vidjax.models import positions
+from vidjax.models.layers import positions
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")

@@ -1,24 +1,34 @@
 """Encoders, one file per paper; `build` makes one from plain values.
 
-A module declares what the train loop asks of its family:
+The modules of this package are the models: adding one is adding a file. It declares
 
-    HEADS       head -> class of modules; the key None is the bare encoder
+    HEADS       head -> function that makes such a model; the key None is the bare encoder
     VARIANTS    size -> fields
+
+and, where its family has something to say,
+
     INHERITED   fields that a model must have as the checkpoint it starts from has them
     NOTED       fields whose difference from that checkpoint is worth a note
     STAGES      path prefixes whose `blocks` count, one after the other, for layer decay
     DEMO        fields of a demo run: small sizes, and rates of 0
     TOKENIZER   kind of vocabulary that its texts are read with, see vidjax.tokenizers
+    adapt       (params, source, target, **options) -> params, notes: see `adapt`
     KEEPS_INPUT whether a model's input is normalised and resized as the input of the checkpoint
                 that it starts from
     USES        head -> "predict", "compare" (with texts) or "embed": the use of a converted model
                 with it; None: no command; heads that are not there are trained from
+    start_from  (fields, source) -> fields: see `start_from`
+    encoder_of  fields -> what a model of these decides of its encoder: see `encoder_of`
+    token_grid  (fields, clip) -> (t, h, w), where a clip is not simply cut into patches
 
-HEADS and VARIANTS are required. The module may also define `adapt`, `start_from` and `encoder_of`,
-see below.
+A head's parameters are the model's fields, in a config and in model.json, or parts whose fields
+stand in their place (`layers.fields`): `def classify(encoder: Encoder, classes: Classes, pool: str
+= "mean")`. It returns a `layers.heads.Model`: a linen module called with normalised video
+[B, T, H, W, 3], whose `embed` gives a vector [B, D] for each. The encoder's parameters are below
+`encoder`, its stacked layers below `blocks`. Dropout and stochastic depth are on exactly when
+`apply` is given a "dropout" key. Layers of several families are in `layers`.
 """
 
-import dataclasses
 import functools
 import importlib
 import inspect
@@ -30,12 +40,14 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 from flax.core import FrozenDict
 
 from vidjax import json_files
 from vidjax.errors import UserError, did_you_mean
-from vidjax.models import attention
-from vidjax.models.layers import REMAT_POLICIES, field_specs, fields_of
+from vidjax.models.layers.fields import REQUIRED, Field, build_flat, flat_fields
+from vidjax.models.layers.heads import Model, TwoTowers
+from vidjax.models.layers.patches import grid_of
 
 _DEFAULTS = {
     "INHERITED": (),
@@ -50,13 +62,8 @@ _DEFAULTS = {
 
 @functools.cache
 def names() -> list[str]:
-    """Returns the names that `build` takes: the modules of this package that define HEADS."""
-    modules = [m.name for m in pkgutil.iter_modules(__path__)]
-    return [name for name in modules if hasattr(_module(name), "HEADS")]
-
-
-def _module(name: str) -> types.ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")
+    """Returns the names that `build` takes: the modules of this package."""
+    return [module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg]
 
 
 def declared(name: str, constant: str) -> Any:
@@ -64,34 +71,47 @@ def declared(name: str, constant: str) -> Any:
     return getattr(_family(name), constant, _DEFAULTS[constant])
 
 
-def head_class(name: str, head: str | None) -> type[nn.Module]:
+def fields_of(name: str, head: str | None) -> dict[str, Field]:
+    """Returns types and defaults of the fields of a family's models with `head`.
+
+    Raises:
+        UserError: unknown name or head.
+    """
+    return flat_fields(_head(name, head))
+
+
+def head_class(name: str, head: str | None) -> type[Model]:
     """Returns the class of a family's models with `head`.
 
     Raises:
         UserError: unknown name or head.
     """
-    heads = _family(name).HEADS
-    return heads[_known(head, list(heads), f"head of {name}")]
+    return inspect.signature(_head(name, head)).return_annotation
 
 
 def has_field(name: str, head: str | None, field: str) -> bool:
     """Whether a family's models with `head` have a field, such as "num_classes"."""
-    return field in field_specs(head_class(name, head))
+    return field in fields_of(name, head)
 
 
 def reads_text(name: str, head: str | None) -> bool:
     """Whether a family's models with `head` compare videos with texts."""
-    return hasattr(head_class(name, head), "similarity")
+    return issubclass(head_class(name, head), TwoTowers)
+
+
+def _family(name: str) -> types.ModuleType:
+    return importlib.import_module(f"{__name__}.{_known(name, names(), 'model')}")
+
+
+def _head(name: str, head: str | None) -> Any:
+    heads = _family(name).HEADS
+    return heads[_known(head, list(heads), f"head of {name}")]
 
 
 def demo_fields(name: str, head: str | None) -> dict[str, Any]:
     """Returns the fields of a demo run that models with `head` have."""
-    known = field_specs(head_class(name, head))
+    known = fields_of(name, head)
     return {key: value for key, value in declared(name, "DEMO").items() if key in known}
-
-
-def _family(name: str) -> types.ModuleType:
-    return _module(_known(name, names(), "model"))
 
 
 def build(
@@ -101,7 +121,7 @@ def build(
     head: str | None = None,
     clip: tuple[int, int, int] | None = None,
     **fields: Any,
-) -> nn.Module:
+) -> Model:
     """Makes a model.
 
     Args:
@@ -110,15 +130,15 @@ def build(
         head: a key of its HEADS; None is the bare encoder.
         clip: frames, height and width that a learned position table is made for, where no
             `pos_grid` is given.
-        **fields: the module's fields, on top of the variant's; plain values only, so that the same
+        **fields: the head's fields, on top of the variant's; plain values only, so that the same
             keywords can stand in a config or a checkpoint's model.json.
 
     Raises:
         UserError: an unknown name, variant, head or field, a missing one, or a value of another
             type than the field's.
     """
-    model_class = head_class(name, head)
-    specs = field_specs(model_class)
+    make = _head(name, head)
+    specs = flat_fields(make)
     for field in fields:
         _known(field, list(specs), f"field of {name} with head {head!r}")
     json_files.check(fields, {key: spec.type for key, spec in specs.items()}, f"model {name}")
@@ -130,26 +150,30 @@ def build(
             )
     if variant is not None:
         variants = _family(name).VARIANTS
-        sizes = variants[_known(variant, list(variants), f"variant of {name}")]
-        fields = {key: value for key, value in sizes.items() if key in specs} | fields
-    missing = [
-        key for key, f in specs.items() if key not in fields and f.default is dataclasses.MISSING
-    ]
+        fields = variants[_known(variant, list(variants), f"variant of {name}")] | fields
+    values = {key: fields.get(key, spec.default) for key, spec in specs.items()}
     # JSON and configs turn tuples into lists; modules must be hashable.
-    fields = {key: _frozen(value) for key, value in fields.items()}
-    from_clip = missing == ["pos_grid"] and clip
-    if missing and not from_clip:
+    values = {key: _frozen(value) for key, value in values.items()}
+    missing = [key for key, value in values.items() if value is REQUIRED]
+    if missing == ["pos_grid"] and clip:
+        values["pos_grid"] = token_grid(name, values, clip)
+    elif missing:
         raise UserError(f"model {name} with head {head!r} needs {', '.join(missing)}")
-    groups = fields.get("groups", ())
-    if groups and sum(size for _, size in groups) != fields["num_classes"]:
-        raise UserError(
-            f"groups {groups} of classes do not add up to num_classes {fields['num_classes']}; "
-            f"correct one of them"
-        )
-    if from_clip:
-        model = model_class(**fields, pos_grid=(1, 1, 1))
-        return model.clone(pos_grid=model.token_grid(clip))
-    return model_class(**fields)
+    config = FrozenDict({"name": name, "head": head, **values})
+    return build_flat(make, values).clone(config=config)
+
+
+def replace(model: Model, **fields: Any) -> Model:
+    """Returns a model with some fields changed."""
+    return build(**{**model.config, **fields})
+
+
+def token_grid(name: str, fields: Mapping[str, Any], clip: tuple[int, int, int]) -> tuple[int, ...]:
+    """Returns the tokens (t, h, w) of a clip of (T, H, W) pixels in a model with `fields`."""
+    family = _family(name)
+    if hasattr(family, "token_grid"):
+        return family.token_grid(fields, clip)
+    return grid_of((1, *clip), fields["patch_size"])
 
 
 _LARGEST = 2**24
@@ -167,21 +191,11 @@ def check_config(fields: Mapping[str, Any]) -> None:
     """Checks the `model` block of a config; unset keys and unknown ones are not looked at.
 
     Raises:
-        UserError: an unknown name, head, policy, attention or dtype, or a value that is not of its
-            field's type or out of its range.
+        UserError: an unknown name or head, or a value that is not of its field's type or range.
     """
-    specs = field_specs(head_class(fields["name"], fields["head"]))
+    specs = fields_of(fields["name"], fields["head"])
     types = {key: spec.type for key, spec in specs.items()}
     json_files.check_config(fields, types, "config.model.")
-    for key, known in (("remat", tuple(REMAT_POLICIES)), ("dtype", _DTYPES)):
-        if fields[key] not in known:
-            raise UserError(
-                f"config.model.{key} must be one of {', '.join(known)}, not {fields[key]!r}"
-            )
-    attention.check_name(fields["attention"])
-
-
-_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def start_from(fields: Mapping[str, Any], source: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -219,17 +233,12 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
-def config_of(model: nn.Module) -> dict[str, Any]:
-    """The keywords with which `build` makes `model` again, sizes spelled out; JSON values only.
+def config_of(model: Model) -> dict[str, Any]:
+    """Returns the keywords with which `build` makes `model` again, sizes spelled out, for JSON.
 
     Without `attention`, which says what a machine can run best, and the next one may lack.
     """
-    name = type(model).__module__.rpartition(".")[-1]
-    heads = importlib.import_module(type(model).__module__).HEADS
-    head = next(key for key, value in heads.items() if value is type(model))
-    fields = fields_of(model, type(model))
-    fields.pop("attention", None)
-    return {"name": name, "head": head} | {key: _plain(value) for key, value in fields.items()}
+    return {key: _plain(value) for key, value in model.config.items() if key != "attention"}
 
 
 def _plain(value: Any) -> Any:
@@ -239,7 +248,7 @@ def _plain(value: Any) -> Any:
 
 
 def adapt(
-    params: dict[str, np.ndarray], source: Mapping[str, Any], model: nn.Module, **options: Any
+    params: dict[str, np.ndarray], source: Mapping[str, Any], model: Model, **options: Any
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Makes the parameters of one model fit another of its family, where its paper says how.
 
@@ -247,46 +256,51 @@ def adapt(
         params: by "/"-joined name; numpy arrays, or things with their shape and dtype that become
             arrays by indexing or np.asarray. What is only handed on is not read here.
         source: what `config_of` gives for the model they are of.
-        model: the model that they shall be for.
+        model: the model that they shall be for; the family's `adapt` gets its fields.
         **options: keywords of the family's own `adapt`.
 
     Returns:
-        The parameters, as they are where nothing is to be done, and sentences that say what was.
+        The parameters, as they are where nothing is to be done, and notes of what was done.
 
     Raises:
         UserError: an option that the family does not have, or models that do not fit.
     """
-    module = importlib.import_module(type(model).__module__)
-    known = list(inspect.signature(module.adapt).parameters)[3:] if hasattr(module, "adapt") else []
+    name = model.config["name"]
+    make = getattr(_family(name), "adapt", None)
+    known = list(inspect.signature(make).parameters)[3:] if make else []
     for key in options:
-        _known(key, known, f"entry of config.init_options for {module.__name__.split('.')[-1]}")
-    if not hasattr(module, "adapt"):
-        return params, []
-    return module.adapt(params, source, model, **options)
+        _known(key, known, f"entry of config.init_options for {name}")
+    return make(params, source, model.config, **options) if make else (params, [])
 
 
 def encoder_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the keywords that `build` makes a model with: those of its encoder alone.
+    """Returns the keywords of `build` for the encoder alone of a model with `fields`.
 
     A module's own `encoder_of` may correct them, where a head decides what its encoder does.
     """
-    module = _module(fields["name"])
-    if None not in module.HEADS:
+    family = _family(fields["name"])
+    if None not in family.HEADS:
         raise UserError(f"model {fields['name']} is no encoder that a probe can look into")
-    known = field_specs(module.HEADS[None])
+    known = flat_fields(family.HEADS[None])
     bare = {key: value for key, value in fields.items() if key in known}
-    if hasattr(module, "encoder_of"):
-        bare |= module.encoder_of(fields)
+    if hasattr(family, "encoder_of"):
+        bare |= family.encoder_of(fields)
     return {"name": fields["name"], "head": None} | bare
 
 
-def abstract_params(model: nn.Module) -> dict[str, Any]:
-    """The parameters' shapes and dtypes as a nested dict of ShapeDtypeStruct; allocates nothing."""
+def abstract_params(model: Model) -> dict[str, Any]:
+    """Returns the parameters' shapes and dtypes as nested ShapeDtypeStructs; allocates nothing."""
 
     def init(rng, inputs):
         return nn.meta.unbox(model.init(rng, **inputs))["params"]
 
     return jax.eval_shape(init, jax.random.key(0), model.example_inputs())
+
+
+@functools.cache
+def param_names(fields: Mapping[str, Any]) -> frozenset[str]:
+    """Returns the "/"-joined names of the parameters of a model with frozen `fields`."""
+    return frozenset(traverse_util.flatten_dict(abstract_params(build(**fields)), sep="/"))
 
 
 def _known(value, valid: list, what: str):

@@ -5,108 +5,104 @@ is evaluated with. Set config.optim.freeze to "backbone/.*": then the encoder ha
 pass nor optimizer state.
 """
 
-import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-import jax
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 
 from vidjax import models
 from vidjax.errors import UserError
-from vidjax.models.layers import Array, AttentionPool, LayerNorm, Linear
+from vidjax.json_files import Rate, Size
+from vidjax.models.layers import Array, AttentionPool, LayerNorm, Linear, Speed, is_training
+from vidjax.models.layers.heads import Classes, Model
 
 VARIANTS: dict[str, dict[str, Any]] = {}  # its size is the encoder's
-POOLS = ("attention", "mean")
+_EPS = 1e-6
 
 
-class Probe(nn.Module, kw_only=True):
-    """An encoder, a pooler, a linear head.
+class Probe(Model):
+    """An encoder, a pooler or a norm, a linear head.
 
     Attributes:
+        backbone: bare encoder of any family.
+        pooler: of its tokens, or None.
+        norm: of its `embed` where there is no pooler.
+        classes: see `Classes`.
+        head_dropout: rate of dropout before the head.
+    """
+
+    backbone: Model
+    pooler: AttentionPool | None
+    norm: LayerNorm | None
+    classes: Classes
+    head_dropout: float
+
+    def setup(self) -> None:
+        self.dropout = nn.Dropout(self.head_dropout)
+        size, axes = (self.classes.num_classes,), ("embed", "classes")
+        init = nn.initializers.normal(0.01)
+        self.head = Linear(size, axes, kernel_init=init, dtype=self.dtype)
+
+    def embed(self, video: Array) -> Array:
+        """Returns what the head sees of normalised video [B, T, H, W, 3]: [B, D]."""
+        if self.pooler is not None:
+            return self.pooler(self.backbone(video))
+        return self.norm(self.backbone.embed(video))
+
+    def __call__(self, video: Array) -> Array:
+        """Returns class scores [B, C] of normalised video [B, T, H, W, 3]."""
+        return self.head(self.dropout(self.embed(video), deterministic=not is_training(self)))
+
+
+def classify(
+    encoder: Mapping[str, Any],
+    classes: Classes,
+    pool: Literal["attention", "mean"] = "attention",
+    num_heads: Size | None = None,
+    head_dropout: Rate = 0.0,
+    speed: Speed = Speed(),  # noqa: B008 - frozen
+) -> Probe:
+    """Makes a probe.
+
+    Args:
         encoder: keywords of `vidjax.models.build` for the encoder, whose head is None.
-        num_classes: number of classes C.
-        groups: names and sizes of several answers in one output, in its order; () is one answer.
+        classes: see `Classes`.
         pool: "attention" lets a learned query attend to all tokens, then normalises; "mean"
             normalises what the encoder's `embed` gives, so that only a linear layer is learned.
         num_heads: of "attention", whose widths add up to the encoder's; None: as many as that has.
         head_dropout: dropout before the head in training.
-        dtype, remat, unroll, attention: of the encoder, too.
+        speed: of the encoder, too.
     """
-
-    encoder: Mapping[str, Any]
-    num_classes: int
-    groups: tuple[tuple[str, int], ...] = ()
-    pool: str = "attention"
-    num_heads: int | None = None
-    head_dropout: float = 0.0
-    dtype: str = "float32"
-    remat: str = "none"
-    unroll: int = 1
-    attention: str = "auto"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pool not in POOLS:
-            raise UserError(
-                f"model field pool is {self.pool!r}; a probe's is one of {', '.join(POOLS)}"
-            )
-
-    def setup(self) -> None:
-        speed = {key: getattr(self, key) for key in ("dtype", "remat", "unroll", "attention")}
-        self.backbone = models.build(**{**self.encoder, **speed})
-        eps = 1e-6
-        if self.pool == "attention":
-            heads = self.num_heads or self.backbone.num_heads
-            self.pooler = AttentionPool(heads, self.backbone.width, eps, dtype=self.dtype)
-        else:
-            self.norm = LayerNorm(eps, self.dtype)
-        self.dropout = nn.Dropout(self.head_dropout)
-        axes = ("embed", "classes")
-        init = nn.initializers.normal(0.01)
-        self.head = Linear((self.num_classes,), axes, kernel_init=init, dtype=self.dtype)
-
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """What the head sees of normalised video [B, T, H, W, 3]: [B, D]."""
-        if self.pool == "attention":
-            return self.pooler(self.backbone(video))
-        return self.norm(self.backbone.embed(video))
-
-    def __call__(self, video: Array, *, train: bool = False) -> Array:
-        """Class scores [B, C] of normalised video [B, T, H, W, 3]; the encoder never trains."""
-        x = self.dropout(self.embed(video), deterministic=not train)
-        return self.head(x)
-
-    @nn.nowrap  # else the encoder made here would be taken for a submodule
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return models.build(**self.encoder).example_inputs()
-
-
-@functools.cache
-def _encoder_params(encoder: Mapping[str, Any]) -> frozenset[str]:
-    params = models.abstract_params(models.build(**encoder))
-    return frozenset(traverse_util.flatten_dict(params, sep="/"))
+    # The encoder never trains, so nothing of it is dropped.
+    still = {rate: 0.0 for rate in ("dropout", "drop_path") if rate in encoder}
+    backbone = models.build(**{**encoder, **vars(speed), **still})
+    sizes, dtype = backbone.config, speed.dtype
+    pooler = norm = None
+    if pool == "attention":
+        heads = num_heads or sizes["num_heads"]
+        pooler = AttentionPool(heads, sizes["width"], _EPS, dtype=dtype)
+    else:
+        norm = LayerNorm(_EPS, dtype)
+    return Probe(backbone, pooler, norm, classes, head_dropout)
 
 
 def adapt(
-    params: dict[str, np.ndarray], source: Mapping[str, Any], model: Probe
+    params: dict[str, np.ndarray], source: Mapping[str, Any], target: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Puts the encoder of a checkpoint of any family below `backbone`; its head is left out.
 
     Args:
         params: by "/"-joined name.
         source: fields of the model that they are of.
-        model: the probe to start.
+        target: fields of the probe to start.
 
     Returns:
         Parameters, and what was done.
     """
     if source["name"] == "probe":
         return params, []
-    inside = _encoder_params(model.encoder)
+    inside = models.param_names(target["encoder"])
     left = sorted({path.split("/")[0] for path in params.keys() - inside})
     notes = [f"left out, as a probe looks at the encoder only: {', '.join(left)}"] if left else []
     return {f"backbone/{k}": v for k, v in params.items() if k in inside}, notes
@@ -122,7 +118,7 @@ def start_from(fields: Mapping[str, Any], source: Mapping[str, Any] | None) -> d
     return dict(fields)
 
 
-HEADS = {"classify": Probe}
+HEADS = {"classify": classify}
 
 NOTED = ("pool",)
 KEEPS_INPUT = True

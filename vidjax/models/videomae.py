@@ -12,55 +12,84 @@ final norm), `attention` encoder/blocks/attn/weights [L, B, H, N, N]; also under
 """
 
 import functools
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vidjax.models import positions
-from vidjax.models.attention import attend
+from vidjax.json_files import Count, NotNegative, Rate, Size
 from vidjax.models.layers import (
     Array,
     Block,
     LayerNorm,
     Linear,
     PatchEmbed,
-    fields_of,
+    Speed,
     grid_of,
+    positions,
     record,
     scan_blocks,
     torch_uniform,
 )
+from vidjax.models.layers.fields import set_by_head
+from vidjax.models.layers.heads import (
+    Classes,
+    Classifier,
+    Features,
+    Model,
+    Pooling,
+    first_token,
+    mean_token,
+)
+from vidjax.models.layers.patches import Grid
+
+Sizes = tuple[int, int, int, int]
+
+
+_normal = functools.cache(nn.initializers.normal)  # so that equal models are equal
+
+
+def _sizes(encoder: Sizes, decoder: Sizes, patch_size: Grid = (2, 16, 16)) -> dict[str, Any]:
+    fields = ("width", "depth", "num_heads", "mlp_dim")
+    return {
+        "patch_size": patch_size,
+        **dict(zip(fields, encoder, strict=True)),
+        **{f"decoder_{field}": size for field, size in zip(fields, decoder, strict=True)},
+    }
+
 
 # Sizes of the papers; the decoder's depth is that of the released pre-training scripts. `g` is
 # VideoMAE V2's giant, whose odd MLP widths are int(48 / 11 * width). `Ti` is ViT-Tiny: no weights
 # were released for it, the demo uses it.
 VARIANTS = {
-    name: dict(
-        zip(
-            (
-                *("width", "depth", "num_heads", "mlp_dim", "patch_size"),
-                *("decoder_width", "decoder_depth", "decoder_num_heads", "decoder_mlp_dim"),
-            ),
-            sizes,
-            strict=True,
-        )
-    )
-    for name, sizes in {
-        "Ti": (192, 12, 3, 768, (2, 16, 16), 96, 4, 3, 384),
-        "S": (384, 12, 6, 1536, (2, 16, 16), 192, 4, 3, 768),
-        "B": (768, 12, 12, 3072, (2, 16, 16), 384, 4, 6, 1536),
-        "L": (1024, 24, 16, 4096, (2, 16, 16), 512, 12, 8, 2048),
-        "H": (1280, 32, 16, 5120, (2, 16, 16), 640, 12, 8, 2560),
-        "g": (1408, 40, 16, 6144, (2, 14, 14), 512, 4, 8, 2234),
-    }.items()
+    "Ti": _sizes((192, 12, 3, 768), (96, 4, 3, 384)),
+    "S": _sizes((384, 12, 6, 1536), (192, 4, 3, 768)),
+    "B": _sizes((768, 12, 12, 3072), (384, 4, 6, 1536)),
+    "L": _sizes((1024, 24, 16, 4096), (512, 12, 8, 2048)),
+    "H": _sizes((1280, 32, 16, 5120), (640, 12, 8, 2560)),
+    "g": _sizes((1408, 40, 16, 6144), (512, 4, 8, 2234), patch_size=(2, 14, 14)),
 }
 
 
-class EncoderFields(nn.Module):
-    """What describes the encoder.
+def make_blocks(num_heads: int, mlp_dim: int, eps: float, initializer: str, speed: Speed) -> Block:
+    """Returns the block of the encoder and of the decoder, to be given to `scan_blocks`."""
+    return Block(
+        num_heads,
+        mlp_dim,
+        eps,
+        "gelu",
+        qkv_bias=(True, False, True),
+        initializer=initializer,
+        dtype=speed.dtype,
+        attend=speed.attend(),
+        name="blocks",
+    )
+
+
+class Encoder(nn.Module):
+    """Patches, positions, blocks, LayerNorm.
 
     Attributes:
         width, depth, num_heads, mlp_dim: sizes D, L, H and the MLP's hidden width.
@@ -69,313 +98,205 @@ class EncoderFields(nn.Module):
         pos_grid: the grid (t, h, w) whose position table is resampled for clips with another
             grid, as VideoMAE V2 does; None recomputes the table, as VideoMAE does.
         drop_path: stochastic depth of the last block in training.
-        remat, unroll: see `scan_blocks`.
-        attention: how it is computed, see `attention.attend`.
-        dtype: compute dtype; parameters are float32.
+        speed: see `Speed`.
+        final_norm: whether there is a LayerNorm after the blocks.
+        initializer: of the blocks, a key of INITS.
     """
 
-    width: int
-    depth: int
-    num_heads: int
-    mlp_dim: int
-    eps: float
-    patch_size: tuple[int, int, int] = (2, 16, 16)
-    pos_grid: tuple[int, int, int] | None = None
-    drop_path: float = 0.0
-    remat: str = "none"
-    unroll: int = 1
-    attention: str = "auto"
-    dtype: str = "float32"
-
-    def position_table(self, grid: tuple[int, int, int], width: int) -> Array:
-        """Position table [N, width] for a grid."""
-        source = self.pos_grid or grid
-        table = positions.sincos_1d(source[0] * source[1] * source[2], width)
-        return jnp.asarray(positions.resample_grid(table, source, grid), self.dtype)
-
-
-def make_blocks(
-    num_heads: int, mlp_dim: int, eps: float, initializer: str, dtype: str, attention: str
-) -> Block:
-    """The block of the encoder and of the decoder, to be given to `scan_blocks`."""
-    return Block(
-        num_heads,
-        mlp_dim,
-        eps,
-        "gelu",
-        qkv_bias=(True, False, True),
-        initializer=initializer,
-        dtype=dtype,
-        attend=functools.partial(attend, implementation=attention),
-        name="blocks",
-    )
-
-
-class Encoder(EncoderFields, kw_only=True):
-    """Patches, positions, blocks, and a LayerNorm if `final_norm`; `initializer` as of INITS."""
-
-    final_norm: bool
-    initializer: str
+    width: Size
+    depth: Size
+    num_heads: Size
+    mlp_dim: Size
+    eps: NotNegative
+    patch_size: Grid = (2, 16, 16)
+    pos_grid: Grid | None = None
+    drop_path: Rate = 0.0
+    speed: Speed = Speed()
+    final_norm: bool = set_by_head(True)
+    initializer: str = set_by_head("xavier_uniform_fused")
 
     @nn.compact
     def __call__(
-        self,
-        video: Array,
-        *,
-        keep: Array | None = None,
-        train: bool = False,
-        head_mask: Array | None = None,
+        self, video: Array, *, keep: Array | None = None, head_mask: Array | None = None
     ) -> Array:
-        """Encodes video [B, T, H, W, 3], or only its kept tokens [B, K], to [B, N or K, D]."""
-        embed = PatchEmbed(self.width, self.patch_size, self.dtype, name="patch_embed")
-        x = embed(video, keep=keep)  # [B, N or K, D]
+        """Encodes normalised video [B, T, H, W, 3] to tokens [B, N, D].
+
+        Args:
+            keep: int [B, K], the only tokens that are encoded, to [B, K, D]; None: all.
+            head_mask: [L, H], scales each head's output.
+        """
+        dtype = self.speed.dtype
+        x = PatchEmbed(self.width, self.patch_size, dtype, name="patch_embed")(video, keep=keep)
         table = self.position_table(grid_of(video.shape, self.patch_size), self.width)
         x = x + (table if keep is None else table[keep])
         record(self, "hidden_states", "embeddings", x)
         x = scan_blocks(
-            make_blocks(
-                self.num_heads,
-                self.mlp_dim,
-                self.eps,
-                self.initializer,
-                self.dtype,
-                self.attention,
-            ),
+            make_blocks(self.num_heads, self.mlp_dim, self.eps, self.initializer, self.speed),
             x,
             depth=self.depth,
-            drop_path=self.drop_path if train else 0.0,
+            drop_path=self.drop_path,
             head_mask=head_mask,
-            remat=self.remat,
-            unroll=self.unroll,
+            speed=self.speed,
         )
-        return LayerNorm(self.eps, self.dtype, name="norm")(x) if self.final_norm else x
+        return LayerNorm(self.eps, dtype, name="norm")(x) if self.final_norm else x
+
+    @nn.nowrap
+    def position_table(self, grid: tuple[int, int, int], width: int) -> Array:
+        """Returns the position table [N, width] of a grid, the encoder's or the decoder's."""
+        source = self.pos_grid or grid
+        table = positions.sincos_1d(source[0] * source[1] * source[2], width)
+        return jnp.asarray(positions.resample_grid(table, source, grid), self.speed.dtype)
 
 
-def make_encoder(model: EncoderFields, *, final_norm: bool, initializer: str) -> Encoder:
-    fields = fields_of(model, EncoderFields)
-    return Encoder(**fields, final_norm=final_norm, initializer=initializer)
+def features(encoder: Encoder, final_norm: bool = True) -> Features:
+    """Makes the encoder alone; `final_norm` is False if a network pools before it normalises."""
+    return Features(encoder.clone(final_norm=final_norm), Pooling(mean_token))
 
 
-class Features(EncoderFields, kw_only=True):
-    """The encoder alone. `final_norm` is False for a network that pools before it normalises."""
+def classify(
+    encoder: Encoder,
+    classes: Classes,
+    pool: Literal["mean", "first"] = "mean",
+    fc_norm_eps: NotNegative | None = None,
+    head_dropout: Rate = 0.0,
+    head_scale: float = 0.001,
+) -> Classifier:
+    """Makes a classifier.
 
-    final_norm: bool = True
-
-    def setup(self) -> None:
-        self.encoder = make_encoder(
-            self, final_norm=self.final_norm, initializer="xavier_uniform_fused"
-        )
-
-    def __call__(
-        self,
-        video: Array,
-        *,
-        keep: Array | None = None,
-        train: bool = False,
-        head_mask: Array | None = None,
-    ) -> Array:
-        """Encodes normalised video [B, T, H, W, 3] to tokens [B, N, D], or [B, K, D] of `keep`.
-
-        head_mask [L, H] scales each head's output.
-        """
-        return self.encoder(video, keep=keep, train=train, head_mask=head_mask)
-
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """The mean token [B, D] of normalised video [B, T, H, W, 3]."""
-        return self(video, train=train).mean(1)
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"video": _one_patch(self)}
-
-
-class Classifier(EncoderFields, kw_only=True):
-    """The encoder, a pooled and normalised feature, a linear head.
-
-    Attributes:
-        num_classes: number of classes C; 0 has no head, the output is what it would see [B, D].
-        groups: names and sizes of several answers in one output, such as (("noun", 300),
-            ("verb", 97)), in its order; () is one answer.
+    Args:
+        encoder, classes: see there.
         pool: "mean" normalises the mean over tokens (every released model); "first" takes token 0
             of the normalised tokens (the reference's use_mean_pooling=False).
         fc_norm_eps: epsilon of the norm after pooling; None: as `eps`.
         head_dropout: dropout before the head in training.
         head_scale: factor of the head's initial kernel.
     """
-
-    num_classes: int
-    groups: tuple[tuple[str, int], ...] = ()
-    pool: str = "mean"
-    fc_norm_eps: float | None = None
-    head_dropout: float = 0.0
-    head_scale: float = 0.001
-
-    def setup(self) -> None:
-        mean = self.pool == "mean"
-        self.encoder = make_encoder(self, final_norm=not mean, initializer="normal")
-        if mean:
-            eps = self.eps if self.fc_norm_eps is None else self.fc_norm_eps
-            self.fc_norm = LayerNorm(eps, self.dtype)
-        self.dropout = nn.Dropout(self.head_dropout)
-        init = nn.initializers.normal(0.02 * self.head_scale)
-        axes = ("embed", "classes")
-        if self.num_classes:
-            self.head = Linear((self.num_classes,), axes, kernel_init=init, dtype=self.dtype)
-
-    def embed(self, video: Array, *, train: bool = False, head_mask: Array | None = None) -> Array:
-        """What the head sees of normalised video [B, T, H, W, 3]: [B, D]."""
-        tokens = self.encoder(video, train=train, head_mask=head_mask)  # [B, N, D]
-        if self.pool == "mean":
-            return self.fc_norm(tokens.mean(1))
-        return tokens[:, 0]
-
-    def __call__(
-        self, video: Array, *, train: bool = False, head_mask: Array | None = None
-    ) -> Array:
-        """Class scores [B, C] of normalised video [B, T, H, W, 3]; head_mask [L, H]."""
-        features = self.embed(video, train=train, head_mask=head_mask)
-        features = self.dropout(features, deterministic=not train)
-        return self.head(features) if self.num_classes else features
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"video": _one_patch(self)}
+    mean = pool == "mean"
+    eps = encoder.eps if fc_norm_eps is None else fc_norm_eps
+    norm = LayerNorm(eps, encoder.speed.dtype)
+    return Classifier(
+        encoder.clone(final_norm=not mean, initializer="normal"),
+        Pooling(mean_token, "fc_norm", norm) if mean else Pooling(first_token),
+        classes,
+        kernel_init=_normal(0.02 * head_scale),
+        head_dropout=head_dropout,
+    )
 
 
 class Decoder(nn.Module):
-    """Blocks, a LayerNorm, and a projection of the last tokens to `num_pixels` values each."""
+    """Blocks, a LayerNorm, and a projection of the last tokens to `num_pixels` values each.
 
+    Attributes:
+        width, depth, num_heads, mlp_dim: sizes.
+        num_pixels: values of a patch.
+        eps, norm_eps: epsilon of the blocks' LayerNorms, and of the last one.
+        speed: see `Speed`.
+    """
+
+    width: int
     depth: int
     num_heads: int
     mlp_dim: int
     num_pixels: int
     eps: float
     norm_eps: float
-    remat: str
-    unroll: int
-    attention: str
-    dtype: str
+    speed: Speed
 
     @nn.compact
     def __call__(self, x: Array, num_predicted: int) -> Array:
         """Maps tokens [B, K + P, d] to the pixels of the last P: [B, P, num_pixels]."""
-        block = make_blocks(
-            self.num_heads,
-            self.mlp_dim,
-            self.eps,
-            "xavier_uniform_fused",
-            self.dtype,
-            self.attention,
-        )
-        x = scan_blocks(block, x, depth=self.depth, remat=self.remat, unroll=self.unroll)
-        x = LayerNorm(self.norm_eps, self.dtype, name="norm")(x[:, -num_predicted:])
-        return Linear((self.num_pixels,), ("embed", "pixels"), dtype=self.dtype, name="head")(x)
+        initializer = "xavier_uniform_fused"
+        block = make_blocks(self.num_heads, self.mlp_dim, self.eps, initializer, self.speed)
+        x = scan_blocks(block, x, depth=self.depth, speed=self.speed)
+        dtype = self.speed.dtype
+        x = LayerNorm(self.norm_eps, dtype, name="norm")(x[:, -num_predicted:])
+        return Linear((self.num_pixels,), ("embed", "pixels"), dtype=dtype, name="head")(x)
 
 
-class Reconstructor(EncoderFields, kw_only=True):
-    """The masked autoencoder: encodes kept tokens, predicts the pixels of others.
+class Reconstructor(Model):
+    """The masked autoencoder: encodes kept tokens, predicts the pixels of others."""
 
-    Attributes:
-        decoder_width, decoder_depth, decoder_num_heads, decoder_mlp_dim: sizes of the decoder.
-        decoder_norm_eps: epsilon of the decoder's last norm; None: as `eps`.
-        final_norm: whether the encoder ends in a LayerNorm. It does in every release; it does not
-            in a Hugging Face model made with its default `use_mean_pooling=True`.
-    """
-
-    decoder_width: int
-    decoder_depth: int
-    decoder_num_heads: int
-    decoder_mlp_dim: int
-    decoder_norm_eps: float | None = None
-    final_norm: bool = True
+    encoder: Encoder
+    decoder: Decoder
 
     def setup(self) -> None:
-        self.encoder = make_encoder(
-            self, final_norm=self.final_norm, initializer="xavier_uniform_fused"
-        )
+        width = self.decoder.width
         self.encoder_to_decoder = Linear(
-            (self.decoder_width,),
+            (width,),
             ("embed", "embed_decoder"),
             use_bias=False,
-            kernel_init=torch_uniform(self.width),  # the reference leaves PyTorch's default here
+            # The reference leaves PyTorch's default here.
+            kernel_init=torch_uniform(self.encoder.width),
             dtype=self.dtype,
         )
         # The reference truncates at one sigma; `stddev` is that of the untruncated normal.
         normal = nn.initializers.truncated_normal(0.02, lower=-1.0, upper=1.0)
         normal = nn.with_logical_partitioning(normal, (None, None, "embed"))
-        self.mask_token = self.param("mask_token", normal, (1, 1, self.decoder_width), jnp.float32)
-        t, h, w = self.patch_size
-        self.decoder = Decoder(
-            depth=self.decoder_depth,
-            num_heads=self.decoder_num_heads,
-            mlp_dim=self.decoder_mlp_dim,
-            num_pixels=t * h * w * 3,
-            eps=self.eps,
-            norm_eps=self.eps if self.decoder_norm_eps is None else self.decoder_norm_eps,
-            remat=self.remat,
-            unroll=self.unroll,
-            attention=self.attention,
-            dtype=self.dtype,
-        )
+        self.mask_token = self.param("mask_token", normal, (1, 1, width), jnp.float32)
 
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """The encoder's mean token [B, D] of normalised video [B, T, H, W, 3], all of it seen."""
-        return self.encoder(video, train=train).mean(1)
-
-    def encode(
-        self,
-        video: Array,
-        keep: Array,
-        *,
-        train: bool = False,
-        head_mask: Array | None = None,
-    ) -> Array:
-        """Encodes the kept tokens [B, K] of video [B, T, H, W, 3]: [B, K, D]."""
-        return self.encoder(video, keep=keep, train=train, head_mask=head_mask)
+    def embed(self, video: Array) -> Array:
+        """Returns the encoder's mean token [B, D] of all of normalised video [B, T, H, W, 3]."""
+        return mean_token(self.encoder(video))
 
     def __call__(
-        self,
-        video: Array,
-        keep: Array,
-        predict: Array,
-        *,
-        train: bool = False,
-        head_mask: Array | None = None,
+        self, video: Array, keep: Array, predict: Array, *, head_mask: Array | None = None
     ) -> Array:
         """Predicts the pixels of tokens `predict` [B, P] from tokens `keep` [B, K].
 
         Args:
             video: normalised clips [B, T, H, W, 3]; only the kept patches are looked at.
             keep, predict: token indices, row-major over the grid.
-            train: whether stochastic depth is on.
             head_mask: [L, H] factors for the outputs of the encoder's heads.
 
         Returns:
             [B, P, t * h * w * 3] in the order of `predict`; in a patch (t, h, w, c), c fastest.
         """
-        x = self.encoder_to_decoder(self.encode(video, keep, train=train, head_mask=head_mask))
-        table = self.position_table(grid_of(video.shape, self.patch_size), self.decoder_width)
+        x = self.encoder_to_decoder(self.encoder(video, keep=keep, head_mask=head_mask))
+        grid = grid_of(video.shape, self.encoder.patch_size)
+        table = self.encoder.position_table(grid, self.decoder.width)
         hidden = self.mask_token.astype(x.dtype) + table[predict]  # [B, P, d]
         x = jnp.concatenate([x + table[keep], hidden], axis=1)  # [B, K + P, d]
         return self.decoder(x, predict.shape[1])
 
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-        return {"video": _one_patch(self), "keep": tokens, "predict": tokens}
 
+def reconstruct(
+    encoder: Encoder,
+    decoder_width: Size,
+    decoder_depth: Count,
+    decoder_num_heads: Size,
+    decoder_mlp_dim: Size,
+    decoder_norm_eps: NotNegative | None = None,
+    final_norm: bool = True,
+) -> Reconstructor:
+    """Makes a masked autoencoder.
 
-def _one_patch(model: EncoderFields) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((1, *model.patch_size, 3), jnp.float32)
+    Args:
+        encoder: see there.
+        decoder_width, decoder_depth, decoder_num_heads, decoder_mlp_dim: sizes of the decoder.
+        decoder_norm_eps: epsilon of the decoder's last norm; None: as `eps`.
+        final_norm: whether the encoder ends in a LayerNorm. It does in every release; it does not
+            in a Hugging Face model made with its default `use_mean_pooling=True`.
+    """
+    decoder = Decoder(
+        decoder_width,
+        decoder_depth,
+        decoder_num_heads,
+        decoder_mlp_dim,
+        num_pixels=3 * math.prod(encoder.patch_size),
+        eps=encoder.eps,
+        norm_eps=encoder.eps if decoder_norm_eps is None else decoder_norm_eps,
+        speed=encoder.speed,
+    )
+    return Reconstructor(encoder.clone(final_norm=final_norm), decoder)
 
 
 def encoder_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model of these fields makes of its encoder: see `vidjax.models.encoder_of`."""
+    """Returns what a model with `fields` decides of its encoder, see `models.encoder_of`."""
     pools_first = fields["head"] == "classify" and fields.get("pool", "mean") == "mean"
     return {"final_norm": False} if pools_first else {}
 
 
-HEADS = {None: Features, "classify": Classifier, "reconstruct": Reconstructor}
+HEADS = {None: features, "classify": classify, "reconstruct": reconstruct}
 
 USES = {"classify": "predict"}
 NOTED = ("eps", "fc_norm_eps", "patch_size", "pool")

@@ -24,17 +24,16 @@ text/embeddings and text/blocks/output. `attention` likewise, .../blocks/attn/we
 pool/attn/weights [B, H, 1, N].
 """
 
-import functools
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vidjax.models import positions
-from vidjax.models.attention import attend
+from vidjax.json_files import Count, NotNegative, Size
 from vidjax.models.layers import (
     Array,
     AttentionPool,
@@ -42,16 +41,30 @@ from vidjax.models.layers import (
     LayerNorm,
     Linear,
     PatchEmbed,
-    check_frame_patches,
-    fields_of,
+    Speed,
     grid_of,
     look_up,
+    positions,
     record,
     scan_blocks,
     take_tokens,
-    unit,
 )
-from vidjax.models.text import ClassTokenTower, TwoTowers
+from vidjax.models.layers.heads import (
+    Classes,
+    Classifier,
+    Features,
+    Model,
+    Pooling,
+    TextVectors,
+    TwoTowers,
+    Vectors,
+    all_tokens,
+    mean_token,
+)
+from vidjax.models.layers.patches import FramePatch, Grid
+from vidjax.models.layers.text import ClassTokenTower
+
+_lecun_normal = nn.initializers.lecun_normal()
 
 # g was not released. Its text tower has 16 layers with norms after the branches, too.
 VARIANTS = {
@@ -63,92 +76,79 @@ VARIANTS = {
 }  # fmt: skip
 
 
-class EncoderFields(nn.Module, kw_only=True):
-    """What describes the encoder.
+@dataclasses.dataclass(frozen=True)
+class Numerics:
+    """Fields of all of VideoPrism's layers.
 
     Attributes:
-        width, depth, num_heads, mlp_dim: sizes D, L, H of the spatial layers, and the MLP's width.
         eps: LayerNorm's epsilon.
         scale_offset: added to the stored LayerNorm scales: 1, or 0 in KerasHub's files.
-        pos_grid: the grid (t, h, w) of tokens that the position tables are made for.
-        patch_size: (1, h, w) pixels.
-        temporal_depth: layers along time.
         softcap: of attention logits; 0 is none.
-        remat, unroll: see `scan_blocks`.
-        attention: how it is computed, see `attention.attend`.
-        dtype: compute dtype; parameters are float32.
+        speed: see `Speed`.
     """
 
-    width: int
+    eps: NotNegative
+    scale_offset: float = 1.0
+    softcap: NotNegative = 50.0
+    speed: Speed = Speed()  # noqa: RUF009 - frozen
+
+    def norm(self, name: str) -> LayerNorm:
+        """Returns a LayerNorm."""
+        return LayerNorm(self.eps, self.speed.dtype, self.scale_offset, name=name)
+
+    def pooler(self, num_heads: int, pool_dim: int) -> AttentionPool:
+        """Returns an attention pooler whose heads have `pool_dim` channels together."""
+        dtype = self.speed.dtype
+        return AttentionPool(num_heads, pool_dim, self.eps, self.scale_offset, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """A stack of transformer layers.
+
+    Attributes:
+        depth, num_heads, mlp_dim: sizes.
+        numerics: see `Numerics`.
+    """
+
     depth: int
     num_heads: int
     mlp_dim: int
-    eps: float
-    scale_offset: float = 1.0
-    pos_grid: tuple[int, int, int]
-    patch_size: tuple[int, int, int] = (1, 18, 18)
-    temporal_depth: int = 4
-    softcap: float = 50.0
-    remat: str = "none"
-    unroll: int = 1
-    attention: str = "auto"
-    dtype: str = "float32"
+    numerics: Numerics
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_frame_patches(self)
+    def __call__(
+        self, x: Array, *, mask: Array | None = None, padding: Array | None = None
+    ) -> Array:
+        """Applies the layers to tokens [B, ..., N, D]; mask and padding as in `Block`.
 
-    def token_grid(self, clip: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Tokens (t, h, w) of a clip of (T, H, W) pixels."""
-        return grid_of((1, *clip), self.patch_size)
-
-    def pooler(self, pool_dim: int | None) -> AttentionPool:
-        """A pooler of that width, by default 4 D."""
-        pool_dim = pool_dim or 4 * self.width
-        return AttentionPool(self.num_heads, pool_dim, self.eps, self.scale_offset, self.dtype)
-
-    def example_video(self) -> jax.ShapeDtypeStruct:
-        """Shape of the smallest video with which the parameters can be initialised."""
-        return jax.ShapeDtypeStruct((1, *self.patch_size, 3), jnp.float32)
+        They are the submodule `blocks` of the module whose compact method calls this.
+        """
+        numerics = self.numerics
+        block = Block(
+            self.num_heads,
+            self.mlp_dim,
+            numerics.eps,
+            "gelu",
+            initializer="lecun_normal",
+            dtype=numerics.speed.dtype,
+            attend=numerics.speed.attend(numerics.softcap),
+            scale_offset=numerics.scale_offset,
+            name="blocks",
+        )
+        depth, speed = self.depth, numerics.speed
+        return scan_blocks(block, x, depth=depth, speed=speed, mask=mask, padding=padding)
 
 
-def run_blocks(
-    module: EncoderFields,
-    x: Array,
-    *,
-    mask: Array | None = None,
-    padding: Array | None = None,
-    **sizes: int,
-) -> Array:
-    """Applies layers to tokens [B, ..., N, D], as submodule `blocks` of the module whose they are.
+class Stage(nn.Module):
+    """Positions, layers, LayerNorm.
 
-    mask and padding as in `Block`; `sizes` are depth, num_heads and mlp_dim, if not the module's.
+    Attributes:
+        layers: see `Layers`.
+        pos_grid: the grid (t, h, w) of tokens that the position table is made for.
     """
-    sizes = {key: getattr(module, key) for key in ("depth", "num_heads", "mlp_dim")} | sizes
-    block = Block(
-        sizes["num_heads"],
-        sizes["mlp_dim"],
-        module.eps,
-        "gelu",
-        initializer="lecun_normal",
-        dtype=module.dtype,
-        attend=functools.partial(attend, softcap=module.softcap, implementation=module.attention),
-        scale_offset=module.scale_offset,
-        name="blocks",
-    )
-    return scan_blocks(
-        block,
-        x,
-        depth=sizes["depth"],
-        remat=module.remat,
-        unroll=module.unroll,
-        mask=mask,
-        padding=padding,
-    )
 
-
-class Stage(EncoderFields):
-    """Positions, layers, LayerNorm."""
+    layers: Layers
+    pos_grid: tuple[int, int, int]
 
     @nn.compact
     def __call__(
@@ -162,24 +162,40 @@ class Stage(EncoderFields):
     ) -> Array:
         """Maps tokens [B, R, N, D] of a grid (t, h, w), R times a clip, to the same shape.
 
-        Of `keep` [B, K] only these N = K tokens of the grid are there.
+        With `keep` [B, K], x holds only those N = K tokens of the grid.
         """
         # Wide enough that the order of frames shows: N(0, 0.02) leaves motion unlearned for long.
         init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), (None, None, "embed"))
-        rows = int(np.prod(self.pos_grid))
-        table = self.param("pos_embed", init, (1, rows, self.width), jnp.float32)[0]
+        shape = (1, math.prod(self.pos_grid), x.shape[-1])
+        table = self.param("pos_embed", init, shape, jnp.float32)[0]
         table = positions.resample_grid(table, self.pos_grid, grid, ("linear_antialias",) * 3)
-        table = table.astype(self.dtype)
+        table = table.astype(x.dtype)
         x = x + (table if keep is None else look_up(table, keep)[:, None])
         record(self, "hidden_states", "embeddings", x)
-        x = run_blocks(self, x, mask=mask, padding=padding)
-        x = LayerNorm(self.eps, self.dtype, self.scale_offset, name="norm")(x)
+        x = self.layers.numerics.norm("norm")(self.layers(x, mask=mask, padding=padding))
         record(self, "hidden_states", "output", x)
         return x
 
 
-class Encoder(EncoderFields):
-    """From a video to tokens."""
+class Encoder(nn.Module):
+    """From a video to tokens.
+
+    Attributes:
+        width, depth, num_heads, mlp_dim: sizes D, L, H of the spatial layers, and the MLP's width.
+        numerics: see `Numerics`.
+        pos_grid: the grid (t, h, w) of tokens that the position tables are made for.
+        patch_size: (1, h, w) pixels.
+        temporal_depth: layers along time.
+    """
+
+    width: Size
+    depth: Size
+    num_heads: Size
+    mlp_dim: Size
+    numerics: Numerics
+    pos_grid: Grid
+    patch_size: FramePatch = (1, 18, 18)
+    temporal_depth: Count = 4
 
     @nn.compact
     def __call__(
@@ -194,14 +210,14 @@ class Encoder(EncoderFields):
                 see them.
         """
         batch, frames = video.shape[:2]
-        grid = self.token_grid(video.shape[1:4])
+        grid = grid_of(video.shape, self.patch_size)
         patches = grid[1] * grid[2]
         everywhere = None
         if keep is not None:
             everywhere = jnp.arange(frames)[:, None] * patches + keep[:, None]  # [B, T, K]
             everywhere = everywhere.reshape(batch, -1)
-        init = nn.initializers.lecun_normal()
-        embed = PatchEmbed(self.width, self.patch_size, self.dtype, init, name="patch_embed")
+        init, dtype = nn.initializers.lecun_normal(), self.numerics.speed.dtype
+        embed = PatchEmbed(self.width, self.patch_size, dtype, init, name="patch_embed")
         x = embed(video, keep=everywhere).reshape(batch, frames, -1, self.width)  # [B, T, S, D]
 
         in_frame, over_time = {}, {}
@@ -209,79 +225,70 @@ class Encoder(EncoderFields):
             padding = jnp.asarray(frame_padding, bool)
             in_frame = {"mask": ~padding[:, :, None, None], "padding": padding[:, :, None]}
             over_time = {"mask": ~padding[:, None, None], "padding": padding[:, None]}
-        fields = fields_of(self, EncoderFields)
         t, h, w = self.pos_grid
-        spatial = Stage(**fields | {"pos_grid": (1, h, w)}, name="spatial")
+        spatial = Stage(self.layers(self.depth), (1, h, w), name="spatial")
         x = spatial(x, (1, *grid[1:]), keep=keep, **in_frame)
-        fields |= {"pos_grid": (t, 1, 1), "depth": self.temporal_depth}
-        x = Stage(**fields, name="temporal")(x.swapaxes(1, 2), (frames, 1, 1), **over_time)
+        temporal = Stage(self.layers(self.temporal_depth), (t, 1, 1), name="temporal")
+        x = temporal(x.swapaxes(1, 2), (frames, 1, 1), **over_time)
         return x.swapaxes(1, 2).reshape(batch, -1, self.width)
 
-
-class Features(EncoderFields):
-    """The encoder alone."""
-
-    def setup(self) -> None:
-        self.encoder = Encoder(**fields_of(self, EncoderFields))
-
-    def __call__(
-        self, video: Array, *, frame_padding: Array | None = None, train: bool = False
-    ) -> Array:
-        """Encodes video [B, T, H, W, 3] in [0, 1] to tokens [B, N, D], see `Encoder`."""
-        return self.encoder(video, frame_padding=frame_padding)
-
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """The mean token [B, D], which says less than an attentive probe finds in the tokens."""
-        return self(video).mean(1)
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"video": self.example_video()}
+    @nn.nowrap
+    def layers(self, depth: int) -> Layers:
+        """Returns layers as wide as the encoder's."""
+        return Layers(depth, self.num_heads, self.mlp_dim, self.numerics)
 
 
-class Auxiliary(EncoderFields):
+def features(encoder: Encoder) -> Features:
+    """Makes the encoder alone.
+
+    Its vector is the mean token, which says less than an attentive probe finds in the tokens.
+    """
+    return Features(encoder, Pooling(mean_token))
+
+
+def classify(encoder: Encoder, classes: Classes, pool_dim: Size | None = None) -> Classifier:
+    """Makes a classifier: encoder, attention pooler, linear head.
+
+    Args:
+        encoder, classes: see there.
+        pool_dim: width of the pooler's heads together; None: D, as in the original's classifier.
+            Hugging Face's has the width of the MLP.
+    """
+    pooler = encoder.numerics.pooler(encoder.num_heads, pool_dim or encoder.width)
+    pooling = Pooling(all_tokens, "pool", pooler)
+    return Classifier(encoder, pooling, classes, kernel_init=_lecun_normal)
+
+
+class Auxiliary(nn.Module):
     """Layers that see all tokens of a video."""
+
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps tokens [B, N, D] to the same shape."""
-        return run_blocks(self, x)
+        return self.layers(x)
 
 
-class VideoFields(EncoderFields, kw_only=True):
-    """What describes a model with one vector for a video.
+class Video(Vectors):
+    """One unit vector for a video.
 
     Attributes:
-        auxiliary_depth: layers over all tokens, between the encoder and the pooler.
-        pool_dim: width of the pooler's heads together; None: 4 D.
-        l2_eps: added to the sum of squares that a vector is normalised by.
+        encoder: see `Encoder`.
+        auxiliary: layers between the encoder and the pooler, or None.
+        pool: the pooler.
     """
 
-    auxiliary_depth: int = 2
-    pool_dim: int | None = None
-    l2_eps: float = 1e-12
+    encoder: Encoder
+    auxiliary: Auxiliary | None
+    pool: AttentionPool
 
-
-class Video(VideoFields):
-    """One unit vector for a video."""
-
-    def setup(self) -> None:
-        self.encoder = Encoder(**fields_of(self, EncoderFields))
-        if self.auxiliary_depth:
-            fields = fields_of(self, EncoderFields) | {"depth": self.auxiliary_depth}
-            self.auxiliary = Auxiliary(**fields)
-        self.pool = self.pooler(self.pool_dim)
-
-    def __call__(
-        self, video: Array, *, frame_padding: Array | None = None, train: bool = False
-    ) -> Array:
+    def __call__(self, video: Array, *, frame_padding: Array | None = None) -> Array:
         """Embeds video [B, T, H, W, 3] in [0, 1]: [B, D]; see `encode_video`."""
         return self.encode_video(video, frame_padding=frame_padding)
 
-    def embed(
-        self, video: Array, *, frame_padding: Array | None = None, train: bool = False
-    ) -> Array:
-        """The same."""
+    def embed(self, video: Array, *, frame_padding: Array | None = None) -> Array:
+        """Embeds video [B, T, H, W, 3] in [0, 1]: [B, D]; see `encode_video`."""
         return self.encode_video(video, frame_padding=frame_padding)
 
     def encode_video(
@@ -303,32 +310,60 @@ class Video(VideoFields):
     def encode_frames(
         self, video: Array, *, normalise: bool = True, frame_padding: Array | None = None
     ) -> Array:
-        """One vector for each frame of video [B, T, H, W, 3]: [B, T, D].
+        """Returns a vector for each frame of video [B, T, H, W, 3]: [B, T, D].
 
         The frames have seen each other; only the pooler looks at them one by one.
         """
         tokens = self.all_seeing(self.encoder(video, frame_padding=frame_padding))
-        tokens = tokens.reshape(*video.shape[:2], -1, self.width)  # [B, T, S, D]
+        tokens = tokens.reshape(*video.shape[:2], -1, tokens.shape[-1])  # [B, T, S, D]
         return self.normalised(self.pool(tokens), normalise)
 
     def pooled(self, tokens: Array, *, normalise: bool = True) -> Array:
-        """The vector [B, D] of the encoder's tokens [B, N, D]."""
+        """Returns the vector [B, D] of the encoder's tokens [B, N, D]."""
         return self.normalised(self.pool(self.all_seeing(tokens)), normalise)
 
     def all_seeing(self, tokens: Array) -> Array:
-        """The encoder's tokens after the auxiliary layers."""
-        return self.auxiliary(tokens) if self.auxiliary_depth else tokens
-
-    def normalised(self, x: Array, normalise: bool = True) -> Array:
-        return unit(x, self.l2_eps) if normalise else x
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"video": self.example_video()}
+        """Returns the encoder's tokens after the auxiliary layers."""
+        return tokens if self.auxiliary is None else self.auxiliary(tokens)
 
 
-class TextFields(nn.Module, kw_only=True):
-    """What describes the text tower beside what it shares with the encoder.
+@dataclasses.dataclass(frozen=True)
+class VideoFields:
+    """Fields of a model with one vector for a video.
+
+    Attributes:
+        auxiliary_depth: layers over all tokens, between the encoder and the pooler.
+        pool_dim: width of the pooler's heads together; None: 4 D.
+        l2_eps: added to the sum of squares that a vector is normalised by.
+    """
+
+    auxiliary_depth: Count = 2
+    pool_dim: Size | None = None
+    l2_eps: NotNegative = 1e-12
+
+    def parts(self, encoder: Encoder) -> dict[str, Any]:
+        """Returns the fields of `Video`."""
+        depth = self.auxiliary_depth
+        return {
+            "l2_eps": self.l2_eps,
+            "encoder": encoder,
+            "auxiliary": Auxiliary(encoder.layers(depth)) if depth else None,
+            "pool": self.pooler(encoder),
+        }
+
+    def pooler(self, encoder: Encoder) -> AttentionPool:
+        """Returns a pooler of the encoder's tokens."""
+        return encoder.numerics.pooler(encoder.num_heads, self.pool_dim or 4 * encoder.width)
+
+
+def video(encoder: Encoder, fields: VideoFields) -> Video:
+    """Makes a model with one unit vector for a video."""
+    return Video(**fields.parts(encoder))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFields:
+    """Fields of the text tower.
 
     Attributes:
         vocab_size: number of token ids.
@@ -341,148 +376,96 @@ class TextFields(nn.Module, kw_only=True):
             the identity (but for its normalising again) until somebody trains it.
     """
 
-    width: int
-    num_heads: int
-    eps: float
-    scale_offset: float = 1.0
-    softcap: float = 50.0
-    l2_eps: float = 1e-12
-    vocab_size: int
-    text_depth: int = 12
-    text_num_heads: int | None = None
-    text_mlp_dim: int | None = None
+    vocab_size: Size
+    text_depth: Count = 12
+    text_num_heads: Size | None = None
+    text_mlp_dim: Size | None = None
     text_pos_exponent: float = 1.0
     text_norm_out: bool = False
     text_inner_norm: bool = False
-    remat: str = "none"
-    unroll: int = 1
-    attention: str = "auto"
-    dtype: str = "float32"
 
-    def tower(self) -> ClassTokenTower:
+    def tower(self, width: int, num_heads: int, numerics: Numerics) -> ClassTokenTower:
+        """Returns a tower as wide as the encoder."""
         return ClassTokenTower(
             vocab_size=self.vocab_size,
-            width=self.width,
+            width=width,
             depth=self.text_depth,
-            num_heads=self.text_num_heads or self.num_heads,
-            mlp_dim=self.text_mlp_dim or 4 * self.width,
-            eps=self.eps,
-            scale_offset=self.scale_offset,
-            softcap=self.softcap,
+            num_heads=self.text_num_heads or num_heads,
+            mlp_dim=self.text_mlp_dim or 4 * width,
+            eps=numerics.eps,
+            scale_offset=numerics.scale_offset,
+            softcap=numerics.softcap,
             pos_exponent=self.text_pos_exponent,
             norm_out=self.text_norm_out,
             inner_norm=self.text_inner_norm,
-            remat=self.remat,
-            unroll=self.unroll,
-            attention=self.attention,
-            dtype=self.dtype,
+            speed=numerics.speed,
         )
 
-    def encode_text(
-        self, text: Array, mask: Array | None = None, *, normalise: bool = True
-    ) -> Array:
-        """Embeds token ids [J, L], mask [J, L] being False at padding: [J, D]."""
-        x = self.text(text, mask)[:, -1]
-        return unit(x, self.l2_eps) if normalise else x
 
-    def example_text(self) -> jax.ShapeDtypeStruct:
-        """Shape of the smallest text with which the parameters can be initialised."""
-        return jax.ShapeDtypeStruct((1, 1), jnp.int32)
+def text(
+    width: Size, num_heads: Size, numerics: Numerics, fields: TextFields, l2_eps: float = 1e-12
+) -> TextVectors:
+    """Makes the text tower alone.
 
-
-class Text(TextFields):
-    """The text tower alone."""
-
-    def setup(self) -> None:
-        self.text = self.tower()
-
-    def __call__(self, text: Array, mask: Array | None = None, *, train: bool = False) -> Array:
-        """See `encode_text`."""
-        return self.encode_text(text, mask)
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"text": self.example_text()}
-
-
-class VideoText(Video, TextFields, TwoTowers, kw_only=True):
-    """Videos and texts in one space; either can be left out by calling the other's method.
-
-    Attributes:
-        logit_scale: initial value of a learned scalar, the logarithm of what similarities are
-            multiplied by; None: there is none, as in every release.
-        logit_bias: likewise of what is then added.
+    Args:
+        width, num_heads: of the encoder that it belongs to.
+        numerics, fields: see there.
+        l2_eps: see `VideoFields`.
     """
-
-    logit_scale: float | None = None
-    logit_bias: float | None = None
-
-    def setup(self) -> None:
-        super().setup()
-        self.text = self.tower()
-        for name in ("logit_scale", "logit_bias"):
-            value = getattr(self, name)
-            if value is not None:
-                init = nn.initializers.constant(value)
-                setattr(self, f"learned_{name}", self.param(name, init, (), jnp.float32))
-
-    def __call__(
-        self,
-        video: Array,
-        text: Array,
-        mask: Array | None = None,
-        *,
-        temperature: float | None = None,
-        frame_padding: Array | None = None,
-        train: bool = False,
-    ) -> Array:
-        """Similarities [B, J] of videos [B, T, H, W, 3] in [0, 1] and texts [J, L].
-
-        Cosines, times the learned scale if there is one, or divided by `temperature` if given
-        (0.01 in the original's example, which then takes a softmax over the texts).
-        """
-        videos = self.video_features(video, frame_padding=frame_padding)
-        return self.similarity(videos, self.text_features(text, mask), temperature=temperature)
-
-    def calibration(self) -> tuple[Array | float, Array | float]:
-        """What cosines are multiplied by, and what is added: learned, or 1 and 0."""
-        scale = 1.0 if self.logit_scale is None else jnp.exp(self.learned_logit_scale)
-        return scale, 0.0 if self.logit_bias is None else self.learned_logit_bias
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"video": self.example_video(), "text": self.example_text()}
+    return TextVectors(l2_eps, fields.tower(width, num_heads, numerics), text_proj=None)
 
 
-class DistillerFields(VideoFields, kw_only=True):
-    """What describes the second stage's networks beside student and teacher.
+class VideoText(TwoTowers, Video):
+    """Videos and texts in one space, see both."""
 
-    Attributes:
-        decoder_width, decoder_depth, decoder_num_heads, decoder_mlp_dim: of both decoders. The
-            paper gives all but the number of heads.
+
+def video_text(
+    encoder: Encoder,
+    video: VideoFields,
+    text: TextFields,
+    logit_scale: float | None = None,
+    logit_bias: float | None = None,
+) -> VideoText:
+    """Makes a model of videos and texts.
+
+    Args:
+        encoder, video, text: see there.
+        logit_scale, logit_bias: see `TwoTowers`; no release has them. The original's example
+            divides cosines by 0.01, then takes a softmax over the texts.
     """
+    return VideoText(
+        **video.parts(encoder),
+        text=text.tower(encoder.width, encoder.num_heads, encoder.numerics),
+        text_proj=None,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
+    )
 
-    decoder_width: int = 512
-    decoder_depth: int = 4
-    decoder_num_heads: int = 8
-    decoder_mlp_dim: int = 2048
 
-
-class Decoder(DistillerFields):
+class Decoder(nn.Module):
     """A few layers that predict the teacher's tokens from the student's.
 
     Given an `order`, absent tokens are replaced by a learned one, all are put in that order, and
     positions are added to the places: where a token is from it must tell itself. The paper does
     not say which positions, nor in which width: fixed 1-D sin-cos ones in the decoder's, here.
+
+    Attributes:
+        width: of the decoder.
+        layers: see `Layers`.
     """
+
+    width: int
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: Array, order: Array | None = None) -> Array:
         """Maps the student's tokens [B, M, D] to [B, N, D], N as of `order` [B, N], or N = M."""
-        size = (self.decoder_width,)
-        init = nn.initializers.lecun_normal()
-        axes = ("embed", "embed_decoder")
-        x = Linear(size, axes, kernel_init=init, dtype=self.dtype, name="embed")(x)
+        size, out = (self.width,), x.shape[-1:]
+        options = {
+            "kernel_init": nn.initializers.lecun_normal(),
+            "dtype": self.layers.numerics.speed.dtype,
+        }
+        x = Linear(size, ("embed", "embed_decoder"), name="embed", **options)(x)
         if order is not None:
             normal = nn.with_logical_partitioning(
                 nn.initializers.normal(0.02), (None, None, "embed_decoder")
@@ -492,38 +475,28 @@ class Decoder(DistillerFields):
             absent = (x.shape[0], tokens - x.shape[1], *size)
             x = jnp.concatenate([x, jnp.broadcast_to(token.astype(x.dtype), absent)], axis=1)
             x = take_tokens(x, order) + positions.sincos_1d(tokens, *size).astype(x.dtype)
-        x = run_blocks(
-            self,
-            x,
-            depth=self.decoder_depth,
-            num_heads=self.decoder_num_heads,
-            mlp_dim=self.decoder_mlp_dim,
-        )
-        x = LayerNorm(self.eps, self.dtype, self.scale_offset, name="norm")(x)
-        axes = ("embed_decoder", "embed")
-        return Linear((self.width,), axes, kernel_init=init, dtype=self.dtype, name="head")(x)
+        x = self.layers.numerics.norm("norm")(self.layers(x))
+        return Linear(out, ("embed_decoder", "embed"), name="head", **options)(x)
 
 
-class Distiller(DistillerFields):
+class Distiller(Model):
     """Student, its decoders and teacher of VideoPrism's second stage (arXiv:2402.13217, 3.3).
 
     The teacher is a model of stage 1, with auxiliary layers if it has any; it must be frozen.
     """
 
-    def setup(self) -> None:
-        self.encoder = Encoder(**fields_of(self, EncoderFields))
-        fields = fields_of(self, DistillerFields)
-        self.decoder, self.global_decoder = Decoder(**fields), Decoder(**fields)
-        self.global_pool = self.pooler(self.pool_dim)
-        self.teacher = Video(**fields_of(self, VideoFields))
+    encoder: Encoder
+    decoder: Decoder
+    global_decoder: Decoder
+    global_pool: AttentionPool
+    teacher: Video
 
-    def __call__(
-        self, video: Array, keep: Array, order: Array, *, train: bool = False
-    ) -> tuple[Array, Array]:
-        """What the student makes of patches `keep` [B, K] of video [B, T, H, W, 3] in [0, 1].
+    def __call__(self, video: Array, keep: Array, order: Array) -> tuple[Array, Array]:
+        """Returns the student's predictions from patches `keep` of video [B, T, H, W, 3].
 
         Args:
-            keep: the patches of a frame, the same in all frames.
+            video: in [0, 1].
+            keep: [B, K], the patches of a frame, the same in all frames.
             order: [B, N], a permutation of all tokens for each clip.
 
         Returns:
@@ -535,62 +508,42 @@ class Distiller(DistillerFields):
         return self.decoder(seen, order), self.global_pool(self.global_decoder(seen))
 
     def targets(self, video: Array) -> tuple[Array, Array]:
-        """The teacher's tokens [B, N, D] of the whole video, and its vector [B, D]."""
+        """Returns the teacher's tokens [B, N, D] of the whole video, and its vector [B, D]."""
         tokens = self.teacher.encoder(video)
         return tokens, self.teacher.pooled(tokens)
 
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """The student's mean token [B, D] of the whole video."""
-        return self.encoder(video).mean(1)
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-        return {"video": self.example_video(), "keep": tokens, "order": tokens}
+    def embed(self, video: Array) -> Array:
+        """Returns the student's mean token [B, D] of the whole video."""
+        return mean_token(self.encoder(video))
 
 
-class Classifier(EncoderFields, kw_only=True):
-    """The encoder, an attention pooler, a linear head.
+def distil(
+    encoder: Encoder,
+    video: VideoFields,
+    decoder_width: Size = 512,
+    decoder_depth: Count = 4,
+    decoder_num_heads: Size = 8,
+    decoder_mlp_dim: Size = 2048,
+) -> Distiller:
+    """Makes the networks of the second stage.
 
-    Attributes:
-        pool_dim: width of the pooler's heads together; None: D, as in the original's classifier.
-            Hugging Face's has the width of the MLP.
-        num_classes: number of classes C; 0 has no head, the output is what it would see.
-        groups: names and sizes of several answers in one output, in its order; () is one answer.
+    Args:
+        encoder, video: of student and teacher.
+        decoder_width, decoder_depth, decoder_num_heads, decoder_mlp_dim: of both decoders. The
+            paper gives all but the number of heads.
     """
-
-    pool_dim: int | None = None
-    num_classes: int
-    groups: tuple[tuple[str, int], ...] = ()
-
-    def setup(self) -> None:
-        self.encoder = Encoder(**fields_of(self, EncoderFields))
-        self.pool = self.pooler(self.pool_dim or self.width)
-        if self.num_classes:
-            init = nn.initializers.lecun_normal()
-            axes = ("embed", "classes")
-            self.head = Linear((self.num_classes,), axes, kernel_init=init, dtype=self.dtype)
-
-    def __call__(
-        self, video: Array, *, frame_padding: Array | None = None, train: bool = False
-    ) -> Array:
-        """Class scores [B, C] of video [B, T, H, W, 3] in [0, 1]."""
-        x = self.embed(video, frame_padding=frame_padding)
-        return self.head(x) if self.num_classes else x
-
-    def embed(
-        self, video: Array, *, frame_padding: Array | None = None, train: bool = False
-    ) -> Array:
-        """What the head sees, [B, D]."""
-        return self.pool(self.encoder(video, frame_padding=frame_padding))
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"video": self.example_video()}
+    layers = Layers(decoder_depth, decoder_num_heads, decoder_mlp_dim, encoder.numerics)
+    return Distiller(
+        encoder,
+        Decoder(decoder_width, layers),
+        Decoder(decoder_width, layers),
+        video.pooler(encoder),
+        Video(**video.parts(encoder.clone())),
+    )
 
 
 def adapt(
-    params: dict[str, np.ndarray], source: Mapping[str, Any], model: nn.Module
+    params: dict[str, np.ndarray], source: Mapping[str, Any], target: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Starts a model from another VideoPrism.
 
@@ -600,20 +553,21 @@ def adapt(
     Args:
         params: by "/"-joined name.
         source: fields of the model that they are of.
-        model: the one to start.
+        target: fields of the one to start.
 
     Returns:
         Parameters, and what was done.
     """
-    if source["name"] != "videoprism" or isinstance(model, Text):
+    if source["name"] != "videoprism" or target["head"] == "text":
         return params, []
     params, notes = dict(params), []
-    if isinstance(model, Distiller) and source["head"] != "distil":
+    if target["head"] == "distil" and source["head"] != "distil":
         parts = ("encoder/", "auxiliary/", "pool/")
         teacher = {f"teacher/{k}": v for k, v in params.items() if k.startswith(parts)}
         params = {k: v for k, v in params.items() if not k.startswith(parts[1:])} | teacher
         notes.append("the teacher is the checkpoint, the student starts as its encoder")
-    old, new = tuple(source.get("pos_grid", model.pos_grid)), model.pos_grid
+    new = target["pos_grid"]
+    old = tuple(source.get("pos_grid", new))
     if old != new:
         grids = {"spatial": [(1, *g[1:]) for g in (old, new)],
                  "temporal": [(g[0], 1, 1) for g in (old, new)]}  # fmt: skip
@@ -626,12 +580,12 @@ def adapt(
 
 
 HEADS: dict[str | None, Any] = {
-    None: Features,
-    "video": Video,
-    "text": Text,
-    "video_text": VideoText,
-    "classify": Classifier,
-    "distil": Distiller,
+    None: features,
+    "video": video,
+    "text": text,
+    "video_text": video_text,
+    "classify": classify,
+    "distil": distil,
 }
 
 USES = {"classify": "predict", "video": "embed", "video_text": "compare", "text": None}

@@ -32,20 +32,19 @@ blocks/attn_space/weights [L, B, t, H, S, S] of `self_attention`, and of `dot_pr
 blocks/attn/weights/time and .../space, with half of the heads each.
 """
 
+import dataclasses
 import functools
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from vidjax.errors import UserError
-from vidjax.models import positions
-from vidjax.models.attention import Attend, attend
+from vidjax.json_files import Count, NotNegative, Rate, Size
 from vidjax.models.layers import (
     ACTIVATIONS,
     Array,
@@ -55,128 +54,40 @@ from vidjax.models.layers import (
     Linear,
     Mlp,
     PatchEmbed,
+    Speed,
     dropout,
-    fields_of,
     finish_block,
     grid_of,
+    positions,
     record,
     scan_blocks,
 )
+from vidjax.models.layers.attention import Attend, attend
+from vidjax.models.layers.heads import (
+    Classes,
+    Classifier,
+    Features,
+    Pooling,
+    first_token,
+    mean_token,
+)
+from vidjax.models.layers.patches import Grid
 
 # Ti and S are image ViT's; no video weights were released for them. H was trained on JFT only.
 VARIANTS = {
-    name: dict(zip(("width", "depth", "num_heads", "mlp_dim"), sizes, strict=True))
-    for name, sizes in {
-        "Ti": (192, 12, 3, 768),
-        "S": (384, 12, 6, 1536),
-        "B": (768, 12, 12, 3072),
-        "L": (1024, 24, 16, 4096),
-        "H": (1280, 32, 16, 5120),
-    }.items()
+    "Ti": {"width": 192, "depth": 12, "num_heads": 3, "mlp_dim": 768},
+    "S": {"width": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536},
+    "B": {"width": 768, "depth": 12, "num_heads": 12, "mlp_dim": 3072},
+    "L": {"width": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096},
+    "H": {"width": 1280, "depth": 32, "num_heads": 16, "mlp_dim": 5120},
 }
 
-FACTORISATIONS = ("joint", "encoder", "self_attention", "dot_product")
 POOLS: dict[str, Callable[[Array], Array]] = {  # [..., N, D] -> [..., D]
-    "token": lambda x: x[..., 0, :],
-    "mean": lambda x: x.mean(-2),
+    "token": first_token,
+    "mean": mean_token,
     "max": lambda x: x.max(-2),
     "sum": lambda x: x.sum(-2),
 }
-
-
-class EncoderFields(nn.Module):
-    """What describes the encoder.
-
-    Attributes:
-        width, depth, num_heads, mlp_dim: sizes D, L, H and the MLP's hidden width.
-        eps: LayerNorm's epsilon.
-        pos_grid: the grid (t, h, w) of tokens that the position table is made for.
-        patch_size: frames, rows and columns (t, h, w) of a tubelet.
-        factorisation: one of FACTORISATIONS, see the module.
-        attention_order: of "self_attention": "time_space", the code's default, or "space_time",
-            the paper's order.
-        temporal_depth: of "encoder": layers of the temporal encoder; 0 averages over time instead
-            (the paper's baseline).
-        temporal_num_heads, temporal_mlp_dim: None: as the spatial encoder's.
-        act: activation function, a key of layers.ACTIVATIONS; "gelu_tanh" in all releases.
-        pool: "token" has a class token and reads it, "mean", "max" and "sum" combine all tokens
-            (Scenic's gap, gmp, gsp). "self_attention" and "dot_product" have no class token.
-        representation_size: width of a dense layer with tanh after pooling (Scenic's pre_logits,
-            the pooler of Hugging Face's VivitModel); None: there is none.
-        sampled_frames: of each clip, evenly spread, that are looked at (the paper's uniform frame
-            sampling, with patches (1, h, w)), see `sampled_indices`; None: all.
-        dropout, drop_path: rates in training; the latter is that of the last block.
-        remat, unroll: see `scan_blocks`.
-        attention: how it is computed, see `attention.attend`.
-        dtype: compute dtype; parameters are float32.
-    """
-
-    width: int
-    depth: int
-    num_heads: int
-    mlp_dim: int
-    eps: float
-    pos_grid: tuple[int, int, int]
-    patch_size: tuple[int, int, int] = (2, 16, 16)
-    factorisation: str = "joint"
-    attention_order: str = "time_space"
-    temporal_depth: int = 4
-    temporal_num_heads: int | None = None
-    temporal_mlp_dim: int | None = None
-    act: str = "gelu_tanh"
-    pool: str = "token"
-    representation_size: int | None = None
-    sampled_frames: int | None = None
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    remat: str = "none"
-    unroll: int = 1
-    attention: str = "auto"
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choices = (
-            ("factorisation", FACTORISATIONS),
-            ("act", tuple(ACTIVATIONS)),
-            ("attention_order", ("time_space", "space_time")),
-            ("pool", tuple(POOLS)),
-        )
-        for name, known in choices:
-            if getattr(self, name) not in known:
-                raise UserError(
-                    f"model field {name} is {getattr(self, name)!r}; choose one of "
-                    f"{', '.join(known)}"
-                )
-        for name in ("pos_grid", "patch_size"):
-            value = getattr(self, name)
-            if len(value) != 3 or min(value) < 1:
-                raise UserError(
-                    f"model field {name} is {value}; give (frames, rows, columns), each at least 1"
-                )
-        if self.temporal_depth < 0 or (self.sampled_frames or 1) < 1:
-            raise UserError("model fields temporal_depth and sampled_frames must not be negative")
-        space_time = self.factorisation == "self_attention"
-        if self.pool == "token" and (space_time or self.factorisation == "dot_product"):
-            raise UserError(
-                f"ViViT with factorisation {self.factorisation!r} has no class token to pool by; "
-                f"set the model's pool to mean, max or sum"
-            )
-        if space_time and self.drop_path:
-            raise UserError(
-                "ViViT with factorisation 'self_attention' has no stochastic depth; set the "
-                "model's drop_path to 0"
-            )
-        if self.factorisation == "dot_product" and self.num_heads % 2:
-            raise UserError(
-                f"half of the heads attend over time with factorisation 'dot_product', so "
-                f"num_heads must be even, not {self.num_heads}"
-            )
-
-    def token_grid(self, clip: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Tokens (t, h, w) of a clip of (T, H, W) pixels."""
-        frames = len(sampled_indices(clip[0], self.sampled_frames or clip[0]))
-        return grid_of((1, frames, *clip[1:]), self.patch_size)
 
 
 def sampled_indices(frames: int, count: int) -> np.ndarray:
@@ -228,7 +139,7 @@ class SpaceTimeBlock(nn.Module):
     Attributes:
         slices: time slices t of the tokens.
         order: "time_space" or "space_time".
-        dropout: of the branches' outputs and inside the MLP; 0 outside training.
+        dropout: rate of the branches' outputs and inside the MLP.
         attend: see `Attention`.
     """
 
@@ -258,154 +169,259 @@ class SpaceTimeBlock(nn.Module):
         return finish_block(self, x)
 
 
-class Stage(EncoderFields):
-    """Class token, positions, blocks, LayerNorm: one of the two stages of "encoder"."""
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Layers of an encoder, or of one of the two of factorisation "encoder".
+
+    Attributes:
+        pos_grid: the grid (t, h, w) of tokens that the position table is made for.
+        with_token: whether there is a class token.
+        depth and all others: as of `Encoder`.
+    """
+
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    eps: float
+    act: str
+    pos_grid: tuple[int, int, int]
+    with_token: bool
+    factorisation: str
+    attention_order: str
+    dropout: float
+    drop_path: float
+    speed: Speed
+
+    def blocks(self, slices: int) -> nn.Module:
+        """Returns the block for tokens of that many time slices, to be given to `scan_blocks`."""
+        sizes, dtype = (self.num_heads, self.mlp_dim, self.eps), self.speed.dtype
+        if self.factorisation == "self_attention":
+            return SpaceTimeBlock(
+                *sizes,
+                slices=slices,
+                order=self.attention_order,
+                act=self.act,
+                dtype=dtype,
+                dropout=self.dropout,
+                attend=self.speed.attend(),
+                name="blocks",
+            )
+        seen = self.speed.attend()
+        if self.factorisation == "dot_product":
+            seen = functools.partial(
+                attend_time_and_space, slices=slices, implementation=self.speed.attention
+            )
+        return Block(
+            *sizes,
+            self.act,
+            dtype=dtype,
+            dropout=self.dropout,
+            rescale_drop_path=False,
+            attend=seen,
+            name="blocks",
+        )
+
+
+def encode(module: nn.Module, stage: Stage, x: Array, grid: tuple[int, int, int]) -> Array:
+    """Applies a stage to x [B, ..., N, D] on a grid (t, h, w): [B, ..., N or 1 + N, D].
+
+    Its parameters and submodules are those of `module`, whose compact method calls this.
+    """
+    dtype, with_token = stage.speed.dtype, stage.with_token
+
+    def param(name: str, init: Callable, *shape: int) -> Array:
+        init = nn.with_logical_partitioning(init, (None, None, "embed"))
+        return module.param(name, init, (1, *shape), jnp.float32)
+
+    rows = math.prod(stage.pos_grid) + with_token
+    table = param("pos_embed", nn.initializers.normal(0.02), rows, x.shape[-1])[0]
+    if with_token:
+        token = param("cls_token", nn.initializers.zeros, 1, x.shape[-1]).astype(dtype)
+        token = jnp.broadcast_to(token, (*x.shape[:-2], 1, x.shape[-1]))
+        x = jnp.concatenate([token, x], axis=-2)
+    resampled = positions.resample_grid(table[with_token:], stage.pos_grid, grid)
+    x = x + jnp.concatenate([table[:with_token], resampled]).astype(dtype)
+    record(module, "hidden_states", "embeddings", x)
+    x = scan_blocks(
+        stage.blocks(grid[0]),
+        dropout(x, stage.dropout),
+        depth=stage.depth,
+        drop_path=stage.drop_path,
+        speed=stage.speed,
+    )
+    return LayerNorm(stage.eps, dtype, name="norm")(x)
+
+
+class SubEncoder(nn.Module):
+    """One of the two encoders of factorisation "encoder"."""
+
+    stage: Stage
 
     @nn.compact
-    def __call__(self, x: Array, grid: tuple[int, int, int], *, train: bool) -> Array:
-        """Maps tokens [B, ..., N, D] of a grid (t, h, w) to [B, ..., N or 1 + N, D]."""
-        return encode(self, x, grid, train=train)
+    def __call__(self, x: Array, grid: tuple[int, int, int]) -> Array:
+        """Applies the stage, see `encode`."""
+        return encode(self, self.stage, x, grid)
 
 
-class Encoder(EncoderFields):
-    """From a video to tokens."""
+class Encoder(nn.Module):
+    """From a video to tokens.
+
+    Attributes:
+        width, depth, num_heads, mlp_dim: sizes D, L, H and the MLP's hidden width.
+        eps: LayerNorm's epsilon.
+        pos_grid: the grid (t, h, w) of tokens that the position table is made for.
+        patch_size: frames, rows and columns (t, h, w) of a tubelet.
+        factorisation: see the module.
+        attention_order: of "self_attention": "time_space", the code's default, or "space_time",
+            the paper's order.
+        temporal_depth: of "encoder": layers of the temporal encoder; 0 averages over time instead
+            (the paper's baseline).
+        temporal_num_heads, temporal_mlp_dim: None: as the spatial encoder's.
+        act: activation function; "gelu_tanh" in all releases.
+        pool: "token" has a class token and reads it, "mean", "max" and "sum" combine all tokens
+            (Scenic's gap, gmp, gsp). "self_attention" and "dot_product" have no class token.
+        sampled_frames: of each clip, evenly spread, that are looked at (the paper's uniform frame
+            sampling, with patches (1, h, w)), see `sampled_indices`; None: all.
+        dropout, drop_path: rates in training; the latter is that of the last block.
+        speed: see `Speed`.
+    """
+
+    width: Size
+    depth: Size
+    num_heads: Size
+    mlp_dim: Size
+    eps: NotNegative
+    pos_grid: Grid
+    patch_size: Grid = (2, 16, 16)
+    factorisation: Literal["joint", "encoder", "self_attention", "dot_product"] = "joint"
+    attention_order: Literal["time_space", "space_time"] = "time_space"
+    temporal_depth: Count = 4
+    temporal_num_heads: Size | None = None
+    temporal_mlp_dim: Size | None = None
+    act: Literal[tuple(ACTIVATIONS)] = "gelu_tanh"
+    pool: Literal[tuple(POOLS)] = "token"
+    sampled_frames: Size | None = None
+    dropout: Rate = 0.0
+    drop_path: Rate = 0.0
+    speed: Speed = Speed()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        space_time = self.factorisation == "self_attention"
+        if self.pool == "token" and (space_time or self.factorisation == "dot_product"):
+            raise UserError(
+                f"ViViT with factorisation {self.factorisation!r} has no class token to pool by; "
+                f"set the model's pool to mean, max or sum"
+            )
+        if space_time and self.drop_path:
+            raise UserError(
+                "ViViT with factorisation 'self_attention' has no stochastic depth; set the "
+                "model's drop_path to 0"
+            )
+        if self.factorisation == "dot_product" and self.num_heads % 2:
+            raise UserError(
+                f"half of the heads attend over time with factorisation 'dot_product', so "
+                f"num_heads must be even, not {self.num_heads}"
+            )
 
     @nn.compact
-    def __call__(self, video: Array, *, train: bool = False) -> Array:
+    def __call__(self, video: Array) -> Array:
         """Encodes normalised video [B, T, H, W, 3].
 
         Returns:
             Tokens [B, N or 1 + N, D] after the last norm; of the temporal encoder,
             [B, t or 1 + t, D], for factorisation "encoder".
         """
-        grid = self.token_grid(video.shape[1:4])
+        grid = token_grid({key: getattr(self, key) for key in _GRID_FIELDS}, video.shape[1:4])
         if self.sampled_frames:
             video = video[:, sampled_indices(video.shape[1], self.sampled_frames)]
-        init = nn.initializers.lecun_normal()
-        x = PatchEmbed(self.width, self.patch_size, self.dtype, init, name="patch_embed")(video)
+        dtype, init = self.speed.dtype, nn.initializers.lecun_normal()
+        x = PatchEmbed(self.width, self.patch_size, dtype, init, name="patch_embed")(video)
         if self.factorisation != "encoder":
-            return encode(self, x, grid, train=train)
-        fields = fields_of(self, EncoderFields)
+            return encode(self, self.stage(self.pos_grid), x, grid)
         t, h, w = self.pos_grid
-        spatial = Stage(**fields | {"pos_grid": (1, h, w)}, name="spatial")
         x = x.reshape(x.shape[0], grid[0], -1, self.width)  # [B, t, S, D]
-        x = POOLS[self.pool](spatial(x, (1, *grid[1:]), train=train))  # [B, t, D]
+        x = SubEncoder(self.stage((1, h, w)), name="spatial")(x, (1, *grid[1:]))
+        x = POOLS[self.pool](x)  # [B, t, D]
         if not self.temporal_depth:
             return x
-        fields |= {
-            "pos_grid": (t, 1, 1),
-            "depth": self.temporal_depth,
-            "num_heads": self.temporal_num_heads or self.num_heads,
-            "mlp_dim": self.temporal_mlp_dim or self.mlp_dim,
-        }
-        return Stage(**fields, name="temporal")(x, (grid[0], 1, 1), train=train)
+        stage = dataclasses.replace(
+            self.stage((t, 1, 1)),
+            depth=self.temporal_depth,
+            num_heads=self.temporal_num_heads or self.num_heads,
+            mlp_dim=self.temporal_mlp_dim or self.mlp_dim,
+        )
+        return SubEncoder(stage, name="temporal")(x, (grid[0], 1, 1))
+
+    @nn.nowrap
+    def stage(self, pos_grid: tuple[int, int, int]) -> Stage:
+        """Returns the encoder's layers on a grid of that size."""
+        return Stage(
+            depth=self.depth,
+            num_heads=self.num_heads,
+            mlp_dim=self.mlp_dim,
+            eps=self.eps,
+            act=self.act,
+            pos_grid=pos_grid,
+            with_token=self.pool == "token",
+            factorisation=self.factorisation,
+            attention_order=self.attention_order,
+            dropout=self.dropout,
+            drop_path=self.drop_path,
+            speed=self.speed,
+        )
 
 
-def encode(module: EncoderFields, x: Array, grid: tuple[int, int, int], *, train: bool) -> Array:
-    """Class token, positions, blocks and LayerNorm, as parameters and submodules of `module`."""
-    with_token, rate = module.pool == "token", module.dropout if train else 0.0
-    old, dtype = module.pos_grid, module.dtype
-
-    def param(name: str, init: Callable, *shape: int) -> Array:
-        init = nn.with_logical_partitioning(init, (None, None, "embed"))
-        return module.param(name, init, (1, *shape), jnp.float32)
-
-    table = param(
-        "pos_embed", nn.initializers.normal(0.02), int(np.prod(old)) + with_token, x.shape[-1]
-    )[0]
-    if with_token:
-        token = param("cls_token", nn.initializers.zeros, 1, x.shape[-1]).astype(dtype)
-        token = jnp.broadcast_to(token, (*x.shape[:-2], 1, x.shape[-1]))
-        x = jnp.concatenate([token, x], axis=-2)
-    rows = positions.resample_grid(table[with_token:], old, grid)
-    x = x + jnp.concatenate([table[:with_token], rows]).astype(dtype)
-    record(module, "hidden_states", "embeddings", x)
-    x = dropout(x, rate)
-
-    sizes = (module.num_heads, module.mlp_dim, module.eps)
-    seen = functools.partial(attend, implementation=module.attention)
-    if module.factorisation == "self_attention":
-        order = module.attention_order
-        fields = (grid[0], order, module.act, dtype, rate, seen)
-        block = SpaceTimeBlock(*sizes, *fields, name="blocks")
-    else:
-        if module.factorisation == "dot_product":
-            seen = functools.partial(
-                attend_time_and_space, slices=grid[0], implementation=module.attention
-            )
-        options = {"dtype": dtype, "dropout": rate, "rescale_drop_path": False, "attend": seen}
-        block = Block(*sizes, module.act, **options, name="blocks")
-    x = scan_blocks(
-        block,
-        x,
-        depth=module.depth,
-        drop_path=module.drop_path if train else 0.0,
-        remat=module.remat,
-        unroll=module.unroll,
-    )
-    return LayerNorm(module.eps, dtype, name="norm")(x)
+_GRID_FIELDS = ("patch_size", "sampled_frames")
 
 
-class Features(EncoderFields):
-    """The encoder alone, with its pooler if `representation_size` is set."""
-
-    def setup(self) -> None:
-        self.encoder = Encoder(**fields_of(self, EncoderFields))
-        if self.representation_size:
-            size = (self.representation_size,)
-            self.pre_logits = Linear(size, ("embed", None), dtype=self.dtype)
-
-    def __call__(self, video: Array, *, train: bool = False) -> Array:
-        """Encodes normalised video [B, T, H, W, 3] to tokens, see `Encoder`."""
-        tokens = self.encoder(video, train=train)
-        if self.is_initializing():
-            self.pooled(tokens)  # makes its parameters
-        return tokens
-
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """One vector for each normalised video [B, T, H, W, 3], what a head sees: [B, D or R]."""
-        return self.pooled(self.encoder(video, train=train))
-
-    def pooled(self, tokens: Array) -> Array:
-        """That vector of the encoder's tokens [B, N, D]."""
-        over_time = self.factorisation == "encoder" and not self.temporal_depth
-        x = POOLS["mean" if over_time else self.pool](tokens)
-        return jnp.tanh(self.pre_logits(x)) if self.representation_size else x
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"video": jax.ShapeDtypeStruct((1, *self.patch_size, 3), jnp.float32)}
+def token_grid(fields: Mapping[str, Any], clip: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Returns the tokens (t, h, w) of a clip of (T, H, W) pixels in a model with `fields`."""
+    frames = len(sampled_indices(clip[0], fields["sampled_frames"] or clip[0]))
+    return grid_of((1, frames, *clip[1:]), fields["patch_size"])
 
 
-class Classifier(Features, kw_only=True):
-    """The encoder, a pooled feature, a linear head.
+class PreLogits(Linear):
+    """A dense layer with tanh."""
 
-    Attributes:
-        num_classes: number of classes C; 0 has no head, the output is what it would see.
-        groups: names and sizes of several answers in one output, such as (("noun", 300),
-            ("verb", 97)), in its order; () is one answer.
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps x [..., D] to [..., R]."""
+        return jnp.tanh(super().__call__(x))
+
+
+def _pooling(encoder: Encoder, representation_size: int | None) -> Pooling:
+    over_time = encoder.factorisation == "encoder" and not encoder.temporal_depth
+    reduce = mean_token if over_time else POOLS[encoder.pool]
+    if not representation_size:
+        return Pooling(reduce)
+    layer = PreLogits((representation_size,), ("embed", None), dtype=encoder.speed.dtype)
+    return Pooling(reduce, "pre_logits", layer)
+
+
+def features(encoder: Encoder, representation_size: Size | None = None) -> Features:
+    """Makes the encoder alone.
+
+    Args:
+        encoder: see `Encoder`.
+        representation_size: width R of a dense layer with tanh after pooling (Scenic's pre_logits,
+            the pooler of Hugging Face's VivitModel); None: there is none.
     """
+    return Features(encoder, _pooling(encoder, representation_size))
 
-    num_classes: int
-    groups: tuple[tuple[str, int], ...] = ()
 
-    def setup(self) -> None:
-        super().setup()
-        if self.num_classes:
-            zeros = nn.initializers.zeros
-            axes = ("embed", "classes")
-            self.head = Linear((self.num_classes,), axes, kernel_init=zeros, dtype=self.dtype)
-
-    def __call__(self, video: Array, *, train: bool = False) -> Array:
-        """Class scores [B, C] of normalised video [B, T, H, W, 3]."""
-        x = self.embed(video, train=train)
-        return self.head(x) if self.num_classes else x
+def classify(
+    encoder: Encoder, classes: Classes, representation_size: Size | None = None
+) -> Classifier:
+    """Makes a classifier; see `features`, and `Classes`."""
+    pooling = _pooling(encoder, representation_size)
+    return Classifier(encoder, pooling, classes, kernel_init=nn.initializers.zeros)
 
 
 def adapt(
     params: dict[str, np.ndarray],
     source: Mapping[str, Any],
-    model: EncoderFields,
+    target: Mapping[str, Any],
     *,
     inflation: str = "central_frame",
     temporal_attention: str = "copy",
@@ -419,7 +435,7 @@ def adapt(
     Args:
         params: by "/"-joined name.
         source: fields of the model that they are of.
-        model: the one to start.
+        target: fields of the one to start.
         inflation: of an image's patch embedding: "central_frame" puts it at frame t // 2 of a
             tubelet and zeros elsewhere, "average" at all frames, divided by t.
         temporal_attention: of "self_attention" from a model without it: "copy" starts it as the
@@ -453,14 +469,17 @@ def adapt(
                 del params[path]
             notes.append(f"{start.rstrip('/')} left out: {why}")
 
-    if not model.representation_size:
+    if not target["representation_size"]:
         leave_out("pre_logits/", "the model has no representation_size")
-    if source["factorisation"] == "encoder" and source["temporal_depth"] != model.temporal_depth:
+    if (
+        source["factorisation"] == "encoder"
+        and source["temporal_depth"] != target["temporal_depth"]
+    ):
         leave_out(
             "encoder/temporal/",
-            f"{source['temporal_depth']} layers there, {model.temporal_depth} here",
+            f"{source['temporal_depth']} layers there, {target['temporal_depth']} here",
         )
-    kernel, t = params["encoder/patch_embed/kernel"], model.patch_size[0]
+    kernel, t = params["encoder/patch_embed/kernel"], target["patch_size"][0]
     if kernel.shape[0] == 1 < t:
         kernel = np.asarray(kernel)
         inflated = np.repeat(kernel / t if inflation == "average" else 0 * kernel, t, axis=0)
@@ -469,7 +488,7 @@ def adapt(
         params["encoder/patch_embed/kernel"] = inflated
         notes.append(f"patch embedding inflated to {t} frames ({inflation})")
 
-    before, after = source["factorisation"], model.factorisation
+    before, after = source["factorisation"], target["factorisation"]
     if before != after:
         if before != "joint" or (after == "encoder" and source["pos_grid"][0] != 1):
             raise UserError(
@@ -480,10 +499,10 @@ def adapt(
         params = _refactorise(params, after, temporal_attention)
         notes.append(f"factorisation {before} turned into {after}")
 
-    had_token, has_token = source["pool"] == "token", model.pool == "token"
+    had_token, has_token = source["pool"] == "token", target["pool"] == "token"
     for path in [path for path in params if path.endswith("/pos_embed")]:
         stage = path.removesuffix("pos_embed")
-        old, new = tuple(source["pos_grid"]), model.pos_grid
+        old, new = tuple(source["pos_grid"]), target["pos_grid"]
         if stage == "encoder/spatial/":
             old, new = (1, *old[1:]), (1, *new[1:])
         elif stage == "encoder/temporal/":
@@ -496,7 +515,7 @@ def adapt(
         rows = positions.resample_grid(rows, old, new, ("linear_corners",) * 3)
         params[path] = np.concatenate([token, rows])[None] if has_token else rows[None]
         if not has_token:
-            leave_out(f"{stage}cls_token", f"the model pools by {model.pool}")
+            leave_out(f"{stage}cls_token", f"the model pools by {target['pool']}")
         if old != new:
             notes.append(f"{path} resized from {old} to {new} tokens")
     return params, notes
@@ -521,7 +540,7 @@ def _refactorise(
     return params
 
 
-HEADS = {None: Features, "classify": Classifier}
+HEADS = {None: features, "classify": classify}
 
 USES = {"classify": "predict"}
 INHERITED = ("act",)

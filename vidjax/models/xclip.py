@@ -24,18 +24,17 @@ text/embeddings [K, J, W] and text/blocks/output [L, K, J, W]; `attention` likew
 .../blocks/attn/weights, and encoder/blocks/message_attn/weights [L, B, H, T, T].
 """
 
-import functools
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vidjax.models import positions
-from vidjax.models.attention import Attend, attend
+from vidjax.json_files import Count, NotNegative, Rate, Size
 from vidjax.models.layers import (
+    ACTIVATIONS,
     Array,
     Attention,
     Block,
@@ -43,18 +42,22 @@ from vidjax.models.layers import (
     Linear,
     Mlp,
     PatchEmbed,
+    Speed,
     at_least_float32,
-    check_frame_patches,
     drop_path,
-    fields_of,
     finish_block,
     grid_of,
+    positions,
     record,
     scan_blocks,
     torch_uniform,
     unit,
 )
-from vidjax.models.text import EndTokenTower, TwoTowers
+from vidjax.models.layers.attention import Attend, attend
+from vidjax.models.layers.fields import set_by_head
+from vidjax.models.layers.heads import TextVectors, TwoTowers, Vectors
+from vidjax.models.layers.patches import FramePatch, Grid
+from vidjax.models.layers.text import EndTokenTower
 
 _TEXT_B = dict(embed_dim=512, text_width=512, text_num_heads=8)
 _TEXT_L = dict(embed_dim=768, text_width=768, text_num_heads=12)
@@ -69,50 +72,6 @@ VARIANTS = {
     "L/14": dict(patch_size=(1, 14, 14), mit_num_heads=12, prompt_num_heads=12, **_SIZES["L"]),
 }
 TOKENIZER = "clip"  # the kind of vocabulary that its texts need
-
-
-class EncoderFields(nn.Module, kw_only=True):
-    """What describes the vision tower.
-
-    Attributes:
-        width, depth, num_heads, mlp_dim: sizes D, L, H, and the MLP's width.
-        patch_size: (1, h, w) pixels.
-        pos_grid: (t, h, w): the number of frames that positions of frames are made for, and the
-            patches of a frame.
-        eps: LayerNorm's epsilon, of all towers.
-        act: of all towers; "gelu" in some CLIPs of other authors.
-        drop_path: stochastic depth of the last layer in training, see `scan_blocks`; whole clips
-            drop a branch, where the original's frames each decide for themselves.
-        remat, unroll: see `scan_blocks`.
-        attention: how it is computed, see `attention.attend`.
-        dtype: compute dtype; parameters are float32.
-    """
-
-    width: int
-    depth: int
-    num_heads: int
-    mlp_dim: int
-    patch_size: tuple[int, int, int]
-    pos_grid: tuple[int, int, int]
-    eps: float
-    act: str = "quick_gelu"
-    drop_path: float = 0.0
-    remat: str = "none"
-    unroll: int = 1
-    attention: str = "auto"
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_frame_patches(self)
-
-    def token_grid(self, clip: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Patches (t, h, w) of a clip of (T, H, W) pixels."""
-        return grid_of((1, *clip), self.patch_size)
-
-    def example_video(self) -> jax.ShapeDtypeStruct:
-        """Shape of the smallest video with which the parameters can be initialised."""
-        return jax.ShapeDtypeStruct((1, *self.patch_size, 3), jnp.float32)
 
 
 class CrossFrameBlock(nn.Module):
@@ -160,58 +119,65 @@ class CrossFrameBlock(nn.Module):
         return finish_block(self, x + drop_path(self, y, drop_rate))
 
 
-class Encoder(EncoderFields):
-    """From a video to tokens, and a vector for each frame."""
+class Encoder(nn.Module):
+    """From a video to tokens, and a vector for each frame.
 
-    def block(self) -> nn.Module:
-        fields = self.num_heads, self.mlp_dim, self.eps, self.act
-        seen = functools.partial(attend, implementation=self.attention)
-        return CrossFrameBlock(*fields, dtype=self.dtype, attend=seen, name="blocks")
+    Attributes:
+        width, depth, num_heads, mlp_dim: sizes D, L, H, and the MLP's width.
+        patch_size: (1, h, w) pixels.
+        pos_grid: (t, h, w): the number of frames that positions of frames are made for, and the
+            patches of a frame.
+        eps: LayerNorm's epsilon, of all towers.
+        act: of all towers; "gelu" in some CLIPs of other authors.
+        drop_path: stochastic depth of the last layer in training, see `scan_blocks`; whole clips
+            drop a branch, where the original's frames each decide for themselves.
+        speed: see `Speed`.
+        messages: whether frames exchange messages; in CLIP they know nothing of each other.
+    """
+
+    width: Size
+    depth: Size
+    num_heads: Size
+    mlp_dim: Size
+    patch_size: FramePatch
+    pos_grid: Grid
+    eps: NotNegative
+    act: Literal[tuple(ACTIVATIONS)] = "quick_gelu"
+    drop_path: Rate = 0.0
+    speed: Speed = Speed()
+    messages: bool = set_by_head(True)
 
     @nn.compact
-    def __call__(self, video: Array, *, train: bool = False) -> tuple[Array, Array]:
+    def __call__(self, video: Array) -> tuple[Array, Array]:
         """Encodes video [B, T, H, W, 3], normalised.
 
         Returns:
             Tokens [B, T, N + 1, D] after the last layer, class tokens first, and the normalised
             class tokens [B, T, D].
         """
-        batch, frames = video.shape[:2]
-        _, *grid = self.token_grid(video.shape[1:4])
-        std = self.width**-0.5
-        x = PatchEmbed(self.width, self.patch_size, self.dtype, use_bias=False, name="patch_embed")(
-            video
-        ).reshape(batch, frames, -1, self.width)
-        normal = nn.initializers.normal(std)
+        (batch, frames), dtype = video.shape[:2], self.speed.dtype
+        _, *grid = grid_of(video.shape, self.patch_size)
+        embed = PatchEmbed(self.width, self.patch_size, dtype, use_bias=False, name="patch_embed")
+        x = embed(video).reshape(batch, frames, -1, self.width)
+        normal = nn.initializers.normal(self.width**-0.5)
         boxed = nn.with_logical_partitioning(normal, (None, None, "embed"))
-        token = self.param("cls_token", boxed, (1, 1, self.width), jnp.float32).astype(self.dtype)
+        token = self.param("cls_token", boxed, (1, 1, self.width), jnp.float32).astype(dtype)
         _, h, w = self.pos_grid
         table = self.param("pos_embed", boxed, (1, h * w + 1, self.width), jnp.float32)[0]
         patches = positions.resample_grid(table[1:], (1, h, w), (1, *grid))
-        table = jnp.concatenate([table[:1], patches]).astype(self.dtype)
+        table = jnp.concatenate([table[:1], patches]).astype(dtype)
         token = jnp.broadcast_to(token, (batch, frames, 1, self.width))
         x = jnp.concatenate([token, x], axis=2) + table
-        x = LayerNorm(self.eps, self.dtype, name="norm_pre")(x)
+        x = LayerNorm(self.eps, dtype, name="norm_pre")(x)
         record(self, "hidden_states", "embeddings", x)
-        x = scan_blocks(
-            self.block(),
-            x,
-            depth=self.depth,
-            drop_path=self.drop_path if train else 0.0,
-            remat=self.remat,
-            unroll=self.unroll,
-        )
-        return x, LayerNorm(self.eps, self.dtype, name="norm")(x[:, :, 0])
-
-
-class ImageEncoder(Encoder):
-    """CLIP's image tower: frames know nothing of each other."""
-
-    def block(self) -> nn.Module:
-        fields = self.num_heads, self.mlp_dim, self.eps, self.act
-        seen = functools.partial(attend, implementation=self.attention)
-        options = dict(initializer="torch", dtype=self.dtype, attend=seen)
-        return Block(*fields, name="blocks", **options)
+        sizes, attend = (self.num_heads, self.mlp_dim, self.eps, self.act), self.speed.attend()
+        if self.messages:
+            block = CrossFrameBlock(*sizes, dtype=dtype, attend=attend, name="blocks")
+        else:
+            options = {"initializer": "torch", "dtype": dtype, "attend": attend}
+            block = Block(*sizes, name="blocks", **options)
+        x = scan_blocks(block, x, depth=self.depth, drop_path=self.drop_path, speed=self.speed)
+        return x, LayerNorm(self.eps, dtype, name="norm")(x[:, :, 0])
 
 
 def projection(width: int, embed_dim: int, dtype: Any) -> Linear:
@@ -220,62 +186,69 @@ def projection(width: int, embed_dim: int, dtype: Any) -> Linear:
     return Linear((embed_dim,), ("embed", None), use_bias=False, kernel_init=init, dtype=dtype)
 
 
-class Features(EncoderFields):
-    """X-CLIP's vision tower alone."""
-
-    def setup(self) -> None:
-        self.encoder = Encoder(**fields_of(self, EncoderFields))
-
-    def __call__(self, video: Array, *, train: bool = False) -> Array:
-        """Encodes video [B, T, H, W, 3] to tokens [B, T * (N + 1), D], frame by frame."""
-        tokens, _ = self.encoder(video, train=train)
-        return tokens.reshape(len(video), -1, self.width)
-
-    def frame_vectors(self, video: Array) -> Array:
-        """The normalised class tokens [B, T, D]."""
-        return self.encoder(video)[1]
-
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """Their mean over the frames, [B, D]."""
-        return self.encoder(video, train=train)[1].mean(1)
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"video": self.example_video()}
-
-
-class Image(Features, kw_only=True):
-    """CLIP's image tower alone, frame by frame.
+class Frames(Vectors):
+    """A vision tower, frame by frame: X-CLIP's or CLIP's.
 
     Attributes:
-        embed_dim: width E of a projection (CLIPVisionModelWithProjection); None: there is none.
+        encoder: see `Encoder`.
+        video_proj: projection of the frames' vectors, or None.
     """
 
-    embed_dim: int | None = None
+    encoder: Encoder
+    video_proj: Linear | None
 
-    def setup(self) -> None:
-        self.encoder = ImageEncoder(**fields_of(self, EncoderFields))
-        if self.embed_dim:
-            self.video_proj = projection(self.width, self.embed_dim, self.dtype)
-
-    def __call__(self, video: Array, *, train: bool = False) -> Array:
+    def __call__(self, video: Array) -> Array:
         """Encodes video [B, T, H, W, 3] to tokens [B, T * (N + 1), D], frame by frame."""
-        if self.is_initializing():
-            self.frame_vectors(video)  # makes the projection's parameters
-        return super().__call__(video, train=train)
+        tokens, _ = self.encode(video)
+        return tokens.reshape(len(video), -1, tokens.shape[-1])
 
-    def frame_vectors(self, video: Array, *, train: bool = False) -> Array:
+    def encode(self, video: Array) -> tuple[Array, Array]:
+        """Returns tokens [B, T, N + 1, D] and the frames' vectors [B, T, E]."""
+        tokens, vectors = self.encoder(video)
+        return tokens, vectors if self.video_proj is None else self.video_proj(vectors)
+
+    def frame_vectors(self, video: Array) -> Array:
         """Returns the normalised class tokens: [B, T, D], or projected [B, T, E]."""
-        x = self.encoder(video, train=train)[1]
-        return self.video_proj(x) if self.embed_dim else x
+        return self.encode(video)[1]
 
-    def embed(self, video: Array, *, train: bool = False) -> Array:
+    def embed(self, video: Array) -> Array:
         """Returns the mean of `frame_vectors` over the frames: [B, D or E]."""
-        return self.frame_vectors(video, train=train).mean(1)
+        return self.frame_vectors(video).mean(1)
+
+    def encode_frames(self, video: Array, *, normalise: bool = True) -> Array:
+        """Returns CLIP's vector of each frame of video [B, T, H, W, 3]: [B, T, E]."""
+        return self.normalised(self.frame_vectors(video), normalise)
+
+    def encode_video(self, video: Array, *, normalise: bool = True) -> Array:
+        """Returns the mean of the frames' unit vectors, [B, E], of length 1 again if `normalise`.
+
+        So for a video of one frame it is CLIP's vector of that image.
+        """
+        return self.normalised(self.encode_frames(video).mean(1), normalise)
 
 
-class TextFields(nn.Module, kw_only=True):
-    """What describes the text tower.
+def features(encoder: Encoder) -> Frames:
+    """Makes X-CLIP's vision tower alone."""
+    return Frames(None, encoder, None)
+
+
+def image(encoder: Encoder, embed_dim: Size | None = None) -> Frames:
+    """Makes CLIP's image tower alone.
+
+    Args:
+        encoder: see `Encoder`.
+        embed_dim: width E of a projection (CLIPVisionModelWithProjection); None: there is none.
+    """
+    return Frames(None, encoder.clone(messages=False), _projection(encoder, embed_dim))
+
+
+def _projection(encoder: Encoder, embed_dim: int | None) -> Linear | None:
+    return embed_dim and projection(encoder.width, embed_dim, encoder.speed.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFields:
+    """Fields of the text tower.
 
     Attributes:
         text_width, text_depth, text_num_heads, text_mlp_dim: sizes; the last is 4 W if None.
@@ -284,68 +257,49 @@ class TextFields(nn.Module, kw_only=True):
         end_id: id that ends a text; None: the largest id of each text, as in the originals.
     """
 
-    text_width: int
-    text_num_heads: int
-    text_depth: int = 12
-    text_mlp_dim: int | None = None
-    vocab_size: int = 49_408
-    context_length: int = 77
-    end_id: int | None = None
-    eps: float
-    act: str = "quick_gelu"
-    remat: str = "none"
-    unroll: int = 1
-    attention: str = "auto"
-    dtype: str = "float32"
+    text_width: Size
+    text_num_heads: Size
+    text_depth: Count = 12
+    text_mlp_dim: Size | None = None
+    vocab_size: Size = 49_408
+    context_length: Size = 77
+    end_id: Count | None = None
 
-    def tower(self) -> EndTokenTower:
-        return EndTokenTower(
+    def parts(
+        self, eps: float, act: str, speed: Speed, embed_dim: int | None
+    ) -> dict[str, nn.Module | None]:
+        """Returns the fields of `TextVectors`."""
+        tower = EndTokenTower(
             vocab_size=self.vocab_size,
             context_length=self.context_length,
             width=self.text_width,
             depth=self.text_depth,
             num_heads=self.text_num_heads,
             mlp_dim=self.text_mlp_dim or 4 * self.text_width,
-            eps=self.eps,
-            act=self.act,
+            eps=eps,
+            act=act,
             end_id=self.end_id,
-            remat=self.remat,
-            unroll=self.unroll,
-            attention=self.attention,
-            dtype=self.dtype,
+            speed=speed,
         )
-
-    def example_text(self) -> jax.ShapeDtypeStruct:
-        """Shape of the smallest text with which the parameters can be initialised."""
-        return jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        proj = embed_dim and projection(self.text_width, embed_dim, speed.dtype)
+        return {"text": tower, "text_proj": proj}
 
 
-class Text(TextFields, kw_only=True):
-    """The text tower alone.
+def text(
+    fields: TextFields,
+    eps: NotNegative,
+    act: Literal[tuple(ACTIVATIONS)] = "quick_gelu",
+    speed: Speed = Speed(),  # noqa: B008 - frozen
+    embed_dim: Size | None = None,
+) -> TextVectors:
+    """Makes the text tower alone, whose vectors keep their length.
 
-    Attributes:
+    Args:
+        fields: see `TextFields`.
+        eps, act, speed: see `Encoder`.
         embed_dim: width E of a projection (CLIPTextModelWithProjection); None: there is none.
     """
-
-    embed_dim: int | None = None
-
-    def setup(self) -> None:
-        self.text = self.tower()
-        if self.embed_dim:
-            self.text_proj = projection(self.text_width, self.embed_dim, self.dtype)
-
-    def __call__(self, text: Array, mask: Array | None = None, *, train: bool = False) -> Array:
-        """See `encode_text`."""
-        return self.encode_text(text, mask)
-
-    def encode_text(self, text: Array, mask: Array | None = None) -> Array:
-        """Returns the end tokens of ids [K, L] after the last norm: [K, W], or projected [K, E]."""
-        x = self.text.pool(text, mask)
-        return self.text_proj(x) if self.embed_dim else x
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"text": self.example_text()}
+    return TextVectors(l2_eps=None, **fields.parts(eps, act, speed, embed_dim))
 
 
 class Integration(nn.Module):
@@ -446,137 +400,89 @@ class Prompts(nn.Module):
     def __call__(self, texts: Array, context: Array) -> Array:
         """What is added to texts [K, E] for each video: [B, K, E]."""
         x = jnp.broadcast_to(texts.astype(self.dtype), (len(context), *texts.shape))
-        x = scan_blocks(self.blocks, x, depth=self.depth, context=self.norm(context))
+        seen = self.norm(context)
+        x = scan_blocks(self.blocks, x, depth=self.depth, context=seen)
         return x * self.share.astype(self.dtype)
 
 
-class SharedFields(EncoderFields, TextFields, kw_only=True):
-    """What describes a model of video and text.
+@dataclasses.dataclass(frozen=True)
+class SharedFields:
+    """Fields of models of video and text.
 
     Attributes:
         embed_dim: width E of what they share.
         logit_scale: initial value of the learned logarithm of what cosines are multiplied by.
     """
 
-    embed_dim: int
+    embed_dim: Size
     logit_scale: float = 2.6592  # ln(1 / 0.07)
 
-    def make_shared(self) -> None:
-        """Text tower, projections and scale; to be called in `setup`."""
-        self.text = self.tower()
-        self.video_proj, self.text_proj = (
-            projection(width, self.embed_dim, self.dtype) for width in (self.width, self.text_width)
-        )
-        init = nn.initializers.constant(self.logit_scale)
-        self.learned_logit_scale = self.param("logit_scale", init, (), jnp.float32)
-
-    def __call__(
-        self,
-        video: Array,
-        text: Array,
-        mask: Array | None = None,
-        *,
-        temperature: float | None = None,
-        train: bool = False,
-    ) -> Array:
-        """Similarities [B, K] of videos [B, T, H, W, 3], normalised, and texts [K, L].
-
-        Cosines times the learned scale, or divided by `temperature` if given.
-        """
-        videos, texts = self.video_features(video, train=train), self.text_features(text, mask)
-        return self.similarity(videos, texts, temperature=temperature)
-
-    def embed(self, video: Array, *, train: bool = False) -> Array:
-        """Unit vectors [B, E] of video [B, T, H, W, 3]: `encode_video`."""
-        return self.encode_video(video)
-
-    def text_vectors(self, text: Array, mask: Array | None) -> Array:
-        """Texts [K, L] in the shared width, [K, E], of any length."""
-        return self.text_proj(self.text.pool(text, mask))
-
-    def calibration(self) -> tuple[Array, float]:
-        """What cosines are multiplied by, and what is added."""
-        return jnp.exp(self.learned_logit_scale), 0.0
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs with which the parameters can be initialised."""
-        return {"video": self.example_video(), "text": self.example_text()}
+    def parts(self, encoder: Encoder, text: TextFields) -> dict[str, Any]:
+        """Returns the fields of `ImageText`."""
+        return {
+            "l2_eps": 0.0,
+            "logit_scale": self.logit_scale,
+            "logit_bias": None,
+            "encoder": encoder,
+            "video_proj": _projection(encoder, self.embed_dim),
+            **text.parts(encoder.eps, encoder.act, encoder.speed, self.embed_dim),
+        }
 
 
-class VideoText(SharedFields, kw_only=True):
+class ImageText(TwoTowers, Frames):
+    """CLIP, frame by frame: what X-CLIP's training starts from, and a baseline for it."""
+
+
+def image_text(encoder: Encoder, text: TextFields, shared: SharedFields) -> ImageText:
+    """Makes a CLIP."""
+    return ImageText(**shared.parts(encoder.clone(messages=False), text))
+
+
+class VideoText(ImageText):
     """X-CLIP: videos and texts, the texts as the video bends them.
 
     Attributes:
-        mit_depth, mit_num_heads, mit_mlp_dim: of the transformer over frames; the last is 4 E if
-            None.
-        prompt_depth, prompt_num_heads, prompt_mlp_dim: of the layers in which texts see the video.
-        prompt_alpha: initial share of what these add.
+        mit: transformer over frames.
+        prompts: layers in which texts see the video.
     """
 
-    mit_depth: int = 1
-    mit_num_heads: int
-    mit_mlp_dim: int | None = None
-    prompt_depth: int = 2
-    prompt_num_heads: int
-    prompt_mlp_dim: int | None = None
-    prompt_alpha: float = 0.1
+    mit: Integration
+    prompts: Prompts
 
-    def setup(self) -> None:
-        self.encoder = Encoder(**fields_of(self, EncoderFields))
-        self.make_shared()
-        numerics = dict(eps=self.eps, act=self.act, dtype=self.dtype)
-        self.mit = Integration(
-            frames=self.pos_grid[0],
-            depth=self.mit_depth,
-            num_heads=self.mit_num_heads,
-            mlp_dim=self.mit_mlp_dim or 4 * self.embed_dim,
-            **numerics,
-        )
-        self.prompts = Prompts(
-            embed_dim=self.embed_dim,
-            depth=self.prompt_depth,
-            num_heads=self.prompt_num_heads,
-            mlp_dim=self.prompt_mlp_dim or 4 * self.embed_dim,
-            alpha=self.prompt_alpha,
-            **numerics,
-        )
+    def video_features(self, video: Array) -> tuple[Array, Array]:
+        """Returns what comparisons need of video [B, T, H, W, 3].
 
-    def video_features(self, video: Array, *, train: bool = False) -> tuple[Array, Array]:
-        """What comparisons need of video [B, T, H, W, 3]: vectors [B, E] and contexts [B, N, E].
-
-        Of any length; the contexts are what texts look at.
+        Returns:
+            Vectors [B, E], of any length, and contexts [B, N, E], which texts look at.
         """
-        frames, context = self.frame_features(video, train=train)
+        frames, context = self.frame_features(video)
         return self.mit(frames), context
 
-    def frame_features(self, video: Array, *, train: bool = False) -> tuple[Array, Array]:
-        """Vectors of the frames before they are integrated, [B, T, E], and contexts [B, N, E]."""
-        tokens, frames = self.encoder(video, train=train)
-        return self.video_proj(frames), self.prompts.context(tokens[:, :, 1:])
+    def frame_features(self, video: Array) -> tuple[Array, Array]:
+        """Returns the frames' vectors before they are integrated, [B, T, E], and contexts."""
+        tokens, frames = self.encode(video)
+        return frames, self.prompts.context(tokens[:, :, 1:])
 
     def text_features(self, text: Array, mask: Array | None = None) -> Array:
-        """Vectors [K, E] of texts [K, L], of any length, which no video has bent yet."""
-        return self.text_vectors(text, mask)
+        """Returns vectors [K, E] of texts [K, L], of any length, which no video has bent yet."""
+        return super().encode_text(text, mask, normalise=False)
 
     def video_prompts(self, texts: Array, context: Array) -> Array:
-        """What videos add to text features [K, E], by their contexts [B, N, E]: [B, K, E]."""
+        """Returns what videos add to text features [K, E], by contexts [B, N, E]: [B, K, E]."""
         return self.prompts(texts, context)
 
     def similarity(
         self, videos: tuple[Array, Array], texts: Array, *, temperature: float | None = None
     ) -> Array:
-        """Similarities [B, K] of `video_features` and `text_features` [K, E], see `__call__`."""
+        """Returns similarities [B, K] of `video_features` and `text_features` [K, E]."""
         vectors, context = videos
         pair = vectors, texts + self.prompts(texts, context)  # [B, E], [B, K, E]
         pair = (unit(at_least_float32(x), 0.0) for x in pair)
-        cosines = jnp.einsum("bd,bkd->bk", *pair, precision="highest")
-        scale, _ = self.calibration()
-        return cosines * scale if temperature is None else cosines / temperature
+        return self.calibrated(jnp.einsum("bd,bkd->bk", *pair, precision="highest"), temperature)
 
     def encode_video(self, video: Array, *, normalise: bool = True) -> Array:
-        """Vectors [B, E] of video [B, T, H, W, 3], of length 1 if `normalise`."""
-        vectors, _ = self.video_features(video)
-        return unit(vectors, 0.0) if normalise else vectors
+        """Returns vectors [B, E] of video [B, T, H, W, 3], of length 1 if `normalise`."""
+        return self.normalised(self.video_features(video)[0], normalise)
 
     def encode_text(
         self,
@@ -586,7 +492,7 @@ class VideoText(SharedFields, kw_only=True):
         normalise: bool = True,
         context: Array | None = None,
     ) -> Array:
-        """Vectors of texts [K, L]: [K, E], or for videos of which a context is given [B, K, E].
+        """Embeds texts [K, L]: [K, E], or for videos of which a context is given [B, K, E].
 
         Only the latter's cosines with the video are what `__call__` gives.
 
@@ -596,39 +502,52 @@ class VideoText(SharedFields, kw_only=True):
         """
         x = self.text_features(text, mask)
         x = x if context is None else x + self.prompts(x, context)
-        return unit(x, 0.0) if normalise else x
+        return self.normalised(x, normalise)
 
 
-class ImageText(SharedFields, TwoTowers, kw_only=True):
-    """CLIP, frame by frame: what X-CLIP's training starts from, and a baseline for it."""
+def video_text(
+    encoder: Encoder,
+    text: TextFields,
+    shared: SharedFields,
+    mit_num_heads: Size,
+    prompt_num_heads: Size,
+    mit_depth: Count = 1,
+    mit_mlp_dim: Size | None = None,
+    prompt_depth: Count = 2,
+    prompt_mlp_dim: Size | None = None,
+    prompt_alpha: float = 0.1,
+) -> VideoText:
+    """Makes an X-CLIP.
 
-    def setup(self) -> None:
-        self.encoder = ImageEncoder(**fields_of(self, EncoderFields))
-        self.make_shared()
-
-    def encode_frames(self, video: Array, *, normalise: bool = True, train: bool = False) -> Array:
-        """CLIP's vector of each frame of video [B, T, H, W, 3]: [B, T, E]."""
-        x = self.video_proj(self.encoder(video, train=train)[1])
-        return unit(x, 0.0) if normalise else x
-
-    def encode_video(self, video: Array, *, normalise: bool = True, train: bool = False) -> Array:
-        """The mean of the frames' unit vectors, [B, E], of length 1 again if `normalise`.
-
-        So of a video of one frame it is CLIP's vector of that image.
-        """
-        x = self.encode_frames(video, train=train).mean(1)
-        return unit(x, 0.0) if normalise else x
-
-    def encode_text(
-        self, text: Array, mask: Array | None = None, *, normalise: bool = True
-    ) -> Array:
-        """Vectors [K, E] of texts [K, L], mask [K, L] being False at padding."""
-        x = self.text_vectors(text, mask)
-        return unit(x, 0.0) if normalise else x
+    Args:
+        encoder, text, shared: see there.
+        mit_depth, mit_num_heads, mit_mlp_dim: of the transformer over frames; the last is 4 E if
+            None.
+        prompt_depth, prompt_num_heads, prompt_mlp_dim: of the layers in which texts see the video.
+        prompt_alpha: initial share of what these add.
+    """
+    numerics = {"eps": encoder.eps, "act": encoder.act, "dtype": encoder.speed.dtype}
+    embed_dim = shared.embed_dim
+    mit = Integration(
+        frames=encoder.pos_grid[0],
+        depth=mit_depth,
+        num_heads=mit_num_heads,
+        mlp_dim=mit_mlp_dim or 4 * embed_dim,
+        **numerics,
+    )
+    prompts = Prompts(
+        embed_dim=embed_dim,
+        depth=prompt_depth,
+        num_heads=prompt_num_heads,
+        mlp_dim=prompt_mlp_dim or 4 * embed_dim,
+        alpha=prompt_alpha,
+        **numerics,
+    )
+    return VideoText(**shared.parts(encoder, text), mit=mit, prompts=prompts)
 
 
 def adapt(
-    params: dict[str, np.ndarray], source: Mapping[str, Any], model: nn.Module
+    params: dict[str, np.ndarray], source: Mapping[str, Any], target: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Starts an X-CLIP from CLIP, or from an X-CLIP for other clips.
 
@@ -638,15 +557,15 @@ def adapt(
     Args:
         params: by "/"-joined name.
         source: fields of the model that they are of.
-        model: the one to start.
+        target: fields of the one to start.
 
     Returns:
         Parameters, and what was done.
     """
-    if source["name"] != "xclip" or isinstance(model, Text) or source["head"] == "text":
+    if source["name"] != "xclip" or target["head"] == "text" or source["head"] == "text":
         return params, []
     params, notes = dict(params), []
-    old, new = tuple(source["pos_grid"]), model.pos_grid
+    old, new = tuple(source["pos_grid"]), target["pos_grid"]
     if old[1:] != new[1:]:
         table = params["encoder/pos_embed"][0]
         patches = positions.resample_grid(table[1:], (1, *old[1:]), (1, *new[1:]))
@@ -661,11 +580,11 @@ def adapt(
 
 
 HEADS: dict[str | None, Any] = {
-    None: Features,
-    "image": Image,
-    "text": Text,
-    "video_text": VideoText,
-    "image_text": ImageText,
+    None: features,
+    "image": image,
+    "text": text,
+    "video_text": video_text,
+    "image_text": image_text,
 }
 
 USES = {"image": "embed", "video_text": "compare", "text": None}

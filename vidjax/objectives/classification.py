@@ -78,7 +78,8 @@ class Classification(Objective):
     @property
     def sizes(self) -> tuple[int, ...]:
         """Number of classes of each answer."""
-        return tuple(size for _, size in self.model.groups) or (self.model.num_classes,)
+        classes = self.model.classes
+        return tuple(size for _, size in classes.groups) or (classes.num_classes,)
 
     def init(self, rng, batch):
         return self.model.init(rng, self.normalised(batch["video"]))["params"]
@@ -102,7 +103,7 @@ class Classification(Objective):
             group=self.mix_group,
             partners=self.mix_partners,
         )
-        logits = self.scores(params, video, train=True, rngs={"dropout": dropout_rng})
+        logits = self.scores(params, video, rngs={"dropout": dropout_rng})
         losses, right = [], []
         for scores, target in zip(self.split(logits), self.split(targets), strict=True):
             losses.append(optax.softmax_cross_entropy(scores, target).mean())

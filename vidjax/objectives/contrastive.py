@@ -19,6 +19,7 @@ from flax import linen as nn
 from vidjax import masking
 from vidjax.errors import UserError
 from vidjax.json_files import Rate
+from vidjax.models.layers import grid_of
 from vidjax.objectives import Objective
 
 Array = jax.Array
@@ -130,12 +131,10 @@ class Contrastive(Objective):
 
     def loss(self, params, batch, *, rng, ema_params=None):
         video = self.normalised(batch["video"])
-        options = {}
+        options = {"rngs": {"dropout": rng}}
         if self.drop_tokens:
-            _, h, w = self.model.token_grid(video.shape[1:4])
+            _, h, w = grid_of(video.shape, self.model.patch_size)
             options["keep"], _ = masking.tube_mask(rng, len(video), (1, h, w), self.drop_tokens)
-        if getattr(self.model, "drop_path", 0.0):
-            options |= {"train": True, "rngs": {"dropout": rng}}
         apply = self._apply(params)
         loss, accuracy = pairwise_loss(
             functools.partial(self._compare, params),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from vidjax import masking
 from vidjax.errors import UserError
 from vidjax.json_files import Rate
+from vidjax.models.layers import grid_of
 from vidjax.objectives import Objective
 
 Array = jax.Array
@@ -70,7 +71,7 @@ class Distillation(Objective):
             the hidden ones that follow them, the decoder gets at each place. Any permutation; or
             without `shuffle` the one that puts each token where it is from.
         """
-        batch, grid = shape[0], self.model.token_grid(shape[1:4])
+        batch, grid = shape[0], grid_of(shape, self.model.patch_size)
         mask_rng, order_rng = jax.random.split(rng)
         keep = masking.block_mask(mask_rng, batch, grid[1:], self.mask_ratio)
         tokens = grid[0] * grid[1] * grid[2]

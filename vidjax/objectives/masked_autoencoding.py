@@ -95,9 +95,8 @@ class MaskedAutoencoding(Objective):
         mask_rng, dropout_rng = jax.random.split(rng)
         keep, predict, weight = self.masks(mask_rng, batch["video"].shape)
         video = self.normalised(batch["video"])
-        pixels = self.model.apply(
-            {"params": params}, video, keep, predict, train=train, rngs={"dropout": dropout_rng}
-        )
+        rngs = {"dropout": dropout_rng} if train else None
+        pixels = self.model.apply({"params": params}, video, keep, predict, rngs=rngs)
         target = pixel_targets(
             batch["video"].astype(jnp.float32) / 255.0,
             predict,

@@ -17,13 +17,12 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from vidjax.models.layers.logits import KEPT, capped_logits, product, scaled
+
 Array = jax.Array
 
 # Logits of a block, 8 MB of float32. On two cores with 32 MB of cache, 2^20 to 2^21 were fastest.
 BLOCK = 2**21
-
-# What `vidjax.models.layers.REMAT_POLICIES` may keep: see there.
-KEPT = "attention"
 
 
 def attend_blockwise(
@@ -32,7 +31,7 @@ def attend_blockwise(
     """Softmax attention of query [..., N, H, K] over key and value [..., M, H, K]: as `query`.
 
     Args:
-        softcap: see `attention.attention_weights`.
+        softcap: see `logits.attention_weights`.
         block: logits of a block, to the nearest equal parts of queries and keys.
     """
 
@@ -74,23 +73,6 @@ def _exist(keys: int, size: int) -> Array | None:
     return jnp.arange(keys + -keys % size).reshape(-1, size) < keys if keys % size else None
 
 
-def _product(spec: str, a: Array, b: Array) -> Array:
-    exact = jnp.promote_types(a.dtype, jnp.float32)
-    return jnp.einsum(spec, a, b, preferred_element_type=exact)
-
-
-def scaled(query: Array) -> Array:
-    """Queries [..., K] over sqrt(K), as `capped_logits` takes them."""
-    return query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-
-
-def capped_logits(query: Array, key: Array, softcap: float) -> Array:
-    """q·k of scaled queries [..., N, K] and keys [..., M, K]: [..., N, M]; bent by a soft cap."""
-    # Not by matmul, which drops batch axes of one clip: then REMAT_POLICIES would keep the logits.
-    logits = _product("...nk,...mk->...nm", query, key)
-    return softcap * jnp.tanh(logits / softcap) if softcap else logits
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _attend(query: Array, key: Array, value: Array, softcap: float, block: int) -> Array:
     """Attention of query [G, N, K] over key and value [G, M, K]."""
@@ -113,7 +95,7 @@ def _forward(query: Array, key: Array, value: Array, softcap: float, block: int)
                     logits = jnp.where(exist, logits, -jnp.inf)
                 largest = logits.max(-1, keepdims=True)
                 weights = jnp.exp(logits - largest)
-                out = _product("gnm,gmk->gnk", weights.astype(value.dtype), value)
+                out = product("gnm,gmk->gnk", weights.astype(value.dtype), value)
                 return largest, weights.sum(-1, keepdims=True), out
 
             def more(so_far, part):
@@ -153,14 +135,14 @@ def _backward(softcap: float, block: int, saved: tuple[Array, ...], grad: Array)
                 weights = jnp.exp(logits - log_total)
                 if exist is not None:
                     weights = jnp.where(exist, weights, 0.0)
-                slope = weights * (_product("gnk,gmk->gnm", grad, value) - mean)
+                slope = weights * (product("gnk,gmk->gnm", grad, value) - mean)
                 if softcap:
                     slope *= 1.0 - jnp.square(logits / softcap)
                 slope, weights = slope.astype(query.dtype), weights.astype(query.dtype)
-                to_query += _product("gnm,gmk->gnk", slope, key)
+                to_query += product("gnm,gmk->gnk", slope, key)
                 # As [g, K, m], which spares a transposition of the large operand.
-                to_key = _product("gnk,gnm->gkm", query, slope)
-                return to_query, (to_key, _product("gnk,gnm->gkm", grad, weights))
+                to_key = product("gnk,gnm->gkm", query, slope)
+                return to_query, (to_key, product("gnk,gnm->gkm", grad, weights))
 
             zeros = jnp.zeros(query.shape, log_total.dtype)
             to_query, found = jax.lax.scan(more, zeros, (keys, values, exist))

@@ -8,7 +8,7 @@ the sum of the weights after that, not before: in bfloat16 results differ by a r
 Implementations:
     einsum     all heads at once, by XLA.
     blockwise  block by block, by XLA: the logits of a block fit into a CPU's caches, and on any
-               device none are kept for the backward pass. See `vidjax.models.blockwise`.
+               device none are kept for the backward pass. See `vidjax.models.layers.blockwise`.
     cudnn      cuDNN's flash attention, of NVIDIA's Ampere (8.0) and later; no soft cap.
     tokamax    the Mosaic kernel of openxla/tokamax, of NVIDIA's Hopper (9.0); an optional package.
     splash     jax.experimental's splash attention, of TPUs.
@@ -29,7 +29,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vidjax.errors import UserError
-from vidjax.models.blockwise import KEPT, attend_blockwise, capped_logits, scaled
+from vidjax.models.layers.blockwise import attend_blockwise
+from vidjax.models.layers.logits import KEPT, attention_weights, scaled
 
 Array = jax.Array
 Attend = Callable[..., tuple[Array, Callable[[], Any]]]
@@ -40,24 +41,6 @@ Attend = Callable[..., tuple[Array, Callable[[], Any]]]
 LONG = {"blockwise": 128, "cudnn": 128, "tokamax": 128, "splash": 512}
 
 BLOCK_MAX = 1024  # tokens of a block of splash attention: its logits must fit into 16 MB
-
-
-def attention_weights(
-    query: Array, key: Array, *, mask: Array | None = None, softcap: float = 0.0
-) -> Array:
-    """softmax(q·k / sqrt(K)) of query [..., N, K] and key [..., M, K]: [..., N, M].
-
-    In float32, or float64 if the query is.
-
-    Args:
-        mask: bool, broadcastable to [..., N, M]: which keys a query sees. A query that sees none
-            looks at all keys alike.
-        softcap: c > 0 bends the logits l to c·tanh(l / c), before they are masked.
-    """
-    logits = capped_logits(scaled(query), key, softcap)
-    if mask is not None:
-        logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
-    return jax.nn.softmax(logits, axis=-1)
 
 
 def attend(

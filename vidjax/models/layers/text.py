@@ -1,27 +1,17 @@
-"""Text towers, from token ids to text tokens, and what models of two towers do with the vectors.
+"""Text towers: from token ids to text tokens, and to a vector for each text.
 
 Shapes: K texts, L token ids of each, D width.
 """
 
-import functools
 import math
-from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from vidjax.errors import UserError
-from vidjax.models import positions
-from vidjax.models.attention import attend
-from vidjax.models.layers import (
-    Array,
-    Block,
-    LayerNorm,
-    at_least_float32,
-    look_up,
-    record,
-    scan_blocks,
-)
+from vidjax.models.layers import positions
+from vidjax.models.layers.blocks import Block, Speed, scan_blocks
+from vidjax.models.layers.dense import Array, LayerNorm, look_up, record
 
 
 class ClassTokenTower(nn.Module):
@@ -40,8 +30,7 @@ class ClassTokenTower(nn.Module):
         pos_exponent: see `positions.sinusoid`.
         norm_out: whether the blocks normalise their branches' outputs, too (the giant's).
         inner_norm: whether there are two norms after the last block (KerasHub's).
-        remat, unroll: see `scan_blocks`.
-        attention: how it is computed, see `attention.attend`.
+        speed: see `Speed`.
     """
 
     vocab_size: int
@@ -55,10 +44,7 @@ class ClassTokenTower(nn.Module):
     pos_exponent: float
     norm_out: bool = False
     inner_norm: bool = False
-    remat: str = "none"
-    unroll: int = 1
-    attention: str = "auto"
-    dtype: Any = jnp.float32
+    speed: Speed = Speed()
 
     @nn.compact
     def __call__(self, text: Array, mask: Array | None = None) -> Array:
@@ -66,7 +52,7 @@ class ClassTokenTower(nn.Module):
 
         `mask` bool [K, L] is False at padding; None: there is none.
         """
-        texts, length = text.shape
+        (texts, length), dtype = text.shape, self.speed.dtype
         init = nn.with_logical_partitioning(
             nn.initializers.normal(self.width**-0.5), (None, "embed")
         )
@@ -75,9 +61,9 @@ class ClassTokenTower(nn.Module):
             nn.initializers.normal(self.width**-0.5), (None, None, "embed")
         )
         token = self.param("cls_token", init, (1, 1, self.width), jnp.float32)
-        x = look_up(table.astype(self.dtype), text) * math.sqrt(self.width)
-        x = x + positions.sinusoid(length, self.width, self.pos_exponent).astype(self.dtype)
-        token = token.astype(self.dtype) * math.sqrt(self.width)
+        x = look_up(table.astype(dtype), text) * math.sqrt(self.width)
+        x = x + positions.sinusoid(length, self.width, self.pos_exponent).astype(dtype)
+        token = token.astype(dtype) * math.sqrt(self.width)
         x = jnp.concatenate([x, jnp.broadcast_to(token, (texts, 1, self.width))], axis=1)
         record(self, "hidden_states", "embeddings", x)
 
@@ -93,8 +79,8 @@ class ClassTokenTower(nn.Module):
             self.eps,
             "relu",
             initializer="lecun_normal",
-            dtype=self.dtype,
-            attend=functools.partial(attend, softcap=self.softcap, implementation=self.attention),
+            dtype=dtype,
+            attend=self.speed.attend(self.softcap),
             scale_offset=self.scale_offset,
             norm_out=self.norm_out,
             name="blocks",
@@ -103,14 +89,17 @@ class ClassTokenTower(nn.Module):
             block,
             x,
             depth=self.depth,
-            remat=self.remat,
-            unroll=self.unroll,
+            speed=self.speed,
             mask=sees,
             padding=padding,
         )
         if self.inner_norm:
-            x = LayerNorm(self.eps, self.dtype, self.scale_offset, name="inner_norm")(x)
-        return LayerNorm(self.eps, self.dtype, self.scale_offset, name="norm")(x)
+            x = LayerNorm(self.eps, dtype, self.scale_offset, name="inner_norm")(x)
+        return LayerNorm(self.eps, dtype, self.scale_offset, name="norm")(x)
+
+    def pool(self, text: Array, mask: Array | None = None) -> Array:
+        """Returns the class token [K, D] of each text."""
+        return self(text, mask)[:, -1]
 
 
 class EndTokenTower(nn.Module):
@@ -125,8 +114,7 @@ class EndTokenTower(nn.Module):
         context_length: tokens that positions are learned for.
         eps, act: numerics.
         end_id: id that ends a text; None: the largest id of each text.
-        remat, unroll: see `scan_blocks`.
-        attention: how it is computed, see `attention.attend`.
+        speed: see `Speed`.
     """
 
     vocab_size: int
@@ -138,10 +126,7 @@ class EndTokenTower(nn.Module):
     eps: float
     act: str
     end_id: int | None = None
-    remat: str = "none"
-    unroll: int = 1
-    attention: str = "auto"
-    dtype: Any = jnp.float32
+    speed: Speed = Speed()
 
     @nn.compact
     def __call__(self, text: Array, mask: Array | None = None) -> Array:
@@ -152,7 +137,7 @@ class EndTokenTower(nn.Module):
         Raises:
             UserError: L is more than context_length.
         """
-        length = text.shape[1]
+        length, dtype = text.shape[1], self.speed.dtype
         if length > self.context_length:
             raise UserError(
                 f"texts of {length} tokens are too long for a model that knows positions of "
@@ -162,7 +147,7 @@ class EndTokenTower(nn.Module):
         def table(name: str, std: float, *shape: int) -> Array:
             axes = (None,) * (len(shape) - 1) + ("embed",)
             init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
-            return self.param(name, init, shape, jnp.float32).astype(self.dtype)
+            return self.param(name, init, shape, jnp.float32).astype(dtype)
 
         tokens = table("token_embed", 0.02, self.vocab_size, self.width)
         places = table("pos_embed", 0.01, 1, self.context_length, self.width)
@@ -177,46 +162,15 @@ class EndTokenTower(nn.Module):
             self.eps,
             self.act,
             initializer="lecun_normal",
-            dtype=self.dtype,
-            attend=functools.partial(attend, implementation=self.attention),
+            dtype=dtype,
+            attend=self.speed.attend(),
             name="blocks",
         )
-        x = scan_blocks(block, x, depth=self.depth, remat=self.remat, unroll=self.unroll, mask=sees)
-        return LayerNorm(self.eps, self.dtype, name="norm")(x)
+        x = scan_blocks(block, x, depth=self.depth, speed=self.speed, mask=sees)
+        return LayerNorm(self.eps, dtype, name="norm")(x)
 
     def pool(self, text: Array, mask: Array | None = None) -> Array:
         """Returns the token [K, D] at each text's first end, see `end_id`."""
         tokens = self(text, mask)
         ends = text if self.end_id is None else text == self.end_id
         return tokens[jnp.arange(len(text)), ends.argmax(-1)]
-
-
-class TwoTowers(nn.Module):
-    """Comparing videos and texts that are embedded by themselves.
-
-    To be inherited by a model with encode_video, encode_text (both giving unit vectors) and
-    calibration.
-    """
-
-    def video_features(self, video: Array, **options: Any) -> Array:
-        """What comparisons need of videos: their unit vectors [B, D]."""
-        return self.encode_video(video, **options)
-
-    def text_features(self, text: Array, mask: Array | None = None) -> Array:
-        """What comparisons need of texts: their unit vectors [K, D]."""
-        return self.encode_text(text, mask)
-
-    def similarity(self, videos: Array, texts: Array, *, temperature: float | None = None) -> Array:
-        """Similarities [B, K] of videos [B, D] and texts [K, D].
-
-        Cosines as `calibration` scales and shifts them, or divided by `temperature` if given.
-        """
-        cosines = jnp.einsum(
-            "bd,kd->bk",
-            *map(at_least_float32, (videos, texts)),
-            precision="highest",
-        )
-        if temperature is not None:
-            return cosines / temperature
-        scale, bias = self.calibration()
-        return cosines * scale + bias
