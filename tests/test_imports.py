@@ -43,7 +43,7 @@ ALLOWED = {
     "vidjax.data.lists": "vidjax.checksums vidjax.data.datasets vidjax.data.reading",
     "vidjax.data": "vidjax.preprocessing vidjax.tokenizers vidjax.journal vidjax.checksums "
     "vidjax.progress vidjax.signals",
-    "vidjax.card": "vidjax.preprocessing",
+    "vidjax.card": "vidjax.preprocessing vidjax.checksums",
     "vidjax.stored": "vidjax.card vidjax.params vidjax.sharding",
     "vidjax.pretrained": "vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
     "vidjax.params vidjax.stored vidjax.data",

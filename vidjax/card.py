@@ -1,7 +1,6 @@
 """The card of a model folder, model.json: how to build and feed the model."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import Any, Literal
 
 from etils import epath
 
-from vidjax import files, json_files
+from vidjax import checksums, files, json_files
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
 
@@ -44,14 +43,8 @@ def write_card(folder: Folder, card: Card) -> None:
     """Writes `folder`/model.json."""
     # As JSON has it, lists for tuples, of which the checksum is.
     content = json.loads(json.dumps({"format": _FORMAT, **dataclasses.asdict(card)}))
-    content["checksum"] = _checksum(content)
+    content["checksum"] = checksums.json_sha256(content)
     files.write_whole(epath.Path(folder) / CARD, json.dumps(content, indent=1) + "\n")
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    """The SHA-256 of a card's content without its checksum."""
-    rest = {key: value for key, value in content.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 _TOKENIZER = {
@@ -96,7 +89,7 @@ def read_card(folder: Folder) -> Card:
     keys = ("model", "preprocessing", "classes", "provenance")
     json_files.check_keys(content, keys, (*keys, "tokenizer", "checksum"), path)
     checksum = content.pop("checksum", None)
-    if checksum is not None and checksum != _checksum({"format": version, **content}):
+    if checksum not in (None, checksums.json_sha256({"format": version, **content})):
         raise UserError(
             f"{path} is not what was written, as its checksum shows; copy or convert that folder "
             "again (if you changed it on purpose, remove its line 'checksum')"

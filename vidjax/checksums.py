@@ -1,7 +1,7 @@
-"""Checksums of the files that commands write and read back: lines of JSON, and whole files.
+"""Checksums of the files that commands write and read back: JSON, and whole files.
 
-A line carries its own checksum, so that damage costs that line alone. Files that were written
-before there were checksums have none, and are taken as they are.
+A line of JSON carries its own checksum, so that damage costs that line alone. Files that were
+written before there were checksums have none, and are taken as they are.
 """
 
 import contextlib
@@ -18,11 +18,19 @@ _KEY = "line_crc32"
 _DAMAGED = (ValueError, RecursionError)  # of json.loads
 
 
+def _sorted(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, sort_keys=True).encode()
+
+
+def json_sha256(entry: Mapping[str, Any]) -> str:
+    """Returns the digest of a JSON object, which does not depend on the order of its keys."""
+    return hashlib.sha256(_sorted(entry)).hexdigest()
+
+
 def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a JSON object with its checksum."""
+    """Returns a JSON object with its checksum, which comes last."""
     content = {key: value for key, value in entry.items() if key != _KEY}
-    text = json.dumps(content, sort_keys=True)
-    return {**content, _KEY: f"{zlib.crc32(text.encode()):08x}"}
+    return {**content, _KEY: f"{zlib.crc32(_sorted(content)):08x}"}
 
 
 def is_sealed(entry: Mapping[str, Any]) -> bool:

@@ -31,10 +31,8 @@ from vidjax import checksums, files
 from vidjax.errors import UserError, disk_errors
 
 _INDEX = ("start_frame", "end_frame", "start_time", "end_time")
-_DAMAGED = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError),
-    *(struct.error, zlib.error, zipfile.BadZipFile),
-)
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError)
+_DAMAGED += (struct.error, zlib.error, zipfile.BadZipFile)  # of np.load
 _COMMENT = b"sha256:"  # before the digest of all that precedes it
 _DIGITS = 64
 

@@ -29,7 +29,7 @@ from vidjax.card import CARD, Card, Folder, home, read_card, write_card
 from vidjax.data.frames.clips import eval_views, prepare, video_array
 from vidjax.data.reading.video import VideoError
 from vidjax.errors import UserError, some
-from vidjax.params import FINGERPRINTS, differences, fingerprint, flatten, note_missing_prints
+from vidjax.params import FINGERPRINTS, differences, fingerprint, flatten, saved_fingerprints
 from vidjax.stored import PARAMS, StoredParams, find_params, metadata_of
 from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer
 
@@ -172,9 +172,7 @@ def _open_params(folder: Folder, card: Card) -> StoredParams:
             f"the parameters in {path} are not those of the model in {folder}/{CARD}: "
             + some(problems, limit=8)
         )
-    prints = (metadata.custom_metadata or {}).get(FINGERPRINTS, {})
-    note_missing_prints(path, prints)
-    return StoredParams(path, root, want, prints)
+    return StoredParams(path, root, want, saved_fingerprints(metadata, path))
 
 
 def _check_sizes(model: Mapping[str, Any], stored: Mapping[str, Any], path: epath.Path) -> None:

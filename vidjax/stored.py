@@ -13,7 +13,7 @@ from flax import traverse_util
 from vidjax import files, sharding
 from vidjax.card import Folder, home
 from vidjax.errors import UserError, brief, some
-from vidjax.params import fingerprint, fingerprints
+from vidjax.params import damaged, fingerprint, fingerprints
 
 PARAMS = "params"
 _AHEAD_BYTES = 4_000_000  # of parameters read together, as each reading takes 9 ms
@@ -74,7 +74,7 @@ class StoredParams(Mapping[str, np.ndarray]):
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 tree = checkpointer.restore(self._path, args=args)
         except Exception as error:  # Orbax and tensorstore raise all sorts
-            raise UserError(_damaged(self._path, error)) from error
+            raise UserError(_unreadable(self._path, error)) from error
         found = traverse_util.flatten_dict(tree)
         found = {name: found[path] for name, path in keys.items()}
         self._check(found)
@@ -87,8 +87,7 @@ class StoredParams(Mapping[str, np.ndarray]):
         else:
             now = jax.device_get(jax.jit(fingerprints)(dict(arrays)))
         now = {"/".join((*self._root, name)): x for name, x in now.items()}
-        wrong = sorted(name for name in now if now[name] != self._prints.get(name))
-        if wrong and self._prints:
+        if wrong := damaged(now, self._prints):
             raise UserError(
                 f"the parameters in {self._path} are damaged: what is read is not what was written "
                 f"({some(wrong)}); make or copy that folder again"
@@ -186,8 +185,8 @@ def metadata_of(path: epath.Path) -> Any:
             raise ValueError("it has no metadata")
         return found
     except Exception as error:  # Orbax and tensorstore raise all sorts
-        raise UserError(_damaged(path, error)) from error
+        raise UserError(_unreadable(path, error)) from error
 
 
-def _damaged(path: epath.Path, error: Exception) -> str:
+def _unreadable(path: epath.Path, error: Exception) -> str:
     return f"the parameters in {path} are damaged or incomplete ({brief(error)})"
