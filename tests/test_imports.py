@@ -44,7 +44,7 @@ ALLOWED = {
     "vidjax.data": "vidjax.preprocessing vidjax.tokenizers vidjax.journal vidjax.checksums "
     "vidjax.progress vidjax.signals",
     "vidjax.card": "vidjax.preprocessing vidjax.checksums",
-    "vidjax.stored": "vidjax.card vidjax.params vidjax.sharding",
+    "vidjax.stored": "vidjax.card vidjax.checkpoints vidjax.params vidjax.sharding",
     "vidjax.pretrained": "vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
     "vidjax.params vidjax.stored vidjax.data",
     "vidjax.objectives": "vidjax.preprocessing vidjax.augment vidjax.masking vidjax.models",

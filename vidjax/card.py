@@ -21,7 +21,7 @@ Folder = str | os.PathLike
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a folder says of its model.
+    """The content of model.json.
 
     Attributes:
         model: keywords of `vidjax.models.build`, every size spelled out.
@@ -41,7 +41,7 @@ class Card:
 
 def write_card(folder: Folder, card: Card) -> None:
     """Writes `folder`/model.json."""
-    # As JSON has it, lists for tuples, of which the checksum is.
+    # The checksum is of the content as it is read: with lists for tuples.
     content = json.loads(json.dumps({"format": _FORMAT, **dataclasses.asdict(card)}))
     content["checksum"] = checksums.json_sha256(content)
     files.write_whole(epath.Path(folder) / CARD, json.dumps(content, indent=1) + "\n")
@@ -116,7 +116,7 @@ def read_card(folder: Folder) -> Card:
 
 
 def home(folder: Folder) -> epath.Path:
-    """The folder with the card: that of the run, if `folder` is one of its checkpoints."""
+    """Returns the folder with the card: that of the run, if `folder` is one of its checkpoints."""
     folder = files.absolute(folder)
     is_step = folder.name.isdigit() and folder.parent.name == "checkpoints"
     return folder.parent.parent if is_step else folder

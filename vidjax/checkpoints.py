@@ -136,8 +136,13 @@ class Checkpoints:
         self._manager.close()
 
 
+def steps_of(workdir: epath.Path) -> list[int]:
+    """Returns the steps of a run's complete checkpoints."""
+    folder = workdir / "checkpoints"
+    return ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+
+
 def last_good(workdir: epath.Path) -> str:
     """Returns a few words about the newest checkpoint."""
-    folder = workdir / "checkpoints"
-    steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+    steps = steps_of(workdir)
     return f"checkpoint {max(steps)} is good" if steps else "there is no checkpoint yet"

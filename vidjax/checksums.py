@@ -15,7 +15,6 @@ from typing import Any
 from vidjax import files
 
 _KEY = "line_crc32"
-_DAMAGED = (ValueError, RecursionError)  # of json.loads
 
 
 def _sorted(entry: Mapping[str, Any]) -> bytes:
@@ -62,12 +61,10 @@ def read_lines(path: str | os.PathLike, *, are_sealed: bool = False) -> list[dic
     entries = []
     with open(path, "rb") as file:
         for line in file:
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(line)
                 if isinstance(entry, dict) and is_intact(entry):
                     entries.append(entry)
-            except _DAMAGED:
-                continue
     if are_sealed or any(_KEY in entry for entry in entries):
         entries = [entry for entry in entries if _KEY in entry]
     for entry in entries:

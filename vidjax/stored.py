@@ -12,6 +12,7 @@ from flax import traverse_util
 
 from vidjax import files, sharding
 from vidjax.card import Folder, home
+from vidjax.checkpoints import steps_of
 from vidjax.errors import UserError, brief, some
 from vidjax.params import damaged, fingerprint, fingerprints
 
@@ -161,23 +162,22 @@ def _groups(specs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, list[str]]:
 
 
 def find_params(folder: Folder) -> tuple[epath.Path, tuple[str, ...]]:
-    """The Orbax folder that holds the parameters, and where in its tree they are."""
+    """Returns the Orbax folder that holds the parameters, and their path in its tree."""
     folder = files.absolute(folder)
     if (folder / PARAMS).is_dir():
         return folder / PARAMS, ()
     run = home(folder)
-    checkpoints = run / "checkpoints"
-    steps = ocp.utils.checkpoint_steps(checkpoints) if checkpoints.is_dir() else []
+    steps = steps_of(run)
     if run != folder:
         steps = [step for step in steps if step == int(folder.name)]
     if not steps:
         raise UserError(f"{folder} holds no parameters: neither {PARAMS}/ nor checkpoints/<step>/")
-    path = checkpoints / str(max(steps)) / "default"
+    path = run / "checkpoints" / str(max(steps)) / "default"
     return path, ("ema_params",) if metadata_of(path).tree.get("ema_params") else ("params",)
 
 
 def metadata_of(path: epath.Path) -> Any:
-    """Of an Orbax folder: the tree of arrays' metadata, and custom_metadata."""
+    """Returns metadata of an Orbax folder: of its arrays as `tree`, and `custom_metadata`."""
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             found = checkpointer.metadata(path).item_metadata
