@@ -32,14 +32,9 @@ def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, _KEY: f"{zlib.crc32(_sorted(content)):08x}"}
 
 
-def is_sealed(entry: Mapping[str, Any]) -> bool:
-    """Whether an object is as it was sealed."""
-    return entry.get(_KEY) == sealed(entry)[_KEY]
-
-
-def is_intact(entry: Mapping[str, Any]) -> bool:
-    """Whether an object is as it was sealed, or has no checksum."""
-    return _KEY not in entry or is_sealed(entry)
+def is_intact(entry: Mapping[str, Any], *, is_sealed: bool = False) -> bool:
+    """Whether an object is as it was sealed, or has no checksum, unless it must be sealed."""
+    return (_KEY not in entry and not is_sealed) or entry.get(_KEY) == sealed(entry)[_KEY]
 
 
 def sealed_line(entry: Mapping[str, Any]) -> str:
