@@ -26,7 +26,7 @@ ALLOWED = {
     "vidjax.files": "",
     "vidjax.progress": "",
     "vidjax.checkpoints": "vidjax.params",
-    "vidjax.workdir": "vidjax.checkpoints",
+    "vidjax.workdir": "vidjax.checkpoints vidjax.data.lists",
     "vidjax.journal": "",
     "vidjax.checksums": "",
     "vidjax.distributed": "vidjax.signals",

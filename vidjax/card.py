@@ -106,13 +106,9 @@ def read_card(folder: Folder) -> Card:
     classes, count = content["classes"], content["model"].get("num_classes")
     if classes is not None and count and len(classes) != count:
         raise UserError(f"{path} has {len(classes)} classes and num_classes {count}; correct it")
-    return Card(
-        model=content["model"],
-        preprocessing=Preprocessing(**content["preprocessing"]),
-        classes=None if classes is None else tuple(classes),
-        provenance=content["provenance"],
-        tokenizer=tokenizer,
-    )
+    content["preprocessing"] = Preprocessing(**content["preprocessing"])
+    content["classes"] = None if classes is None else tuple(classes)
+    return Card(**content)
 
 
 def home(folder: Folder) -> epath.Path:

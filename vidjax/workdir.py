@@ -12,6 +12,7 @@ from flax import traverse_util
 
 from vidjax import files
 from vidjax.checkpoints import last_good
+from vidjax.data.lists.digests import difference
 from vidjax.errors import Again, Fault, UserError, disk_problem, first_line, some
 
 _LOCK = "run.lock"
@@ -92,7 +93,7 @@ def check_workdir(workdir: epath.Path) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(workdir: epath.Path) -> Iterator[None]:
+def workdir_errors(workdir: epath.Path) -> Iterator[None]:
     """Turns the errors of a disk that is full, broken or forbidden into one sentence.
 
     Raises:
@@ -172,7 +173,7 @@ def check_same_lists(
             changes = [
                 f"the list of config.data.{split} {change}"
                 for split, facts in lists.items()
-                if split in old and (change := _list_change(old[split], facts))
+                if split in old and (change := difference(old[split], facts))
             ]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(
@@ -187,22 +188,6 @@ def check_same_lists(
             )
     files.write_whole(path, json.dumps(old | lists, indent=1) + "\n")
     return [f"{change} since the run started" for change in changes]
-
-
-def _list_change(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Returns how a list differs from an older one of the same run; "" if it does not."""
-    if old["digest"] == new["digest"]:
-        return ""
-    if old["videos"] != new["videos"]:
-        return f"has {new['videos']} videos, not {old['videos']}"
-    if old["unordered"] == new["unordered"]:
-        return "has the same videos in another order"
-    same = [a == b for a, b in zip(old["blocks"], new["blocks"], strict=True)]
-    first = same.index(False) * old["block"] + 1
-    last = min(first + old["block"] - 1, new["videos"])
-    return (
-        f"has other videos, labels or texts (the first difference is in entries {first} to {last})"
-    )
 
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
