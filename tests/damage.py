@@ -1,5 +1,8 @@
 """Damage to files, as disks and networks do it, from a seed."""
 
+import json
+import pathlib
+
 import numpy as np
 
 
@@ -25,3 +28,11 @@ def damage(data: bytes, rng: np.random.Generator) -> bytes:
                 del content[start * int(rng.integers(2)) :]
         changed = bytes(content)
     return changed
+
+
+def change_card(folder: pathlib.Path, part: str = "model", **changes) -> None:
+    """Changes a card as a person who removes the checksum, or an older version, does."""
+    content = json.loads((folder / "model.json").read_text())
+    content[part] |= changes
+    content.pop("checksum", None)
+    (folder / "model.json").write_text(json.dumps(content))

@@ -185,7 +185,7 @@ def test_damaged_parts_and_changed_videos_are_done_again(checkpoint, folder, tmp
     files = sorted(part.glob("*/*.npz"))
     assert len(files) == 4
     os.utime(videos / "a/deep/c.mp4", (1, 1))
-    stamps = {str(videos / name): embed.stamp_of(videos / name) for name in LENGTHS}
+    stamps = embed.stamps_of(str(videos / name) for name in LENGTHS)
     loaded = embed.Part(str(part), json.loads((part / "settings.json").read_text()), stamps)
     damage = [loaded._file(str(videos / name)) for name in ("b.mp4", "e.mp4", "a/d.mkv")]
     content = bytearray(pathlib.Path(damage[0]).read_bytes())
@@ -310,7 +310,7 @@ def test_outputs_without_digests_are_checked_as_far_as_they_can_be(
 def test_damaged_parts_count_as_not_there(checkpoint, folder, tmp_path, monkeypatch):
     folder_of_parts = unfinished(checkpoint, folder, tmp_path / "o.npz", monkeypatch)
     settings = json.loads((folder_of_parts / "settings.json").read_text())
-    stamps = {str(folder / name): embed.stamp_of(folder / name) for name in LENGTHS}
+    stamps = embed.stamps_of(str(folder / name) for name in LENGTHS)
     path = str(folder / "b.mp4")
     part = embed.Part(str(folder_of_parts), settings, stamps)
     assert part.find(path)

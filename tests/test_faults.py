@@ -20,13 +20,13 @@ import pytest
 from etils import epath
 from processes import finish, log, start
 
-from vidjax import configlib, metrics, pretrained, task, train
+from vidjax import configlib, metrics, pretrained, train
 from vidjax.card import read_card
 from vidjax.checkpoints import Checkpoints
 from vidjax.errors import EXIT_AGAIN, Again, Fault, UserError
 from vidjax.journal import Journal
-from vidjax.params import FINGERPRINTS, fingerprint, fingerprints
-from vidjax.workdir import check_same_lists, claim_workdir, release_workdir
+from vidjax.params import FINGERPRINTS
+from vidjax.workdir import claim_workdir, release_workdir
 
 
 def assert_same(a, b):
@@ -184,34 +184,6 @@ def test_a_flipped_bit_anywhere_is_noticed(a_run, copy):
     assert_same(train.train(config, workdir), a_run[2])
 
 
-def test_fingerprints_tell_what_compression_hides(a_run):
-    """Of every kind of number, the same on any mesh and in numpy; none of them for other values."""
-    rng = np.random.default_rng(0)
-    bits = rng.integers(2**32, size=(30, 640, 5), dtype=np.uint32)  # several blocks
-    arrays = {
-        "float32": bits.view(np.float32),
-        "bfloat16": bits.astype(np.uint16).view(jnp.bfloat16),
-        "int8": bits.astype(np.int8),
-        "bool": bits % 2 == 0,
-        "scalar": np.int32(7),
-    }
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
-    split = jax.NamedSharding(mesh, jax.P(None, "x"))
-    placed = {k: jax.device_put(x, split if x.ndim else None) for k, x in arrays.items()}
-    found = jax.device_get(jax.jit(fingerprints)(placed))
-    for name, x in arrays.items():
-        assert fingerprint(x) == found[name]
-        x = np.array(x, copy=True)
-        flat = x.reshape(-1).view(np.uint8)
-        for place in rng.integers(len(flat), size=8):
-            flat[place] ^= 128 if name != "bool" else 1
-            assert fingerprint(x) != found[name]
-            flat[place] ^= 128 if name != "bool" else 1
-    swapped = arrays["int8"].copy()
-    swapped[0, 0], swapped[0, 1] = arrays["int8"][0, 1], arrays["int8"][0, 0]
-    assert fingerprint(swapped) != found["int8"]
-
-
 def test_a_checkpoint_without_a_file(copy):
     config, workdir = copy
     (workdir / "checkpoints/4/default/_METADATA").unlink()
@@ -245,51 +217,6 @@ def test_fingerprints_that_are_missing(a_run, copy, capsys):
     _without_fingerprints(workdir / "checkpoints/4")  # as the first versions wrote them
     assert_same(train.train(config, workdir), a_run[2])
     assert "checkpoints/4 has no fingerprints, so damage is not noticed" in capsys.readouterr().err
-
-
-def _listed(small, folder, lines, **keys):
-    (folder / "train.csv").write_text("".join(f"{line}\n" for line in lines))
-    config = small(checkpoint__every=2, **keys)
-    config.data.train, config.data.root = str(folder / "train.csv"), keys.get("root", "")
-    return config
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda lines: lines[::-1], "has the same videos in another order"),
-        (lambda lines: lines[1:], "has 31 videos, not 32"),
-        (lambda lines: [*lines, lines[0]], "has 33 videos, not 32"),
-        (
-            lambda lines: [*lines[:5], lines[5][:-1] + str(7 - int(lines[5][-1])), *lines[6:]],
-            r"has other videos, labels or texts .the first difference is in entries 6 to 6.",
-        ),
-    ],
-    ids=["order", "shorter", "longer", "label"],
-)
-def test_a_list_that_changed(small, demo_folder, tmp_path, change, message):
-    lines = (demo_folder / "train.csv").read_text().splitlines()
-    lines = [f"{demo_folder}/{line}" for line in lines if not line.startswith("path")]
-    config, workdir = _listed(small, tmp_path, lines), tmp_path / "run"
-    work = task.Task(config)
-    claim_workdir(epath.Path(workdir), configlib.plain(config))
-    check = functools.partial(check_same_lists, epath.Path(workdir))
-    assert check(work.lists(), False) == []
-    changed = task.Task(_listed(small, tmp_path, change(lines))).lists()
-    assert check(changed, False) == []  # there is no checkpoint yet
-    assert check(work.lists(), False) == []
-    (workdir / "checkpoints/2").mkdir(parents=True)
-    with pytest.raises(UserError, match=f"config.data.train {message}; put the old"):
-        check(changed, False)
-    assert check(work.lists(), False) == []
-    assert re.search(f"train {message} since the run started", check(changed, True)[0])
-    assert check(changed, False) == []  # which is the run's list now
-    (workdir / "lists.json").write_text("{")
-    with pytest.raises(UserError, match=r"lists.json is damaged"):
-        check(changed, False)
-    (workdir / "lists.json").unlink()  # as runs from before had none
-    assert check(changed, False) == []
-    release_workdir(epath.Path(workdir))
 
 
 def test_a_run_stops_at_a_changed_list(a_run, copy):

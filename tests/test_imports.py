@@ -26,7 +26,7 @@ ALLOWED = {
     "vidjax.files": "",
     "vidjax.progress": "",
     "vidjax.checkpoints": "vidjax.params",
-    "vidjax.workdir": "vidjax.checkpoints",
+    "vidjax.workdir": "vidjax.checkpoints vidjax.data.lists",
     "vidjax.journal": "",
     "vidjax.checksums": "",
     "vidjax.distributed": "vidjax.signals",
@@ -43,8 +43,8 @@ ALLOWED = {
     "vidjax.data.lists": "vidjax.checksums vidjax.data.datasets vidjax.data.reading",
     "vidjax.data": "vidjax.preprocessing vidjax.tokenizers vidjax.journal vidjax.checksums "
     "vidjax.progress vidjax.signals",
-    "vidjax.card": "vidjax.preprocessing",
-    "vidjax.stored": "vidjax.card vidjax.params vidjax.sharding",
+    "vidjax.card": "vidjax.preprocessing vidjax.checksums",
+    "vidjax.stored": "vidjax.card vidjax.checkpoints vidjax.params vidjax.sharding",
     "vidjax.pretrained": "vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
     "vidjax.params vidjax.stored vidjax.data",
     "vidjax.objectives": "vidjax.preprocessing vidjax.augment vidjax.masking vidjax.models",

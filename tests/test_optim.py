@@ -5,7 +5,7 @@ import pytest
 
 from vidjax import configlib, optim
 from vidjax.errors import UserError
-from vidjax.params import join_params, split_params
+from vidjax.params import split_params
 
 PARAMS = {
     "encoder": {
@@ -68,13 +68,6 @@ def test_first_step_of_the_optimizer():
     embed = updates["encoder"]["patch_embed"]
     np.testing.assert_allclose(embed["kernel"], -0.01 * 1.1 * 0.5**13, rtol=1e-5)
     np.testing.assert_allclose(embed["bias"], -0.01 * 0.5**13, rtol=1e-5)
-
-
-def test_split_and_join():
-    trained, frozen = split_params(PARAMS, ("encoder/.*",))
-    assert set(trained) == {"fc_norm", "head"} and set(frozen) == {"encoder"}
-    joined = join_params(trained, frozen)
-    assert jax.tree.structure(joined) == jax.tree.structure(PARAMS)
 
 
 def test_layer_decay_beside_frozen_blocks():

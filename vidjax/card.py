@@ -1,7 +1,6 @@
 """The card of a model folder, model.json: how to build and feed the model."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import Any, Literal
 
 from etils import epath
 
-from vidjax import files, json_files
+from vidjax import checksums, files, json_files
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
 
@@ -22,7 +21,7 @@ Folder = str | os.PathLike
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a folder says of its model.
+    """The content of model.json.
 
     Attributes:
         model: keywords of `vidjax.models.build`, every size spelled out.
@@ -42,16 +41,10 @@ class Card:
 
 def write_card(folder: Folder, card: Card) -> None:
     """Writes `folder`/model.json."""
-    # As JSON has it, lists for tuples, of which the checksum is.
+    # The checksum is of the content as it is read: with lists for tuples.
     content = json.loads(json.dumps({"format": _FORMAT, **dataclasses.asdict(card)}))
-    content["checksum"] = _checksum(content)
+    content["checksum"] = checksums.json_sha256(content)
     files.write_whole(epath.Path(folder) / CARD, json.dumps(content, indent=1) + "\n")
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    """The SHA-256 of a card's content without its checksum."""
-    rest = {key: value for key, value in content.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 _TOKENIZER = {
@@ -96,7 +89,7 @@ def read_card(folder: Folder) -> Card:
     keys = ("model", "preprocessing", "classes", "provenance")
     json_files.check_keys(content, keys, (*keys, "tokenizer", "checksum"), path)
     checksum = content.pop("checksum", None)
-    if checksum is not None and checksum != _checksum({"format": version, **content}):
+    if checksum not in (None, checksums.json_sha256({"format": version, **content})):
         raise UserError(
             f"{path} is not what was written, as its checksum shows; copy or convert that folder "
             "again (if you changed it on purpose, remove its line 'checksum')"
@@ -113,17 +106,13 @@ def read_card(folder: Folder) -> Card:
     classes, count = content["classes"], content["model"].get("num_classes")
     if classes is not None and count and len(classes) != count:
         raise UserError(f"{path} has {len(classes)} classes and num_classes {count}; correct it")
-    return Card(
-        model=content["model"],
-        preprocessing=Preprocessing(**content["preprocessing"]),
-        classes=None if classes is None else tuple(classes),
-        provenance=content["provenance"],
-        tokenizer=tokenizer,
-    )
+    content["preprocessing"] = Preprocessing(**content["preprocessing"])
+    content["classes"] = None if classes is None else tuple(classes)
+    return Card(**content)
 
 
 def home(folder: Folder) -> epath.Path:
-    """The folder with the card: that of the run, if `folder` is one of its checkpoints."""
+    """Returns the folder with the card: that of the run, if `folder` is one of its checkpoints."""
     folder = files.absolute(folder)
     is_step = folder.name.isdigit() and folder.parent.name == "checkpoints"
     return folder.parent.parent if is_step else folder

@@ -1,4 +1,4 @@
-"""Saving and restoring a run with Orbax."""
+"""The checkpoints of a run, saved and restored with Orbax."""
 
 import json
 import math
@@ -10,29 +10,35 @@ from etils import epath
 
 from vidjax import files
 from vidjax.errors import UserError, brief, some
-from vidjax.params import FINGERPRINTS, differences, fingerprints, flatten, note_missing_prints
+from vidjax.params import (
+    FINGERPRINTS,
+    damaged,
+    differences,
+    fingerprints,
+    flatten,
+    saved_fingerprints,
+)
 
 
 class Checkpoints:
     """The checkpoints of one run, in `workdir/checkpoints/<step>`: the latest, and the best.
 
-    Written in the background by all processes, each its share, and renamed when complete: a killed
-    run leaves whole ones only. What was saved is compared with what is restored, see
-    `fingerprints`.
+    Written in the background by all processes, each its shards, and renamed when complete: a killed
+    run leaves whole ones only. `fingerprints` of saved and restored arrays are compared.
 
     Args:
-        workdir: the run's.
-        keep: how many of the latest.
-        figure: that tells the best one, "" if none does.
+        workdir: of the run.
+        keep: number of latest checkpoints that are kept.
+        metric: decides which one is the best; "" for none.
         best_is: "max" or "min".
 
     Attributes:
         best: {"step", "figure", "best_is", "value"} of the best so far, or None.
     """
 
-    def __init__(self, workdir: epath.Path, keep: int, figure: str = "", best_is: str = "max"):
+    def __init__(self, workdir: epath.Path, keep: int, metric: str = "", best_is: str = "max"):
         self.folder = workdir / "checkpoints"
-        self._keep, self._figure, self._best_is = keep, figure, best_is
+        self._keep, self._metric, self._best_is = keep, metric, best_is
         self._best_path = workdir / "best.json"
         self._saved: int | None = None
         self.best = self._known_best()
@@ -49,26 +55,26 @@ class Checkpoints:
     def _known_best(self) -> dict[str, Any] | None:
         try:
             best = json.loads(self._best_path.read_text())
-            same = (best["figure"], best["best_is"]) == (self._figure, self._best_is)
+            same = (best["figure"], best["best_is"]) == (self._metric, self._best_is)
             same = same and math.isfinite(best["value"])
             return best if same and (self.folder / str(best["step"])).exists() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        """Orbax's question which checkpoints to keep."""
+        """Tells Orbax which checkpoints to keep."""
         best, first = self.best and self.best["step"], len(checkpoints) - self._keep
         return [i >= first or checkpoint.step == best for i, checkpoint in enumerate(checkpoints)]
 
     def judge(self, step: int, value: float) -> None:
-        """Makes the checkpoint of `step`, the latest, the best one if its `value` is."""
+        """Makes the latest checkpoint, of `step`, the best one if its `value` is better."""
         better = {"max": max, "min": min}[self._best_is]
         if not math.isfinite(value):
             return
         if self.best and better(value, self.best["value"]) == self.best["value"]:
             return
         self.wait()  # else a kill could leave the name of one that does not exist
-        self.best = {"step": step, "figure": self._figure, "best_is": self._best_is, "value": value}
+        self.best = {"step": step, "figure": self._metric, "best_is": self._best_is, "value": value}
         if jax.process_index() == 0:
             files.write_whole(self._best_path, json.dumps(self.best) + "\n")
 
@@ -93,8 +99,8 @@ class Checkpoints:
         """
         folder = self.folder / str(step)
         try:
-            saved = self._manager.item_metadata(step).tree
-            if problems := differences(flatten(saved), flatten(target)):
+            saved = self._manager.item_metadata(step)
+            if problems := differences(flatten(saved.tree), flatten(target)):
                 raise UserError(
                     f"checkpoint {folder} does not fit this config's model and optimizer: "
                     f"{some(sorted(problems))}; use the config it was made with, or another "
@@ -102,9 +108,7 @@ class Checkpoints:
                 )
             state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
             now = jax.device_get(self._fingerprints(state))
-            then = (self._manager.item_metadata(step).custom_metadata or {}).get(FINGERPRINTS, {})
-            note_missing_prints(folder, then)
-            if then and (wrong := sorted(path for path in now if now[path] != then.get(path))):
+            if wrong := damaged(now, saved_fingerprints(saved, folder)):
                 raise UserError(
                     f"checkpoint {folder} is damaged: what is read is not what was saved "
                     f"({some(wrong)}); delete that folder to continue from an older one"
@@ -132,8 +136,13 @@ class Checkpoints:
         self._manager.close()
 
 
-def last_good(workdir: epath.Path) -> str:
-    """A few words about the newest checkpoint."""
+def steps_of(workdir: epath.Path) -> list[int]:
+    """Returns the steps of a run's complete checkpoints."""
     folder = workdir / "checkpoints"
-    steps = ocp.utils.checkpoint_steps(folder) if folder.exists() else []
+    return ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+
+
+def last_good(workdir: epath.Path) -> str:
+    """Returns a few words about the newest checkpoint."""
+    steps = steps_of(workdir)
     return f"checkpoint {max(steps)} is good" if steps else "there is no checkpoint yet"

@@ -1,7 +1,7 @@
-"""Checksums of the files that commands write and read back: lines of JSON, and whole files.
+"""Checksums of the files that commands write and read back: JSON, and whole files.
 
-A line carries its own checksum, so that damage costs that line alone. Files that were written
-before there were checksums have none, and are taken as they are.
+A line of JSON carries its own checksum, so that damage costs that line alone. Files that were
+written before there were checksums have none, and are taken as they are.
 """
 
 import contextlib
@@ -15,24 +15,26 @@ from typing import Any
 from vidjax import files
 
 _KEY = "line_crc32"
-_DAMAGED = (ValueError, RecursionError)  # of json.loads
+
+
+def _sorted(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, sort_keys=True).encode()
+
+
+def json_sha256(entry: Mapping[str, Any]) -> str:
+    """Returns the digest of a JSON object, which does not depend on the order of its keys."""
+    return hashlib.sha256(_sorted(entry)).hexdigest()
 
 
 def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a JSON object with its checksum."""
+    """Returns a JSON object with its checksum, which comes last."""
     content = {key: value for key, value in entry.items() if key != _KEY}
-    text = json.dumps(content, sort_keys=True)
-    return {**content, _KEY: f"{zlib.crc32(text.encode()):08x}"}
+    return {**content, _KEY: f"{zlib.crc32(_sorted(content)):08x}"}
 
 
-def is_sealed(entry: Mapping[str, Any]) -> bool:
-    """Whether an object is as it was sealed."""
-    return entry.get(_KEY) == sealed(entry)[_KEY]
-
-
-def is_intact(entry: Mapping[str, Any]) -> bool:
-    """Whether an object is as it was sealed, or has no checksum."""
-    return _KEY not in entry or is_sealed(entry)
+def is_intact(entry: Mapping[str, Any], *, is_sealed: bool = False) -> bool:
+    """Whether an object is as it was sealed, or has no checksum, unless it must be sealed."""
+    return (_KEY not in entry and not is_sealed) or entry.get(_KEY) == sealed(entry)[_KEY]
 
 
 def sealed_line(entry: Mapping[str, Any]) -> str:
@@ -54,12 +56,10 @@ def read_lines(path: str | os.PathLike, *, are_sealed: bool = False) -> list[dic
     entries = []
     with open(path, "rb") as file:
         for line in file:
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(line)
                 if isinstance(entry, dict) and is_intact(entry):
                     entries.append(entry)
-            except _DAMAGED:
-                continue
     if are_sealed or any(_KEY in entry for entry in entries):
         entries = [entry for entry in entries if _KEY in entry]
     for entry in entries:

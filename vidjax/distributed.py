@@ -67,8 +67,7 @@ def _initialize() -> None:
     values = flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id
     env = os.environ
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    found = [env.get(name) if value is None else value
-             for name, value in zip(names, values, strict=True)]  # fmt: skip
+    found = [env.get(n) if v is None else v for n, v in zip(names, values, strict=True)]
     if found[2] is None and found[0] is not None:
         found[2] = env.get("JOB_COMPLETION_INDEX")
     try:

@@ -36,7 +36,7 @@ from vidjax import compilation, distributed, files, pretrained, sharding
 from vidjax.data import BadVideos, datasets, lists
 from vidjax.data.reading import containers, locators, video_files
 from vidjax.data.windows import Windows, read_all
-from vidjax.embeddings import Part, is_finished, stamp_of
+from vidjax.embeddings import Part, is_finished
 from vidjax.errors import UserError, run_main
 from vidjax.progress import Progress
 
@@ -155,7 +155,7 @@ def embed(
 
 def stamps_of(paths: Iterable[str]) -> dict[str, list[int]]:
     """What tells whether videos changed; nothing tells it of those in object stores."""
-    return {path: stamp_of(locators.container(path)) for path in paths}
+    return {path: list(files.stamp(locators.container(path)) or (-1, -1)) for path in paths}
 
 
 def find_videos(videos: str, root: str = "") -> Sequence[datasets.Video]:

@@ -31,10 +31,8 @@ from vidjax import checksums, files
 from vidjax.errors import UserError, disk_errors
 
 _INDEX = ("start_frame", "end_frame", "start_time", "end_time")
-_DAMAGED = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError),
-    *(struct.error, zlib.error, zipfile.BadZipFile),
-)
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError)
+_DAMAGED += (struct.error, zlib.error, zipfile.BadZipFile)  # of np.load
 _COMMENT = b"sha256:"  # before the digest of all that precedes it
 _DIGITS = 64
 
@@ -45,7 +43,8 @@ class Part:
     Args:
         folder: where they are, or will be.
         settings: of the output.
-        stamps: path -> stamp_of(path) of all its videos, in order, from before any is read.
+        stamps: path -> size and time of change of all its videos, in order, from before any is
+            read.
         alone: whether no other process may work on it meanwhile.
 
     Attributes:
@@ -171,7 +170,7 @@ class Part:
 
 
 def is_finished(output: str, settings: dict[str, Any], stamps: dict[str, list[int]]) -> bool:
-    """Whether the output is there, of these settings and of these videos as they are now.
+    """Whether the output exists, with these settings and these videos as they are now.
 
     Raises:
         UserError: its name, or that of its .json, is taken by something else, or it is damaged, or
@@ -184,8 +183,7 @@ def is_finished(output: str, settings: dict[str, Any], stamps: dict[str, list[in
         if index != output:
             with open(index) as file:
                 found = dict(json.load(file))
-            has_digest = "sha256" in found
-            if not (checksums.is_sealed(found) if has_digest else checksums.is_intact(found)):
+            if not checksums.is_intact(found, is_sealed="sha256" in found):
                 raise ValueError("its checksum is of another content")
             paths, old, made_with = found["paths"], found["stamps"], found["settings"]
         else:
@@ -247,15 +245,6 @@ def _add_digest(file: IO[bytes]) -> None:
 
 def _digest_but_comment(path: str) -> bytes:
     return checksums.sha256(path, os.path.getsize(path) - _DIGITS).encode()
-
-
-def stamp_of(path: str) -> list[int]:
-    """What tells whether a video changed: its size, and when it was written in ns."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return [-1, -1]
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _check_settings(what: str, found: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -80,40 +80,25 @@ def printable(text: str) -> str:
     )
 
 
-# What full, broken, forbidden or missing places say.
-_DISK = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ESTALE,
-}
-# Through exceptions of Orbax and tensorstore they say it in words. Not of EPERM: "Operation not
-# permitted" is said of other things, too.
+# Errors of full, broken, forbidden or missing disks. Orbax and tensorstore pass the first ones on
+# in words; EPERM is not among these, as "Operation not permitted" is said of other things, too.
 _IN_WORDS = errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS
-_DISK_WORDS = [os.strerror(number) for number in _IN_WORDS]
+_BY_NUMBER = errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.ESTALE
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """Returns what a full, broken or forbidden disk says in an exception; None: it is another."""
-    if isinstance(error, OSError) and error.errno in _DISK:
+    """Returns the system's words for a disk's error; None if an exception has another cause."""
+    if isinstance(error, OSError) and error.errno in (*_IN_WORDS, *_BY_NUMBER):
         return os.strerror(error.errno)
-    return next((words for words in _DISK_WORDS if words in str(error)), None)
+    return next((words for words in map(os.strerror, _IN_WORDS) if words in str(error)), None)
 
 
 @contextlib.contextmanager
 def disk_errors(place: str | os.PathLike) -> Iterator[None]:
-    """Says in a sentence what a disk says in a traceback while `place` is written.
+    """Turns a disk's error while `place` is written into one sentence.
 
     Raises:
-        UserError: of an exception about a disk; it names the exception's own file, if it has one.
+        UserError: a disk's error; it names the exception's own file, if it has one.
     """
     try:
         yield

@@ -61,6 +61,15 @@ def write_whole(
     new.replace(path)
 
 
+def stamp(path: str | os.PathLike) -> tuple[int, int] | None:
+    """Returns size and time of change (ns) of a file, None if there is none: to notice changes."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def lock(path: str | os.PathLike, busy: str) -> None:
     """Makes a file this process's until `unlock`, or until it ends; the file is made if need be.
 

@@ -1,5 +1,6 @@
-"""Files of JSON objects, one a line, that grow: metrics, bad videos, steps that went wrong."""
+"""Files that grow by a line an entry: metrics, bad videos, steps that went wrong."""
 
+import contextlib
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from vidjax import files
 
 
 class Journal:
-    """One such file, on a disk or in a bucket.
+    """A file of JSON objects, one a line, on a disk or in a bucket.
 
     Each entry is written when `add` returns. Objects in buckets cannot grow, so they are written
     again whole.
@@ -29,26 +30,24 @@ class Journal:
         return self.path.read_bytes().decode(errors="replace") if self.path.exists() else ""
 
     def read(self, **types: type) -> list[dict[str, Any]]:
-        """Returns all entries that have values of these types; notes how many lines are none.
+        """Returns all entries that have values of these types; notes how many lines have not.
 
         A kill may cut a line off, and a disk may damage others.
         """
-        lines, found = list(filter(str.strip, self._text().split("\n"))), []
+        lines, entries = list(filter(str.strip, self._text().split("\n"))), []
         for line in lines:
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(entry, dict) and all(
-                type(entry.get(key)) is wanted for key, wanted in types.items()
-            ):
-                found.append(entry)
-        if count := len(lines) - len(found):
+                if isinstance(entry, dict) and all(
+                    type(entry.get(key)) is kind for key, kind in types.items()
+                ):
+                    entries.append(entry)
+        if count := len(lines) - len(entries):
             print(
                 f"note: {count} of {len(lines)} lines of {self.path} are damaged and left out",
                 file=sys.stderr,
             )
-        return found
+        return entries
 
     def add(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry) + "\n"
@@ -63,5 +62,5 @@ class Journal:
             file.write(line)
 
     def rewrite(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Puts these entries in the place of all; a kill leaves the old ones or these."""
+        """Replaces all entries; a kill leaves the old ones or these."""
         files.write_whole(self.path, "".join(json.dumps(entry) + "\n" for entry in entries))

@@ -17,12 +17,12 @@ _FLUSH_SECONDS = 60.0
 class MetricsWriter:
     """Appends one JSON line per call to `workdir/metrics.jsonl`, and TensorBoard scalars.
 
-    A resumed run drops the lines of steps that it is about to do again. TensorBoard's events are a
-    copy: where they cannot be written, a note says so once, and the run goes on without them.
+    A resumed run drops the lines of steps that it will repeat. TensorBoard's events are a copy:
+    where they cannot be written, the run notes it once and goes on without them.
 
     Attributes:
         path: of the lines.
-        known: names of the figures there are of `start_step`.
+        known: names of the metrics already logged at `start_step`.
     """
 
     def __init__(self, workdir: epath.Path, start_step: int):
@@ -51,7 +51,7 @@ class MetricsWriter:
 
     @contextlib.contextmanager
     def _without_events(self) -> Iterator[None]:
-        """Goes on without events if what is inside fails."""
+        """Goes on without events if writing them fails."""
         try:
             yield
         except Exception as error:  # a full disk, a bucket that does not answer
@@ -79,7 +79,7 @@ class _Events:
         self._scalar, self._event = summary.scalar, Event
         directory_check(str(folder))
         self._writer = EventsWriter(str(folder / "events"))
-        # TensorBoard forgets what a killed run wrote of the steps that come again.
+        # TensorBoard drops what a killed run wrote of the steps that are repeated.
         self._writer.write_event(
             Event(
                 step=purge_step,
@@ -105,7 +105,7 @@ class _Events:
 
 
 class Throughput:
-    """Clips per second, time left, and what the time of a step goes into."""
+    """Clips per second, time left, and shares of a step's time."""
 
     def __init__(self, clips_per_step: int):
         self.clips_per_step = clips_per_step
@@ -117,32 +117,32 @@ class Throughput:
 
     @contextlib.contextmanager
     def spent(self, on: str) -> Iterator[None]:
-        """Counts what is done inside as time spent on "data" or a "checkpoint"."""
+        """Counts the time inside as spent on "data" or a "checkpoint"."""
         start = time.perf_counter()
         yield
         self._seconds[on] += time.perf_counter() - start
 
     def restart(self) -> None:
-        """Leaves out what happened since the last lap, such as an evaluation."""
+        """Leaves out the time since the last lap, such as that of an evaluation."""
         self._start, self._steps = time.perf_counter(), 0
         self._seconds = {"data": 0.0, "checkpoint": 0.0}
 
     def lap(self, left: int) -> dict[str, float]:
-        """Figures of the steps since the last lap, with `left` more to go.
+        """Returns metrics of the steps since the last lap, with `left` more to go.
 
-        Seconds are of a step on average. Checkpoints are copied to the host in that time, and
-        written later, beside the next steps; what is neither data nor checkpoint is compute.
+        Seconds are of an average step. Checkpoints are copied to the host in that time, and written
+        later, beside the next steps; all time but that of data and checkpoints is compute.
         """
         seconds = max(time.perf_counter() - self._start, 1e-9)
-        parts = self._seconds | {"compute": seconds - sum(self._seconds.values())}
-        figures = {
+        spent = self._seconds | {"compute": seconds - sum(self._seconds.values())}
+        metrics = {
             "clips_per_second": self._steps * self.clips_per_step / seconds,
             "waiting_for_data": self._seconds["data"] / seconds,
-            **{f"seconds_{key}": value / self._steps for key, value in parts.items()},
+            **{f"seconds_{key}": value / self._steps for key, value in spent.items()},
             "seconds_left": left * seconds / self._steps,
         }
         self.restart()
-        return figures
+        return metrics
 
 
 def summary(values: Mapping[str, float]) -> str:

@@ -19,20 +19,20 @@ FINGERPRINTS = "fingerprints"  # key of a checkpoint's metadata
 
 
 def path_of(path: tuple[Any, ...]) -> str:
-    """The "/"-joined names of a path of jax.tree_util."""
+    """Joins the names of a path of jax.tree_util by "/"."""
     names = (next(getattr(k, a) for a in ("key", "name", "idx") if hasattr(k, a)) for k in path)
     return "/".join(str(name) for name in names)
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Leaves of any pytree by path."""
+    """Returns the leaves of any pytree by path."""
     return {path_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def differences(saved: Mapping[str, Any], want: Mapping[str, Any]) -> list[str]:
-    """What sets the arrays of a checkpoint apart from those wanted, by path: one text for each.
+    """Compares a checkpoint's arrays with those wanted, by path; returns a text for each problem.
 
-    Shapes and dtypes are compared, because Orbax casts dtypes without a word.
+    Shapes and dtypes are compared, because Orbax casts dtypes silently.
     """
     problems = [f"{key} is missing" for key in want if key not in saved]
     problems += [f"{key} is not in the model" for key in saved if key not in want]
@@ -50,13 +50,13 @@ def _describe(x: Any) -> str:
 def merge_params(
     fresh: Params, loaded: Params, *, missing: Iterable[str], unused: Iterable[str], source: str
 ) -> tuple[Params, list[str], list[str]]:
-    """Puts loaded parameters in the place of fresh ones; accounts for every one of both.
+    """Replaces fresh parameters by loaded ones; accounts for every one of both.
 
     Args:
         fresh: nested parameters, or their ShapeDtypeStructs, of the model to be trained.
         loaded: nested parameters of a checkpoint.
         missing: regexes of whole paths that may stay fresh: not loaded, or of another shape.
-        unused: regexes of whole paths of `loaded` that need no place.
+        unused: regexes of whole paths of `loaded` that may be left out.
         source: where `loaded` comes from, for messages.
 
     Returns:
@@ -72,14 +72,9 @@ def merge_params(
     fits = {k for k in want.keys() & have.keys() if _describe(want[k]) == _describe(have[k])}
     stays = sorted(want.keys() - fits)
     left = sorted(have.keys() - want.keys())
-    problems = [
-        f"{k} is {_describe(have[k])} there, {_describe(want[k])} here" if k in have
-        else f"{k} is missing there"
-        for k in stays
-        if not may_miss.fullmatch(k)
-    ]  # fmt: skip
-    problems += [f"{k} has no place here" for k in left if not may_drop.fullmatch(k)]
-    if problems:
+    allowed = {*filter(may_miss.fullmatch, stays), *filter(may_drop.fullmatch, left)}
+    strict = ({k: x for k, x in tree.items() if k not in allowed} for tree in (have, want))
+    if problems := differences(*strict):
         raise UserError(
             f"checkpoint {source} does not fit this config's model: {some(problems)}; set the "
             f"sizes in config.model as in its model.json, or name what may differ in "
@@ -110,11 +105,11 @@ def join_params(trained: Params, frozen: Params) -> Params:
 
 
 def fingerprints(tree: Any) -> dict[str, jax.Array]:
-    """A number for each array of a tree, uint32 [], which differs if a bit of it differs.
+    """Returns a checksum of each array of a tree by path, uint32 [].
 
-    It is the sum of the array's words, each times an odd number that tells its place. Sums of
-    integers wrap around and do not depend on their order, so a number is the same on any mesh. A
-    single wrong word always changes it; of more, one case in four billion would be missed.
+    It is the sum of the array's words, each times an odd number that tells its position. Sums of
+    integers wrap around and do not depend on their order, so it is the same on any mesh. A single
+    wrong word always changes it; of several, one case in four billion is missed.
     """
 
     def one(x: jax.Array) -> jax.Array:
@@ -130,7 +125,7 @@ def fingerprints(tree: Any) -> dict[str, jax.Array]:
 
 
 def fingerprint(x: np.ndarray) -> int:
-    """The same of a numpy array."""
+    """Returns the checksum of a numpy array, as `fingerprints`."""
     words, total = np.ascontiguousarray(x).reshape(-1).view(_word(x)), 0
     odd = 2 * np.arange(min(len(words), 2**16), dtype=np.uint32) + 1
     for start in range(0, len(words), 2**16):  # what a cache holds
@@ -143,7 +138,17 @@ def _word(x: Any) -> str:
     return f"uint{8 * min(4, x.dtype.itemsize)}"
 
 
-def note_missing_prints(place: str | os.PathLike, prints: Mapping[str, int]) -> None:
-    """Prints a note if arrays were written without fingerprints, as the first versions did."""
+def saved_fingerprints(metadata: Any, path: str | os.PathLike) -> Mapping[str, int]:
+    """Returns the fingerprints in the metadata of an Orbax folder.
+
+    Prints a note if it has none, as those that the first versions wrote.
+    """
+    prints = (metadata.custom_metadata or {}).get(FINGERPRINTS, {})
     if not prints:
-        print(f"note: {place} has no fingerprints, so damage is not noticed", file=sys.stderr)
+        print(f"note: {path} has no fingerprints, so damage is not noticed", file=sys.stderr)
+    return prints
+
+
+def damaged(now: Mapping[str, Any], saved: Mapping[str, int]) -> list[str]:
+    """Returns the paths whose fingerprints are not those saved, if any were saved."""
+    return sorted(path for path in now if saved and now[path] != saved.get(path))

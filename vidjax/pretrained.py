@@ -29,7 +29,7 @@ from vidjax.card import CARD, Card, Folder, home, read_card, write_card
 from vidjax.data.frames.clips import eval_views, prepare, video_array
 from vidjax.data.reading.video import VideoError
 from vidjax.errors import UserError, some
-from vidjax.params import FINGERPRINTS, differences, fingerprint, flatten, note_missing_prints
+from vidjax.params import FINGERPRINTS, differences, fingerprint, flatten, saved_fingerprints
 from vidjax.stored import PARAMS, StoredParams, find_params, metadata_of
 from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer
 
@@ -83,7 +83,7 @@ class Pretrained:
         return jnp.asarray(facts.normalise(clip))
 
     def tokenize(self, texts: str | Sequence[str]) -> tuple[jax.Array, jax.Array]:
-        """Token ids int32 [K, L] and mask bool [K, L] (True = real) of K texts.
+        """Returns token ids int32 [K, L] and mask bool [K, L] (True = real) of K texts.
 
         Raises:
             UserError: the model reads no text, its folder has no tokeniser, or a text has ids that
@@ -116,48 +116,47 @@ def load_model(folder: Folder, dtype: Any = "float32") -> Pretrained:
     """
     card = read_card(folder)
     model = models.build(**card.model | {"dtype": jnp.dtype(dtype).name})
-    stored = _open_params(folder, card)
-    params = jax.device_put(traverse_util.unflatten_dict(stored.read(stored), sep="/"))
-    return Pretrained(model, params, card, _open_tokenizer(folder, card))
+    params = jax.device_put(load_params(folder, card))
+    return Pretrained(model, params, card, load_tokenizer(folder, card))
 
 
-def load_tokenizer(folder: Folder, **options: Any) -> Tokenizer | ClipTokenizer | None:
-    """The tokeniser in a folder; None if it has none. `options` replace the card's.
+def load_tokenizer(
+    folder: Folder, card: Card | None = None, **options: Any
+) -> Tokenizer | ClipTokenizer | None:
+    """Loads the tokeniser of a folder, None if it has none; `options` replace the card's.
 
     Raises:
         UserError: its file is gone or damaged, or its kind lacks one of the options.
     """
-    return _open_tokenizer(folder, read_card(folder), **options)
-
-
-def _open_tokenizer(folder: Folder, card: Card, **options: Any) -> Tokenizer | ClipTokenizer | None:
+    card = card or read_card(folder)
     if card.tokenizer is None:
         return None
     options = {k: v for k, v in card.tokenizer.items() if k != "file"} | options
     return open_tokenizer(home(folder) / card.tokenizer["file"], **options)
 
 
-def load_params(folder: Folder) -> dict[str, Any]:
-    """The parameters of a folder as nested dicts of numpy arrays, whatever machine wrote them.
+def load_params(folder: Folder, card: Card | None = None) -> dict[str, Any]:
+    """Loads the parameters of a folder as nested dicts of numpy arrays; arguments as `open_params`.
 
     Raises:
         UserError: as `open_params`.
     """
-    stored = open_params(folder)
+    stored = open_params(folder, card)
     return traverse_util.unflatten_dict(stored.read(stored), sep="/")
 
 
-def open_params(folder: Folder) -> StoredParams:
-    """The parameters of a folder by "/"-joined name, read when asked for and not kept.
+def open_params(folder: Folder, card: Card | None = None) -> StoredParams:
+    """Opens the parameters of a folder by "/"-joined name; each is read on demand and not kept.
+
+    Args:
+        folder: written on any machine.
+        card: of the folder, if it was read before.
 
     Raises:
         UserError: the folder is not one of ours, is damaged, or holds other parameters (names,
             shapes, dtypes) than its card's model has.
     """
-    return _open_params(folder, read_card(folder))
-
-
-def _open_params(folder: Folder, card: Card) -> StoredParams:
+    card = card or read_card(folder)
     path, root = find_params(folder)
     metadata = metadata_of(path)
     saved = metadata.tree
@@ -172,13 +171,11 @@ def _open_params(folder: Folder, card: Card) -> StoredParams:
             f"the parameters in {path} are not those of the model in {folder}/{CARD}: "
             + some(problems, limit=8)
         )
-    prints = (metadata.custom_metadata or {}).get(FINGERPRINTS, {})
-    note_missing_prints(path, prints)
-    return StoredParams(path, root, want, prints)
+    return StoredParams(path, root, want, saved_fingerprints(metadata, path))
 
 
 def _check_sizes(model: Mapping[str, Any], stored: Mapping[str, Any], path: epath.Path) -> None:
-    """Raises UserError for sizes far beyond the stored parameters; no table was made of them."""
+    """Raises UserError for sizes far beyond the stored parameters, before any table is made."""
     count = sum(math.prod(x.shape) for x in stored.values())
     for key, value in model.items():
         if isinstance(value, Mapping):
@@ -194,7 +191,7 @@ def _check_sizes(model: Mapping[str, Any], stored: Mapping[str, Any], path: epat
 
 @functools.lru_cache(maxsize=16)  # tracing a model takes half a second
 def param_specs(model: nn.Module) -> Mapping[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every parameter of a model by "/"-joined name."""
+    """Returns shape and dtype of every parameter of a model by "/"-joined name."""
     specs = traverse_util.flatten_dict(models.abstract_params(model), sep="/")
     return types.MappingProxyType(specs)
 
@@ -234,11 +231,11 @@ def keep_tokenizer(tokenizer: Tokenizer | ClipTokenizer, folder: Folder) -> dict
     """
     name = "tokenizer" + os.path.splitext(tokenizer.path)[1]
     target, content = epath.Path(folder) / name, epath.Path(tokenizer.path).read_bytes()
-    if target.exists() and target.read_bytes() != content:
+    if not target.exists():
+        files.write_whole(target, content)
+    elif target.read_bytes() != content:
         raise UserError(
             f"{target} is not the tokeniser in {tokenizer.path}, with which this run shall go on; "
             f"put the old file back there, or choose a new folder"
         )
-    if not target.exists():
-        files.write_whole(target, content)
     return {"file": name, **tokenizer.options}

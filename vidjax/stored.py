@@ -12,8 +12,9 @@ from flax import traverse_util
 
 from vidjax import files, sharding
 from vidjax.card import Folder, home
+from vidjax.checkpoints import steps_of
 from vidjax.errors import UserError, brief, some
-from vidjax.params import fingerprint, fingerprints
+from vidjax.params import damaged, fingerprint, fingerprints
 
 PARAMS = "params"
 _AHEAD_BYTES = 4_000_000  # of parameters read together, as each reading takes 9 ms
@@ -74,7 +75,7 @@ class StoredParams(Mapping[str, np.ndarray]):
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 tree = checkpointer.restore(self._path, args=args)
         except Exception as error:  # Orbax and tensorstore raise all sorts
-            raise UserError(_damaged(self._path, error)) from error
+            raise UserError(_unreadable(self._path, error)) from error
         found = traverse_util.flatten_dict(tree)
         found = {name: found[path] for name, path in keys.items()}
         self._check(found)
@@ -87,8 +88,7 @@ class StoredParams(Mapping[str, np.ndarray]):
         else:
             now = jax.device_get(jax.jit(fingerprints)(dict(arrays)))
         now = {"/".join((*self._root, name)): x for name, x in now.items()}
-        wrong = sorted(name for name in now if now[name] != self._prints.get(name))
-        if wrong and self._prints:
+        if wrong := damaged(now, self._prints):
             raise UserError(
                 f"the parameters in {self._path} are damaged: what is read is not what was written "
                 f"({some(wrong)}); make or copy that folder again"
@@ -162,23 +162,22 @@ def _groups(specs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, list[str]]:
 
 
 def find_params(folder: Folder) -> tuple[epath.Path, tuple[str, ...]]:
-    """The Orbax folder that holds the parameters, and where in its tree they are."""
+    """Returns the Orbax folder that holds the parameters, and their path in its tree."""
     folder = files.absolute(folder)
     if (folder / PARAMS).is_dir():
         return folder / PARAMS, ()
     run = home(folder)
-    checkpoints = run / "checkpoints"
-    steps = ocp.utils.checkpoint_steps(checkpoints) if checkpoints.is_dir() else []
+    steps = steps_of(run)
     if run != folder:
         steps = [step for step in steps if step == int(folder.name)]
     if not steps:
         raise UserError(f"{folder} holds no parameters: neither {PARAMS}/ nor checkpoints/<step>/")
-    path = checkpoints / str(max(steps)) / "default"
+    path = run / "checkpoints" / str(max(steps)) / "default"
     return path, ("ema_params",) if metadata_of(path).tree.get("ema_params") else ("params",)
 
 
 def metadata_of(path: epath.Path) -> Any:
-    """Of an Orbax folder: the tree of arrays' metadata, and custom_metadata."""
+    """Returns metadata of an Orbax folder: of its arrays as `tree`, and `custom_metadata`."""
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             found = checkpointer.metadata(path).item_metadata
@@ -186,8 +185,8 @@ def metadata_of(path: epath.Path) -> Any:
             raise ValueError("it has no metadata")
         return found
     except Exception as error:  # Orbax and tensorstore raise all sorts
-        raise UserError(_damaged(path, error)) from error
+        raise UserError(_unreadable(path, error)) from error
 
 
-def _damaged(path: epath.Path, error: Exception) -> str:
+def _unreadable(path: epath.Path, error: Exception) -> str:
     return f"the parameters in {path} are damaged or incomplete ({brief(error)})"

@@ -50,8 +50,8 @@ from vidjax.workdir import (
     check_same_lists,
     check_workdir,
     claim_workdir,
-    disk_errors,
     release_workdir,
+    workdir_errors,
 )
 
 # Steps queued ahead of the device: enough to keep it busy, few because each holds a batch.
@@ -354,7 +354,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike | None) -> TrainState |
             raise UserError("say where the run is written: --workdir=FOLDER")
         workdir = files.absolute(workdir)
         with (
-            disk_errors(workdir),
+            workdir_errors(workdir),
             contextlib.closing(_Run(work, workdir, total, schedule)) as run,
         ):
             return run.loop(step_fn, init, abstract)

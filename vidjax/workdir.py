@@ -1,4 +1,4 @@
-"""The workdir of a run: whose it is, and whether a run in it is the same run."""
+"""The workdir of a run: claimed by one process, for one config and its lists of videos."""
 
 import contextlib
 import json
@@ -12,6 +12,7 @@ from flax import traverse_util
 
 from vidjax import files
 from vidjax.checkpoints import last_good
+from vidjax.data.lists.digests import difference
 from vidjax.errors import Again, Fault, UserError, disk_problem, first_line, some
 
 _LOCK = "run.lock"
@@ -21,12 +22,14 @@ _UNFINISHED = ("config.json.tmp", "config.tmp")  # the latter by older versions
 def claim_workdir(
     workdir: epath.Path, config: dict[str, Any], defaults: dict[str, Any] | None = None
 ) -> None:
-    """Creates the workdir and its config.json; a folder with anything else in it is refused.
+    """Creates the workdir and its config.json, and locks it, but not in a bucket.
 
-    `config` and `defaults` (see `check_same_run`) must be plain values. How often to log, save or
-    evaluate, and on how many devices and processes, may change between runs of one workdir;
-    everything may until the first checkpoint.
-    On a file system (not in a bucket) the workdir is this process's until it ends.
+    How often to log, save or evaluate, and on how many devices and processes, may change between
+    runs of one workdir; everything may until the first checkpoint.
+
+    Args:
+        workdir: new, empty, or with an earlier run of this config.
+        config, defaults: plain values, see `check_same_run`.
 
     Raises:
         UserError: the workdir holds another run or something else, is in use by another process, or
@@ -75,7 +78,7 @@ def release_workdir(workdir: epath.Path) -> None:
 
 
 def check_workdir(workdir: epath.Path) -> None:
-    """Raises a UserError if a run's workdir was removed, which what writes to it may make anew."""
+    """Raises UserError if a run's workdir was removed, before a writer creates it again."""
     if files.is_remote(workdir):
         return
     try:
@@ -90,11 +93,11 @@ def check_workdir(workdir: epath.Path) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(workdir: epath.Path) -> Iterator[None]:
-    """Says in a sentence what a disk that is full, broken or forbidden says in a thousand lines.
+def workdir_errors(workdir: epath.Path) -> Iterator[None]:
+    """Turns the errors of a disk that is full, broken or forbidden into one sentence.
 
     Raises:
-        UserError: of an exception about writing to the workdir, or from when that was removed.
+        UserError: the workdir cannot be written to, or was removed.
         Fault: a save timed out, as it does where the clock jumps.
     """
     try:
@@ -122,9 +125,9 @@ def disk_errors(workdir: epath.Path) -> Iterator[None]:
 def check_same_run(
     path: epath.Path, config: dict[str, Any], defaults: dict[str, Any] | None = None
 ) -> None:
-    """Raises a UserError if `path`, of a run with checkpoints, has another config than `config`.
+    """Raises UserError if `path` has another config than `config`, and its run has checkpoints.
 
-    Keys that were not there when the run began have the values of `defaults`, a config like it.
+    Keys that did not exist when the run began have the values of `defaults`, a whole config.
     """
     try:
         old, new = (_essential(c) for c in (json.loads(path.read_text()), config))
@@ -147,10 +150,10 @@ def _has_checkpoints(workdir: epath.Path) -> bool:
 def check_same_lists(
     workdir: epath.Path, lists: dict[str, dict[str, Any]], allow: bool
 ) -> list[str]:
-    """Keeps what a run's lists are in its workdir; compares them with those that it started with.
+    """Compares a run's lists of videos with those that it started with, kept in lists.json.
 
-    Like the config they may change until the first checkpoint. A run from before this was kept has
-    the lists that it has now.
+    Like the config they may change until the first checkpoint. Runs that began before there was
+    lists.json keep the lists that they have now.
 
     Args:
         workdir: of the run, claimed.
@@ -158,19 +161,19 @@ def check_same_lists(
         allow: whether they may change in the middle of a run.
 
     Returns:
-        Notes on what changed.
+        Notes on changes.
 
     Raises:
-        UserError: something changed, and `allow` is False.
+        UserError: there are changes, and `allow` is False.
     """
-    path, old = workdir / "lists.json", {}
+    path, old, changes = workdir / "lists.json", {}, []
     if path.exists() and _has_checkpoints(workdir):
         try:
             old = json.loads(path.read_bytes())
             changes = [
                 f"the list of config.data.{split} {change}"
                 for split, facts in lists.items()
-                if split in old and (change := _list_change(old[split], facts))
+                if split in old and (change := difference(old[split], facts))
             ]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(
@@ -183,27 +186,8 @@ def check_same_lists(
                 f"old ones back, choose another --workdir, or continue with the new ones by "
                 f"--config.data.allow_changed_lists=True"
             )
-        notes = [f"{change} since the run started" for change in changes]
-    else:
-        notes = []
     files.write_whole(path, json.dumps(old | lists, indent=1) + "\n")
-    return notes
-
-
-def _list_change(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Returns how a list differs from an older one of the same run; "" if it does not."""
-    if old["digest"] == new["digest"]:
-        return ""
-    if old["videos"] != new["videos"]:
-        return f"has {new['videos']} videos, not {old['videos']}"
-    if old["unordered"] == new["unordered"]:
-        return "has the same videos in another order"
-    same = [a == b for a, b in zip(old["blocks"], new["blocks"], strict=True)]
-    first = same.index(False) * old["block"] + 1
-    last = min(first + old["block"] - 1, new["videos"])
-    return (
-        f"has other videos, labels or texts (the first difference is in entries {first} to {last})"
-    )
+    return [f"{change} since the run started" for change in changes]
 
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:

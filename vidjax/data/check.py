@@ -308,11 +308,7 @@ def _names(videos: Sequence[datasets.Video], path: str, root: str, out: str) -> 
 
 def _stamp(path: str) -> tuple[int | None, int | None]:
     """Returns size and time of a file, or of a record's shard; (None, None) for an object."""
-    try:
-        status = os.stat(locators.container(path))
-    except OSError:
-        return None, None
-    return status.st_size, status.st_mtime_ns
+    return files.stamp(locators.container(path)) or (None, None)
 
 
 def _earlier(manifest: str) -> dict[str, dict[str, Any]]:

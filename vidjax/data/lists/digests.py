@@ -30,5 +30,21 @@ def digests_of(videos: Sequence[Video]) -> dict[str, Any]:
     }
 
 
+def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Returns how a list differs from an older one by the digests of both; "" if it does not."""
+    if old["digest"] == new["digest"]:
+        return ""
+    if old["videos"] != new["videos"]:
+        return f"has {new['videos']} videos, not {old['videos']}"
+    if old["unordered"] == new["unordered"]:
+        return "has the same videos in another order"
+    same = [a == b for a, b in zip(old["blocks"], new["blocks"], strict=True)]
+    first = same.index(False) * old["block"] + 1
+    last = min(first + old["block"] - 1, new["videos"])
+    return (
+        f"has other videos, labels or texts (the first difference is in entries {first} to {last})"
+    )
+
+
 def _sha256(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
