@@ -233,3 +233,54 @@ def test_padded_tokens_pass_the_mlp_by():
     without["mlp"] = jax.tree.map(np.zeros_like, p["mlp"])
     np.testing.assert_array_equal(found[0, 3:], apply(block, without, x)[0, 3:])
     np.testing.assert_array_equal(found[~padding], apply(block, p, x)[~padding])
+
+
+def rotate_by_row(query, key, ids):
+    """Rotary positions of one axis: channels k and k + K/2 of a token turn by ids / 10^k."""
+
+    def turn(x):
+        angle = ids[..., None, None] / 10.0 ** np.arange(x.shape[-1] // 2)
+        a, b = jnp.split(x, 2, axis=-1)
+        sin, cos = jnp.sin(angle), jnp.cos(angle)
+        return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+
+    return turn(query), turn(key)
+
+
+def test_rotary_positions_are_of_the_tokens_that_are_kept():
+    class Tower(nn.Module):
+        @nn.compact
+        def __call__(self, x, ids):
+            block = layers.Block(2, 16, 1e-6, "gelu", rotate=rotate_by_row, name="blocks")
+            return layers.scan_blocks(block, x, depth=2, ids=ids)
+
+    x = RNG.normal(size=(2, 6, 8)).astype(np.float32)
+    keep = np.array([[4, 0, 3], [1, 5, 2]])
+    kept = np.take_along_axis(x, keep[:, :, None], 1)
+    p = params_of(Tower(), kept, keep)
+    found = apply(Tower(), p, kept, keep)
+    # Their order is of no account, nor where they start, but how far they are from each other is.
+    order = np.array([2, 0, 1])
+    moved = apply(Tower(), p, kept[:, order], keep[:, order])
+    np.testing.assert_allclose(moved, found[:, order], atol=1e-5)
+    np.testing.assert_allclose(apply(Tower(), p, kept, keep + 7), found, atol=1e-4)
+    assert np.abs(apply(Tower(), p, kept, np.arange(3) + 0 * keep) - found).max() > 1e-2
+
+
+def test_rotary_attention_against_a_reference():
+    x = RNG.normal(size=(1, 5, 8)).astype(np.float32)
+    ids = np.array([[0, 3, 4, 7, 9]])
+    module = layers.Attention(num_heads=2, rotate=rotate_by_row)
+    p = params_of(layers.Attention(num_heads=2), x)
+    q, k, v = (
+        np.einsum("nd,dhk->nhk", x[0], p[n]["kernel"]) + p[n]["bias"]
+        for n in ("query", "key", "value")
+    )
+    # Pairs of channels as complex numbers, which a rotation multiplies by e^(i angle).
+    turns = np.exp(1j * ids[0][:, None, None] / 10.0 ** np.arange(2))
+    q, k = ((y[..., :2] + 1j * y[..., 2:]) * turns for y in (q, k))
+    logits = np.einsum("nhk,mhk->hnm", q, k.conj()).real / math.sqrt(4)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    expected = np.einsum("hnm,mhk,hkd->nd", weights, v, p["out"]["kernel"]) + p["out"]["bias"]
+    assert relative_error(apply(module, p, x, ids=ids)[0], expected) < 2e-6
