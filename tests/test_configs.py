@@ -341,6 +341,11 @@ MISTAKES = [
     ((DEMO, "--config.optim.clip_parts=0"), "clip_parts must be at least 1, not 0"),
     ((DEMO, "--config.optim.layer_decay=0.0"), "must be above 0 and at most 1, not 0.0"),
     ((DEMO, "--config.data.flip=1.5"), "config.data.flip must be from 0 to 1, not 1.5"),
+    (
+        (DEMO, "--config.objective.mask_ratio=1.0"),
+        "config.objective.mask_ratio must be a number of at least 0 and below 1, not 1.0",
+    ),
+    ((DEMO, "--config.objective.mask_ratio=nan"), "below 1, not nan"),
     ((DEMO, "--config.optim.freeze=('encoder/[',)"), "'encoder/[' is no regular expression"),
     ((DEMO, "--config.optim.rates=('head/.*',10.0)"), "must be pairs of a pattern and a factor"),
     (

@@ -33,9 +33,14 @@ def base() -> ConfigDict:
     # comes from the variant, the data, or the model's own default.
     config.model = ConfigDict(
         {
-            **{key: unset(int) for key in ("width", "depth", "num_heads", "mlp_dim")},
-            **{"num_classes": unset(int), "unroll": unset(int), "remat": "none"},
-            **{"attention": "auto"},  # one of models.layers.attention.IMPLEMENTATIONS
+            "width": unset(int),
+            "depth": unset(int),
+            "num_heads": unset(int),
+            "mlp_dim": unset(int),
+            "num_classes": unset(int),
+            "unroll": unset(int),
+            "remat": "none",
+            "attention": "auto",  # one of models.layers.attention.IMPLEMENTATIONS
         }
     )
     config.objective = ConfigDict()
@@ -73,9 +78,10 @@ def base() -> ConfigDict:
             "workers": -1,  # processes that decode; -1: from the number of cores
             "patience": 600.0,  # seconds without a batch after which the loader is said to hang
             "tokenizer": "",  # SentencePiece .model or tokenizer.json; "": that of `init`
-            # Tokens of a text, whether it is cleaned as the model's original code does, and whether
-            # longer ones are cut. Unset: as the tokeniser's checkpoint says, or as is usual for it.
-            **{"text_length": unset(int), "canonicalise": unset(bool), "truncate": unset(bool)},
+            # Unset: as the tokeniser's checkpoint says, or as is usual for it.
+            "text_length": unset(int),  # tokens of a text
+            "canonicalise": unset(bool),  # whether texts are cleaned as the original code does
+            "truncate": unset(bool),  # whether longer texts are cut
             "shots": 0,  # videos of each class to train on; 0: all
             "shots_seed": 0,  # of which ones
         }
