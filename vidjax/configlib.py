@@ -33,9 +33,14 @@ def base() -> ConfigDict:
     # comes from the variant, the data, or the model's own default.
     config.model = ConfigDict(
         {
-            **{key: unset(int) for key in ("width", "depth", "num_heads", "mlp_dim")},
-            **{"num_classes": unset(int), "unroll": unset(int), "remat": "none"},
-            **{"attention": "auto"},  # one of models.layers.attention.IMPLEMENTATIONS
+            "width": unset(int),
+            "depth": unset(int),
+            "num_heads": unset(int),
+            "mlp_dim": unset(int),
+            "num_classes": unset(int),
+            "unroll": unset(int),
+            "remat": "none",
+            "attention": "auto",  # one of models.layers.attention.IMPLEMENTATIONS
         }
     )
     config.objective = ConfigDict()
@@ -73,9 +78,10 @@ def base() -> ConfigDict:
             "workers": -1,  # processes that decode; -1: from the number of cores
             "patience": 600.0,  # seconds without a batch after which the loader is said to hang
             "tokenizer": "",  # SentencePiece .model or tokenizer.json; "": that of `init`
-            # Tokens of a text, whether it is cleaned as the model's original code does, and whether
-            # longer ones are cut. Unset: as the tokeniser's checkpoint says, or as is usual for it.
-            **{"text_length": unset(int), "canonicalise": unset(bool), "truncate": unset(bool)},
+            # Unset: as the tokeniser's checkpoint says, or as is usual for it.
+            "text_length": unset(int),  # tokens of a text
+            "canonicalise": unset(bool),  # whether texts are cleaned as the original code does
+            "truncate": unset(bool),  # whether longer texts are cut
             "shots": 0,  # videos of each class to train on; 0: all
             "shots_seed": 0,  # of which ones
         }
@@ -130,40 +136,36 @@ def base() -> ConfigDict:
 
 
 # Ranges of numbers: what a run cannot work with is an error, whatever the rest of the config is.
-# Keys that a config does not have, or leaves unset, are not looked at.
+# Keys that a config leaves unset are not looked at. vidjax.models and the objectives have the
+# ranges of their own fields.
 _RANGES = {
     "at least 1": (
         lambda x: x >= 1,
         "data.batch_size data.repeats data.frames data.stride data.size data.short_side "
         "data.views_short_side data.text_length optim.clip_parts grad_accum log_every "
-        "checkpoint.every checkpoint.keep model.width model.depth model.num_heads model.mlp_dim "
-        "model.decoder_width model.decoder_num_heads model.decoder_mlp_dim model.unroll",
+        "checkpoint.every checkpoint.keep",
     ),
     "at least 0": (
         lambda x: x >= 0,
         "seed train_steps train_epochs data.min_frames data.mix_group data.shots data.patience "
         "optim.lr optim.min_lr optim.lr_batch_size optim.warmup_epochs optim.warmup_steps "
-        "optim.eps optim.weight_decay optim.clip_norm model.eps model.fc_norm_eps "
-        "model.decoder_norm_eps",
+        "optim.eps optim.weight_decay optim.clip_norm",
     ),
-    "from 0 to 1": (
-        lambda x: 0 <= x <= 1,
-        "data.flip data.max_bad_share",
-    ),
+    "from 0 to 1": (lambda x: 0 <= x <= 1, "data.flip data.max_bad_share"),
     "at least 0 and below 1": (
         lambda x: 0 <= x < 1,
-        "ema_decay optim.b1 optim.b2 optim.momentum model.drop_path model.dropout "
-        "model.head_dropout",
+        "ema_decay optim.b1 optim.b2 optim.momentum",
     ),
     "above 0 and at most 1": (lambda x: 0 < x <= 1, "optim.layer_decay"),
 }
 
 
 def check(config: ConfigDict) -> None:
-    """Checks what can be said of single keys.
+    """Checks single keys; vidjax.models and the objectives check their own blocks.
 
     Raises:
-        UserError: a number out of its range, or patterns that are no regular expressions.
+        UserError: a number out of its range, an unknown choice, or patterns that are no regular
+            expressions.
     """
     for meaning, (fits, keys) in _RANGES.items():
         for key in keys.split():

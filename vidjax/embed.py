@@ -23,7 +23,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -74,65 +74,35 @@ def embed(
         UserError: wrong arguments, an output of other settings or videos, a file of the user's in
             its place, or no video that can be read.
     """
-    if locators.is_url(output):
-        raise UserError(f"--output={output} must be a file of this machine; copy it up when done")
-    output = os.fspath(files.absolute(output))
-    if not output.endswith((".npz", ".npy")):
-        raise UserError(f"--output={output} must end in .npz or .npy")
-    if pool not in ("none", "mean") or batch_size < 1:
-        raise UserError("--pool must be none or mean, and --batch_size at least 1")
+    output = _checked(output, pool, batch_size)
     loaded = pretrained.load_model(checkpoint, dtype)
     if not hasattr(loaded.model, "embed"):
         head = loaded.card.model["head"]
         raise UserError(f"checkpoint {checkpoint} embeds no videos (its head is {head!r})")
-    facts = loaded.card.preprocessing
-    windows = Windows(facts, window_seconds, window_stride)
+    preprocessing = loaded.card.preprocessing
+    windows = Windows(preprocessing, window_seconds, window_stride)
     items = {item.path: item for item in find_videos(videos, root)}  # each once
     settings = {
-        **{"model": loaded.card.model, "preprocessing": dataclasses.asdict(facts)},
-        **{"parameters": _digest(loaded.params), "dtype": dtype, "pool": pool},
-        **{"window_seconds": window_seconds, "window_stride": window_stride},
+        "model": loaded.card.model,
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "parameters": _digest(loaded.params),
+        "dtype": dtype,
+        "pool": pool,
+        "window_seconds": window_seconds,
+        "window_stride": window_stride,
     }
     settings, stamps = json.loads(json.dumps(settings)), stamps_of(items)
     if is_finished(output, settings, stamps):
         shutil.rmtree(f"{output}.part", ignore_errors=True)
         return output
     part = Part(f"{output}.part", settings, stamps, alone=distributed.is_first())
-    index, count = jax.process_index(), jax.process_count()
-    mine = dict(itertools.islice(items.items(), index, None, count))
-    name = f"{output}.bad_videos.{index}.jsonl" if index else f"{output}.bad_videos.jsonl"
-    others = glob.glob(f"{glob.escape(output)}.bad_videos*.jsonl")
-    bad = BadVideos(name, len(mine), 1.0, [other for other in others if other != name])
-    hanging = {path: why for path, why in bad.hanging.items() if path in mine}
-    for path, why in hanging.items():
-        bad.add(path, why)
+    mine = dict(itertools.islice(items.items(), jax.process_index(), None, jax.process_count()))
+    bad = _bad_videos(output, mine)
+    hanging = bad.hanging
     left = [item for path, item in mine.items() if path not in hanging and not part.find(path)]
-    shown = collections.Counter(videos=len(mine) - len(left))
-    progress = Progress("videos", len(mine), shown["videos"])
-
-    def advance(**more: int) -> None:
-        shown.update(more)
-        progress.advance(shown["videos"], f"{shown['windows']} windows")
-
-    mesh = sharding.local_mesh()  # processes need not wait for each other
-    size = batch_size * sharding.batch_parts(mesh)
-    params = jax.device_put(loaded.params, sharding.replicated(mesh))
-
-    @jax.jit
-    def apply(params, clips):
-        clips = facts.normalise(clips)
-        return loaded.model.apply({"params": params}, clips, method="embed").astype("float32")
-
-    def embed_batch(clips: np.ndarray) -> np.ndarray:
-        return np.asarray(apply(params, sharding.put_batch({"clips": clips}, mesh)["clips"]))
-
-    with (
-        jax.set_mesh(mesh),
-        nn.logical_axis_rules(sharding.RULES),
-        contextlib.closing(progress),
-        contextlib.closing(read_all(left, windows, ahead=size)) as clips,
-    ):
-        for path, answer, vectors in _batched(clips, embed_batch, size, advance):
+    embedded = _embedded(left, windows, loaded, batch_size, len(mine))
+    with contextlib.closing(embedded):
+        for path, answer, vectors in embedded:
             if vectors is None:
                 bad.add(path, answer)
             else:
@@ -151,6 +121,71 @@ def embed(
 
     distributed.from_first(write)
     return output
+
+
+def _checked(output: str, pool: str, batch_size: int) -> str:
+    """Returns the absolute path of the output; raises UserError for a wrong argument."""
+    if locators.is_url(output):
+        raise UserError(f"--output={output} must be a file of this machine; copy it up when done")
+    output = os.fspath(files.absolute(output))
+    if not output.endswith((".npz", ".npy")):
+        raise UserError(f"--output={output} must end in .npz or .npy")
+    if pool not in ("none", "mean") or batch_size < 1:
+        raise UserError("--pool must be none or mean, and --batch_size at least 1")
+    return output
+
+
+def _bad_videos(output: str, mine: Mapping[str, datasets.Video]) -> BadVideos:
+    """Opens this process's list of bad videos, in which those that hung a decoder are added."""
+    index = jax.process_index()
+    name = f"{output}.bad_videos.{index}.jsonl" if index else f"{output}.bad_videos.jsonl"
+    others = glob.glob(f"{glob.escape(output)}.bad_videos*.jsonl")
+    bad = BadVideos(name, len(mine), 1.0, [other for other in others if other != name])
+    for path, why in bad.hanging.items():
+        if path in mine:
+            bad.add(path, why)
+    return bad
+
+
+def _embedded(
+    videos: Sequence[datasets.Video],
+    windows: Windows,
+    loaded: pretrained.Pretrained,
+    batch_size: int,
+    total: int,
+) -> Iterator[tuple[str, Any, np.ndarray | None]]:
+    """Yields what `_batched` does of the videos that are left of `total`, with a progress bar."""
+    shown = collections.Counter(videos=total - len(videos))
+    progress = Progress("videos", total, shown["videos"])
+
+    def advance(**more: int) -> None:
+        shown.update(more)
+        progress.advance(shown["videos"], f"{shown['windows']} windows")
+
+    mesh = sharding.local_mesh()  # processes need not wait for each other
+    size = batch_size * sharding.batch_parts(mesh)
+    with (
+        jax.set_mesh(mesh),
+        nn.logical_axis_rules(sharding.RULES),
+        contextlib.closing(progress),
+        contextlib.closing(read_all(videos, windows, ahead=size)) as clips,
+    ):
+        yield from _batched(clips, _embedder(loaded, mesh), size, advance)
+
+
+def _embedder(loaded: pretrained.Pretrained, mesh: jax.sharding.Mesh) -> Callable:
+    """Returns a function from clips [B, T, H, W, 3] of bytes to vectors [B, D] on the host."""
+    params = jax.device_put(loaded.params, sharding.replicated(mesh))
+
+    @jax.jit
+    def apply(params, clips):
+        clips = loaded.card.preprocessing.normalise(clips)
+        return loaded.model.apply({"params": params}, clips, method="embed").astype("float32")
+
+    def embed_batch(clips: np.ndarray) -> np.ndarray:
+        return np.asarray(apply(params, sharding.put_batch({"clips": clips}, mesh)["clips"]))
+
+    return embed_batch
 
 
 def stamps_of(paths: Iterable[str]) -> dict[str, list[int]]:

@@ -310,8 +310,8 @@ class Task:
     @property
     def notices(self) -> list[str]:
         """What is worth saying of lists, a frozen text tower, and a checkpoint's clips."""
-        found = [text for split in ("train", "val") if self.has(split)
-                 for text in self.videos(split).notices]  # fmt: skip
+        splits = filter(self.has, ("train", "val"))
+        found = [text for split in splits for text in self.videos(split).notices]
         freeze = self.config.optim.freeze
         scratch = self._reads("classes") and not (self.checkpoint or self.config.init)
         if scratch and any(re.fullmatch(pattern, "text/token_embed") for pattern in freeze):

@@ -418,8 +418,8 @@ class _Run:
         else:
             state = initial_state(work, init, abstract, self.say)
         # Evaluations that were due when the run ended, and were not done.
-        late = {k: v for k, v in self.due(evaluators, self.start).items()
-                if not any(name.startswith(f"{k}/") for name in self.known)}  # fmt: skip
+        done = {name.partition("/")[0] for name in self.known if "/" in name}
+        late = {k: v for k, v in self.due(evaluators, self.start).items() if k not in done}
         if self.start < self.total:
             self.evaluate(late, state, self.start)
         with contextlib.closing(work.train_batches(self.start, self.workdir)) as batches:
@@ -501,8 +501,8 @@ class _Run:
             shown = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
             paths = [videos[i].path for i in dict.fromkeys(ids.tolist()) if i >= 0]
             Journal(path).add({"step": step, **shown, "videos": paths})
-        which = " and ".join(f"{k} is {values[k]}" for k in ("loss", "grad_norm")
-                             if not math.isfinite(values[k]))  # fmt: skip
+        wrong = [key for key in ("loss", "grad_norm") if not math.isfinite(values[key])]
+        which = " and ".join(f"{key} is {values[key]}" for key in wrong)
         skip = self.work.config.nonfinite == "skip"
         if skip and self.skipped < _SKIPS:
             self.say(f"note: step {step} is left out, as its {which}; {path} lists its videos")

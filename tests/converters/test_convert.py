@@ -13,6 +13,7 @@ from converters import Options, convert, formats
 from vidjax import pretrained
 from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "goldens/videomae_finetune_meanpool/checkpoint-0.pth"
 OPTIONS = Options(heads=4, frames=10, size=32)
@@ -22,6 +23,27 @@ def quiet(source, target, format=None, options=OPTIONS, **keywords):
     lines = []
     convert.convert(str(source), target, format, options=options, say=lines.append, **keywords)
     return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "frames", "tokenizer", "command"),
+    [
+        ("videomae", "classify", 16, None, "predict"),
+        ("videomae", "reconstruct", 16, None, "train"),
+        ("vivit", "classify", 1, None, "train"),  # of single frames
+        ("videoprism", "video", 16, None, "embed"),
+        ("videoprism", "video_text", 16, {}, "embed"),
+        ("xclip", "video_text", 8, {"file": "tokenizer.json"}, "predict"),
+        ("xclip", "image", 1, None, "embed"),
+        ("xclip", "image_text", 8, {"file": "tokenizer.json"}, "train"),
+        ("xclip", "text", 8, {"file": "tokenizer.json"}, None),
+    ],
+)
+def test_the_next_command(name, head, frames, tokenizer, command):
+    preprocessing = Preprocessing(frames=frames)
+    card = Card({"name": name, "head": head}, preprocessing, tokenizer=tokenizer)
+    found = convert._next(card, pathlib.Path("there"))
+    assert (found and found.split()[0]) == command
 
 
 def tree(folder):

@@ -50,11 +50,11 @@ class Retrieval(Evaluator):
         owners = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
         texts = self.context.embed_texts(params, [text for own in captions for text in own])
         t2v, v2t = ranks(_unit(texts), _unit(videos), owners)
+        counts = {"videos": read.sum(), "captions": len(texts), "unreadable": (~read).sum()}
         return {
             **{f"t2v_{key}": value for key, value in recalls(t2v).items()},
             **{f"v2t_{key}": value for key, value in recalls(v2t).items()},
-            **{"videos": float(read.sum()), "captions": float(len(texts))},
-            "unreadable": float((~read).sum()),
+            **{key: float(count) for key, count in counts.items()},
         }
 
 
