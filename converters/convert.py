@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import datetime
 import errno
-import functools
 import gc
 import math
 import os
@@ -35,8 +34,6 @@ import vidjax
 from converters import Conversion, Option, Options, formats
 from converters.mapping import (
     Rule,
-    Spec,
-    Tensors,
     from_params,
     ignored_names,
     to_params,
@@ -45,6 +42,7 @@ from converters.mapping import (
 from vidjax import errors, files, models, pretrained
 from vidjax.card import CARD, TOKENIZERS, Card, read_card
 from vidjax.errors import UserError
+from vidjax.lazy import LazyArrays, merge
 from vidjax.stored import PARAMS
 
 _FROM = flags.DEFINE_string("from", None, "What to convert: a file, a folder or a hub id.")
@@ -256,10 +254,7 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
         plan = module.export(card, format, originals)
     stored = pretrained.open_params(source)
     names = [name for name in stored if name not in plan.left_out]
-    params = Tensors(
-        {name: functools.partial(stored.__getitem__, name) for name in names},
-        {name: functools.partial(stored.spec, name) for name in names},
-    )
+    params = stored.select(names)
     notes = list(plan.notes)
     # The dtypes were noted by the source's names, so they hold for its own format only.
     same = card.provenance.get("format") == format
@@ -273,12 +268,10 @@ def _export(source: Path, folder: Path, format: str) -> list[str]:
         others |= formats.read(source / _ORIGINALS / _KEPT)
     # transformers would find no tensor by names with a wrapper's prefix.
     wrapper = card.provenance.get("wrapper", "") if same and format != "hf" else ""
-    makers = {wrapper + name: functools.partial(tensors.__getitem__, name) for name in tensors}
-    makers |= {wrapper + name: lambda name=name: others[name] for name in others}
-    specs = {wrapper + name: functools.partial(tensors.spec, name) for name in tensors}
-    path, num_tensors = folder / plan.weights, len(makers)
-    formats.write(path, Tensors(makers, specs), plan.beside, plan.wrapper)
-    del tensors, makers, specs  # they hold parameters, which the check reads again
+    tensors = merge(tensors, others).rename(lambda name: wrapper + name)
+    path, num_tensors = folder / plan.weights, len(tensors)
+    formats.write(path, tensors, plan.beside, plan.wrapper)
+    del tensors  # it holds parameters, which the check reads again
     for name, content in plan.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -347,7 +340,7 @@ def _is_finite(x: np.ndarray) -> bool:
     return not x.size or bool(np.isfinite(x.min()) and np.isfinite(x.max()))
 
 
-def _dtypes(tensors: Tensors, ignored: Mapping[str, Any]) -> str | dict[str, str]:
+def _dtypes(tensors: LazyArrays, ignored: Mapping[str, Any]) -> str | dict[str, str]:
     """The tensors' dtype, or that of each where they differ."""
     names = [name for name in tensors if name not in ignored]
     found = {name: tensors.spec(name).dtype.name for name in names}
@@ -358,26 +351,15 @@ def _summary(dtypes: str | Mapping[str, str]) -> str:
     return dtypes if isinstance(dtypes, str) else " and ".join(sorted(set(dtypes.values())))
 
 
-def _restore_dtypes(tensors: Tensors, dtypes: str | Mapping[str, str]) -> Tensors | None:
+def _restore_dtypes(tensors: LazyArrays, dtypes: str | Mapping[str, str]) -> LazyArrays | None:
     """The tensors in the dtypes of the file they once came from; None if that would round them."""
-
     if dtypes == "float32":
         return tensors
     names = {name: dtypes if isinstance(dtypes, str) else dtypes[name] for name in tensors}
-    found = {name: np.dtype(dtype) for name, dtype in names.items()}
-
-    def cast(name: str) -> np.ndarray:
-        return tensors[name].astype(found[name])
-
-    def spec(name: str) -> Spec:
-        return Spec(tensors.spec(name).shape, found[name])
-
-    if not all(_same(cast(name).astype(np.float32), tensors[name]) for name in tensors):
-        return None
-    return Tensors(
-        {name: functools.partial(cast, name) for name in tensors},
-        {name: functools.partial(spec, name) for name in tensors},
-    )
+    cast = tensors.cast({name: np.dtype(dtype) for name, dtype in names.items()})
+    if all(_same(cast[name].astype(np.float32), tensors[name]) for name in tensors):
+        return cast
+    return None
 
 
 def _hub_files() -> dict[str, str]:

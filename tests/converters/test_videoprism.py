@@ -20,6 +20,7 @@ from vidjax import models, pretrained
 from vidjax import tokenizers as texts
 from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
+from vidjax.lazy import merge
 from vidjax.models import layers
 from vidjax.models.layers import attention, positions
 from vidjax.models.videoprism import unit
@@ -1023,10 +1024,7 @@ def test_tables_cover_every_published_size(size):
                 videoprism.export(card, format, {})
             continue
         plan = videoprism.export(card, format, {})
-        tensors = from_params(params, plan.rules)
-        makers = {name: functools.partial(tensors.__getitem__, name) for name in tensors}
-        makers |= {name: lambda value=value: value for name, value in plan.computed.items()}
-        tensors = formats.Tensors(makers)
+        tensors = merge(from_params(params, plan.rules), plan.computed)
         assert any("pre_layer_norm" in name for name in tensors) == (size == "LvT giant")
         source = formats.Source(pathlib.Path("x"), tensors, (pathlib.Path(plan.weights),))
         conversion = videoprism.describe(source, Options())
