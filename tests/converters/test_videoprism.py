@@ -14,7 +14,7 @@ import pytest
 from flax import traverse_util
 from in_memory import command, same_params, same_tensors
 
-from converters import Options, convert, formats, videoprism
+from converters import Options, formats, hub, registry, videoprism
 from converters.mapping import from_params
 from vidjax import models, pretrained
 from vidjax import tokenizers as texts
@@ -1074,7 +1074,7 @@ def test_published_names_come_from_the_local_cache(tmp_path, monkeypatch, name):
     (folder / "refs/main").write_text("abc123")
     entry = videoprism.CHECKPOINTS["videoprism_lvt_public_v1_base"]
     shutil.copyfile(GOLDENS / "videoprism_lvt/checkpoint.npz", snapshot / entry.file)
-    path, origin = convert._resolve(name)
+    path, origin = hub.resolve(name)
     assert path == snapshot / entry.file
     assert origin == f"google/videoprism-lvt-base-f16r288@abc123/{entry.file}"
     notes = described(path, hub_id=name.partition("@")[0])[2]
@@ -1090,4 +1090,4 @@ def test_other_families_do_not_claim_these_files(tmp_path):
     sources.append(hf_folder(tmp_path / "vision", tensors))
     for path in sources:
         source = formats.open_source(path)
-        assert convert._module(None, source) is videoprism
+        assert registry.recognise(source) is videoprism
