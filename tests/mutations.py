@@ -69,7 +69,7 @@ def outcome(kind: Kind, folder: pathlib.Path, seed: int, sound: bytes, expected:
 
 def prepare(kind: Kind, folder: pathlib.Path) -> tuple[bytes, Any]:
     """Makes the sound files; returns the bytes of the one to mutate, and what reading gives."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     path = kind.make(folder)
     (folder / ".made").write_text(str(path))
     return path.read_bytes(), kind.read(folder)
