@@ -32,7 +32,7 @@ _FORMAT = flags.DEFINE_enum(
     "format",
     None,
     ["vidjax", "hf", "original", "npz", "keras"],
-    "Default: vidjax, or hf from a vidjax folder. What the paper's code reads is original.",
+    "Default: vidjax, or hf from a vidjax folder; original is the format of the paper's code.",
 )
 _MODEL = flags.DEFINE_string("model", None, "Family of the weights, where the file cannot tell.")
 

@@ -227,7 +227,7 @@ def _slots(arrays: list[np.ndarray], layer: int | None) -> list[np.ndarray]:
 
 
 def _misfit(slots: list[np.ndarray], layout: str, tensor: Any, name: str) -> str | None:
-    """What keeps a tensor of this shape and dtype from becoming the parameters, if anything."""
+    """The reason why a tensor of this shape and dtype cannot become the parameters, or None."""
     shape, dtype = file_shape(layout, len(slots), slots[0].shape), slots[0].dtype
     if tensor.shape != shape:
         return f"shape: {name} is {tensor.shape}, but this model needs {shape}"
