@@ -54,6 +54,9 @@ ALLOWED = {
     "converters.layouts": "",
     "converters.mapping": "converters.layouts vidjax.lazy",
     "converters.formats": "converters.json_types vidjax.lazy",
+    "converters.target": "",
+    "converters.originals": "converters.formats",
+    "converters.verification": "converters.mapping vidjax.lazy",
     "converters": "vidjax vidjax.lazy vidjax.preprocessing vidjax.tokenizers vidjax.models "
     "vidjax.card vidjax.stored vidjax.pretrained vidjax.data",
     "configs": "vidjax.configlib",
