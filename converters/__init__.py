@@ -12,37 +12,27 @@ and three constants
     OPTIONS    the Options (`options.py`) that `describe` understands
     TRAIN      a config that starts from such a model
 
-and, where files are published under other names than their place on the hub, a fourth
+and, where it applies, a fourth
 
-    HUB_FILES  name -> "org/name/path/to/file"
+    HUB_FILES  published name -> "org/name/path/to/file" on the hub, where these differ
 
 It is named as the model in `vidjax.models` that it converts to.
 """
 
 import vidjax  # noqa: F401 # isort: skip - first, as it listens to Ctrl-C
-import importlib
-import pkgutil
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from converters.mapping import Ignore, Rule
 from converters.options import Option, Options
-from vidjax import models
 from vidjax.preprocessing import Preprocessing
 
-__all__ = ["Conversion", "Export", "Option", "Options", "TokenizerFile", "families"]
-
-
-def families() -> dict[str, ModuleType]:
-    """Returns the converter modules by name: those in this package that a model is named as."""
-    names = {module.name for module in pkgutil.iter_modules(__path__)} & set(models.names())
-    return {name: importlib.import_module(f"{__name__}.{name}") for name in sorted(names)}
+__all__ = ["Conversion", "Export", "Option", "Options", "TokenizerFile"]
 
 
 @dataclass(frozen=True)

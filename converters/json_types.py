@@ -12,7 +12,7 @@ from vidjax.json_files import Count, Digits, Nullable, Positive, Size
 
 
 def _all(names: str, kind: Any) -> dict[str, Any]:
-    """The same type for each of several keys, which spaces separate."""
+    """One type for each of several keys, which spaces separate."""
     return dict.fromkeys(names.split(), kind)
 
 

@@ -11,18 +11,18 @@ Parameters are the split side: only the file's side of a layout may group axes i
 so every size is read from the parameter's shape.
 """
 
-import functools
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
 import numpy as np
 
+from converters.layouts import empty, file_shape, fill, gather
 from vidjax.errors import UserError
+from vidjax.lazy import LazyArrays, Spec, spec_of
 
 
 @dataclass(frozen=True)
@@ -54,52 +54,6 @@ class Ignore:
     keep: bool = False
 
 
-class Spec(NamedTuple):
-    """Shape and dtype of an array."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-
-class Tensors(Mapping[str, np.ndarray]):
-    """Arrays by name, made when asked for and not kept: a file is never in memory as a whole.
-
-    Args:
-        makers: give the arrays.
-        specs: give anything with `shape` and `dtype`, where these are known without the array.
-    """
-
-    def __init__(
-        self,
-        makers: Mapping[str, Callable[[], np.ndarray]],
-        specs: Mapping[str, Callable[[], Any]] | None = None,
-    ):
-        self._makers = dict(makers)
-        self._specs = dict(specs or {})
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._makers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-    def __contains__(self, name: object) -> bool:  # Mapping's would make the array
-        return name in self._makers
-
-    def spec(self, name: str) -> Spec:
-        """Shape and dtype of an array; where they are not known, it is made for them."""
-        found = self._specs.get(name, self._makers[name])()
-        return Spec(tuple(found.shape), np.dtype(found.dtype))
-
-
-def spec_of(arrays: Mapping[str, np.ndarray], name: str) -> Any:
-    """Something with the shape and dtype of one of several arrays, lazy ones or not."""
-    return arrays.spec(name) if isinstance(arrays, Tensors) else arrays[name]
-
-
 def to_params(
     tensors: Mapping[str, np.ndarray],
     rules: Iterable[Rule],
@@ -123,7 +77,7 @@ def to_params(
             that leads nowhere and every parameter without a rule.
     """
     _check_memory(want)
-    params = {name: _empty(spec.shape, spec.dtype) for name, spec in want.items()}
+    params = {name: empty(spec.shape, spec.dtype) for name, spec in want.items()}
     ignored = ignored_names(tensors, ignore)
     used: set[str] = set()
     filled: set[str] = set()
@@ -150,7 +104,7 @@ def to_params(
             if problem := _misfit(slots, rule.layout, spec_of(tensors, name), name):
                 problems.append(problem)
             else:
-                _fill(slots, rule.layout, tensors[name])
+                fill(slots, rule.layout, tensors[name])
 
     extra = [name for name in tensors if name not in used and name not in ignored]
     problems += [f"missing from the file: {name}" for name in _collapse(missing)]
@@ -188,7 +142,7 @@ def _check_memory(want: Mapping[str, Any]) -> None:
         )
 
 
-def from_params(params: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> Tensors:
+def from_params(params: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> LazyArrays:
     """Turns parameters back into the file's tensors; the exact inverse of `to_params`.
 
     Args:
@@ -204,35 +158,33 @@ def from_params(params: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> Tens
     problems += [f"no parameter {name} for its rule" for name in targets if name not in params]
     if problems:
         raise UserError(f"the parameters do not fit this format:{_listed(problems)}")
-    files = _FileSide(params)
-    names = [(name, rule, layer) for rule in rules for name, layer in _names(rule, params)]
-    return Tensors(
-        {name: functools.partial(files.tensor, *where) for name, *where in names},
-        {name: functools.partial(files.spec, *where) for name, *where in names},
-    )
+    side = _FileSide(params, rules)
+    return LazyArrays(side.names, side.tensor, side.spec)
 
 
 class _FileSide:
     """Parameters as tensors of a file; those of the last rule are kept for its other layers."""
 
-    def __init__(self, params: Mapping[str, np.ndarray]):
+    def __init__(self, params: Mapping[str, np.ndarray], rules: Iterable[Rule]):
         self._params = params
         self._last: tuple[Rule | None, list[np.ndarray]] = (None, [])
+        self.names = {name: (rule, layer) for rule in rules for name, layer in _names(rule, params)}
 
-    def tensor(self, rule: Rule, layer: int | None) -> np.ndarray:
+    def tensor(self, name: str) -> np.ndarray:
+        rule, layer = self.names[name]
         if self._last[0] is not rule:
             self._last = (None, [])  # first, so that those of two rules are never in memory
             self._last = (rule, [np.asarray(self._params[target]) for target in rule.targets])
-        return _gather(_slots(self._last[1], layer), rule.layout)
+        return gather(_slots(self._last[1], layer), rule.layout)
 
-    def spec(self, rule: Rule, layer: int | None) -> Spec:
-        one = spec_of(self._params, rule.targets[0])
-        shape = one.shape if layer is None else one.shape[1:]
-        left, _, sizes = _axes(rule.layout, len(rule.targets), shape)
-        return Spec(_shape(left, sizes), one.dtype)
+    def spec(self, name: str) -> Spec:
+        rule, layer = self.names[name]
+        param = spec_of(self._params, rule.targets[0])
+        shape = param.shape if layer is None else param.shape[1:]
+        return Spec(file_shape(rule.layout, len(rule.targets), shape), param.dtype)
 
 
-def without_wrapper(tensors: Tensors) -> tuple[str, Tensors]:
+def without_wrapper(tensors: LazyArrays) -> tuple[str, LazyArrays]:
     """Takes off what wrappers of PyTorch put before every name, such as "module._orig_mod.".
 
     DistributedDataParallel and DataParallel write the former, torch.compile the latter.
@@ -244,11 +196,7 @@ def without_wrapper(tensors: Tensors) -> tuple[str, Tensors]:
     prefix = min(prefixes, key=len, default="")
     if not prefix or not all(other.startswith(prefix) for other in prefixes):
         return "", tensors
-    names = {name.removeprefix(prefix): name for name in tensors}
-    return prefix, Tensors(
-        {name: functools.partial(tensors.__getitem__, old) for name, old in names.items()},
-        {name: functools.partial(tensors.spec, old) for name, old in names.items()},
-    )
+    return prefix, tensors.rename(lambda name: name.removeprefix(prefix))
 
 
 def ignored_names(names: Collection[str], ignore: Sequence[Ignore]) -> dict[str, Ignore]:
@@ -260,14 +208,6 @@ def ignored_names(names: Collection[str], ignore: Sequence[Ignore]) -> dict[str,
     return {
         name: entry for pattern, entry in patterns for name in names if re.fullmatch(pattern, name)
     }
-
-
-def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array aligned to 64 bytes, which jax takes over on a CPU instead of copying it."""
-    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    buffer = np.empty(num_bytes + 64, np.uint8)
-    start = -buffer.ctypes.data % 64
-    return buffer[start : start + num_bytes].view(dtype).reshape(shape)
 
 
 def _names(rule: Rule, params: Mapping[str, np.ndarray]) -> list[tuple[str, int | None]]:
@@ -287,9 +227,8 @@ def _slots(arrays: list[np.ndarray], layer: int | None) -> list[np.ndarray]:
 
 
 def _misfit(slots: list[np.ndarray], layout: str, tensor: Any, name: str) -> str | None:
-    """What keeps a tensor of this shape and dtype from becoming the parameters, if anything."""
-    left, _, sizes = _axes(layout, len(slots), slots[0].shape)
-    shape, dtype = _shape(left, sizes), slots[0].dtype
+    """The reason why a tensor of this shape and dtype cannot become the parameters, or None."""
+    shape, dtype = file_shape(layout, len(slots), slots[0].shape), slots[0].dtype
     if tensor.shape != shape:
         return f"shape: {name} is {tensor.shape}, but this model needs {shape}"
     if not np.can_cast(tensor.dtype, dtype, "safe"):
@@ -297,88 +236,6 @@ def _misfit(slots: list[np.ndarray], layout: str, tensor: Any, name: str) -> str
     if tensor.dtype.kind in "biu" and tensor.dtype != dtype:
         return f"dtype: {name} is {tensor.dtype}; expected floats, quantised weights are not read"
     return None
-
-
-def _fill(slots: list[np.ndarray], layout: str, tensor: np.ndarray) -> None:
-    """Copies a tensor into its parameters."""
-    left, right, sizes = _axes(layout, len(slots), slots[0].shape)
-    parts = _as_params(np.asarray(tensor, slots[0].dtype, order="C"), left, right, sizes)
-    for slot, part in zip(slots, parts if len(slots) > 1 else [parts], strict=True):
-        _move(part, slot)
-
-
-def _gather(slots: list[np.ndarray], layout: str) -> np.ndarray:
-    """The tensor that `_fill` would read; C-contiguous."""
-    left, right, sizes = _axes(layout, len(slots), slots[0].shape)
-    tensor = np.empty(_shape(left, sizes), slots[0].dtype)
-    parts = _as_params(tensor, left, right, sizes)
-    for slot, part in zip(slots, parts if len(slots) > 1 else [parts], strict=True):
-        _move(slot, part)
-    return tensor
-
-
-Groups = tuple[tuple[str, ...], ...]
-
-
-def _axes(layout: str, count: int, shape: tuple[int, ...]) -> tuple[Groups, Groups, dict[str, int]]:
-    """Both sides of a layout, and the sizes of its axes, for `count` parameters of this shape."""
-    shape = (count, *shape) if count > 1 else shape
-    left, right = _parse(layout or " ".join(f"a{k}" for k in range(len(shape))))
-    return left, right, dict(zip((name for (name,) in right), shape, strict=True))
-
-
-@functools.cache
-def _parse(layout: str) -> tuple[Groups, Groups]:
-    """`"(n h) d -> d n h"` as ((("n", "h"), ("d",)), (("d",), ("n",), ("h",)))."""
-    sides = [
-        tuple(tuple(token.strip("()").split()) for token in re.findall(r"\([^)]*\)|\S+", side))
-        for side in layout.split("->")
-    ]
-    left, right = sides if len(sides) == 2 else (sides[0], sides[0])
-    left_names, right_names = [[n for group in side for n in group] for side in (left, right)]
-    if sorted(left_names) != sorted(right_names) or len(set(left_names)) != len(left_names):
-        raise ValueError(f"layout {layout!r}: both sides must name the same axes, each once")
-    if len(right) != len(right_names):
-        raise ValueError(f"layout {layout!r}: the parameter side must not group axes")
-    return left, right
-
-
-def _shape(groups: Groups, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(math.prod(sizes[name] for name in group) for group in groups)
-
-
-def _as_params(tensor: np.ndarray, left: Groups, right: Groups, sizes: Mapping[str, int]) -> Any:
-    """A view of a contiguous tensor of the file, with the axes of its parameters."""
-    names = [name for group in left for name in group]
-    order = [names.index(name) for (name,) in right]
-    return tensor.reshape([sizes[name] for name in names]).transpose(order)
-
-
-def _move(source: np.ndarray, target: np.ndarray) -> None:
-    """target[...] = source, of one shape and dtype, where parts of matrices may be transposed."""
-    a, b = _merge_axes(source, target)
-    # numpy goes along the rows of one of them and down the columns of the other, and each of its
-    # elements misses the cache: ten times as slow.
-    if a.dtype == np.float32 and a.ndim == 2 and a.flags.forc and b.flags.forc:
-        if a.flags.c_contiguous and not b.flags.c_contiguous:
-            cv2.transpose(a, b.T)
-            return
-        if b.flags.c_contiguous and not a.flags.c_contiguous:
-            cv2.transpose(a.T, b)
-            return
-    target[...] = source
-
-
-def _merge_axes(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Views of both in which neighbouring axes are one, if memory has them as one."""
-    axis = 0
-    while axis < a.ndim - 1:
-        if all(x.strides[axis] == x.shape[axis + 1] * x.strides[axis + 1] for x in (a, b)):
-            shape = *a.shape[:axis], a.shape[axis] * a.shape[axis + 1], *a.shape[axis + 2 :]
-            a, b = a.reshape(shape), b.reshape(shape)
-        else:
-            axis += 1
-    return a, b
 
 
 def _collapse(names: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from damage import damage
 
-from converters import Options, convert, formats, videomae, videoprism, vivit, xclip
+from converters import Options, formats, registry, videomae, videoprism, vivit, xclip
 from converters.mapping import to_params
 from vidjax import models, pretrained, tokenizers
 from vidjax.card import Card, read_card
@@ -69,7 +69,7 @@ def outcome(kind: Kind, folder: pathlib.Path, seed: int, sound: bytes, expected:
 
 def prepare(kind: Kind, folder: pathlib.Path) -> tuple[bytes, Any]:
     """Makes the sound files; returns the bytes of the one to mutate, and what reading gives."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     path = kind.make(folder)
     (folder / ".made").write_text(str(path))
     return path.read_bytes(), kind.read(folder)
@@ -188,7 +188,7 @@ def hugging_face(family: str, parent: pathlib.Path) -> pathlib.Path:
 
 def conversion_of(module: Any, path: pathlib.Path) -> Any:
     """What a source's card would say; its values must be of sound types and ranges."""
-    conversion = convert.describe(module, formats.open_source(path), Options())
+    conversion = registry.describe(module, formats.open_source(path), Options())
     model = models.config_of(models.build(**conversion.model))
     assert np.isfinite([*conversion.preprocessing.mean, *conversion.preprocessing.std]).all()
     assert min(conversion.preprocessing.std) > 0 < conversion.preprocessing.size
@@ -197,7 +197,7 @@ def conversion_of(module: Any, path: pathlib.Path) -> Any:
 
 def params_of(module: Any, path: pathlib.Path) -> dict[str, bytes]:
     source = formats.open_source(path)
-    conversion = convert.describe(module, source, Options())
+    conversion = registry.describe(module, source, Options())
     want = pretrained.param_specs(models.build(**conversion.model))
     params = to_params(source.tensors, conversion.rules, want, conversion.ignore)
     return {name: x.tobytes() for name, x in params.items()}

@@ -18,6 +18,7 @@ ALLOWED = {
     "vidjax.signals": "",
     "vidjax.errors": "vidjax.signals",
     "vidjax.json_files": "",
+    "vidjax.lazy": "",
     "vidjax.compilation": "",
     "vidjax.configlib": "vidjax.models vidjax.objectives",
     "vidjax.params": "",
@@ -44,13 +45,20 @@ ALLOWED = {
     "vidjax.data": "vidjax.preprocessing vidjax.tokenizers vidjax.journal vidjax.checksums "
     "vidjax.progress vidjax.signals",
     "vidjax.card": "vidjax.preprocessing vidjax.checksums",
-    "vidjax.stored": "vidjax.card vidjax.checkpoints vidjax.params vidjax.sharding",
+    "vidjax.stored": "vidjax.lazy vidjax.card vidjax.checkpoints vidjax.params vidjax.sharding",
     "vidjax.pretrained": "vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
     "vidjax.params vidjax.stored vidjax.data",
     "vidjax.objectives": "vidjax.preprocessing vidjax.augment vidjax.masking vidjax.models",
     "vidjax.evaluators": "vidjax.data vidjax.preprocessing",
-    "converters": "vidjax vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
-    "vidjax.stored vidjax.pretrained vidjax.data",
+    "converters.options": "",
+    "converters.layouts": "",
+    "converters.mapping": "converters.layouts vidjax.lazy",
+    "converters.formats": "converters.json_types vidjax.lazy",
+    "converters.target": "",
+    "converters.originals": "converters.formats",
+    "converters.verification": "converters.mapping vidjax.lazy",
+    "converters": "vidjax vidjax.lazy vidjax.preprocessing vidjax.tokenizers vidjax.models "
+    "vidjax.card vidjax.stored vidjax.pretrained vidjax.data",
     "configs": "vidjax.configlib",
     "experiments": "vidjax.configlib vidjax.params vidjax.workdir vidjax.optim vidjax.sharding "
     "vidjax.task",

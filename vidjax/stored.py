@@ -1,7 +1,7 @@
 """Parameters of a folder on a disk or in a bucket, read when they are asked for."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -14,13 +14,14 @@ from vidjax import files, sharding
 from vidjax.card import Folder, home
 from vidjax.checkpoints import steps_of
 from vidjax.errors import UserError, brief, some
+from vidjax.lazy import LazyArrays, Reference
 from vidjax.params import damaged, fingerprint, fingerprints
 
 PARAMS = "params"
 _AHEAD_BYTES = 4_000_000  # of parameters read together, as each reading takes 9 ms
 
 
-class StoredParams(Mapping[str, np.ndarray]):
+class StoredParams(LazyArrays):
     """See `open_params`; `read` gives many at once, which takes hardly longer than one."""
 
     def __init__(
@@ -30,11 +31,12 @@ class StoredParams(Mapping[str, np.ndarray]):
         specs: Mapping[str, jax.ShapeDtypeStruct],
         prints: Mapping[str, int],
     ):
+        super().__init__(specs, self._read_one, specs.__getitem__)
         self._path, self._root, self._specs, self._prints = path, root, specs, prints
         self._groups = _groups(specs)
         self._ahead: dict[str, np.ndarray] = {}
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def _read_one(self, name: str) -> np.ndarray:
         group = self._groups[name]
         if len(group) == 1:
             return self.read(group)[name]
@@ -94,7 +96,7 @@ class StoredParams(Mapping[str, np.ndarray]):
                 f"({some(wrong)}); make or copy that folder again"
             )
 
-    def references(self) -> dict[str, "Reference"]:
+    def references(self) -> dict[str, Reference]:
         """All parameters by name, each to be read when it is looked into."""
         return {name: Reference(self, name) for name in self}
 
@@ -122,30 +124,6 @@ class StoredParams(Mapping[str, np.ndarray]):
             placed |= {now[stored]: x for stored, x in found.items()}
             left = {name: stored for name, stored in left.items() if name not in placed}
         return {name: placed[name] for name in params}
-
-    def spec(self, name: str) -> jax.ShapeDtypeStruct:
-        """Shape and dtype of a parameter, without reading it."""
-        return self._specs[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._specs)
-
-    def __len__(self) -> int:
-        return len(self._specs)
-
-
-class Reference:
-    """A parameter of StoredParams that is not read before someone looks into it."""
-
-    def __init__(self, stored: StoredParams, name: str):
-        self.stored, self.name = stored, name
-        self.shape, self.dtype = stored.spec(name).shape, stored.spec(name).dtype
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.stored[self.name], dtype)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return self.stored[self.name][index]
 
 
 def _groups(specs: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, list[str]]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from converters import Conversion, Export, Option, Options
 from converters.formats import Source
-from converters.mapping import spec_of
 from converters.options import FRAMES, HEADS, SIZE
 from converters.videomae import architecture, hf, original
 from vidjax.card import Card
+from vidjax.lazy import spec_of
 
 FORMATS = ("hf", "original")
 OPTIONS = (

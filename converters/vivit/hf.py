@@ -10,12 +10,13 @@ from typing import Any
 
 from converters import Conversion, Export, Options, formats, huggingface, processors
 from converters.formats import CONFIG, Source
-from converters.mapping import Rule, Tensors, spec_of
+from converters.mapping import Rule
 from converters.rules import QKV, from_heads, linear, norm, patch_embed, to_heads
 from converters.vivit import hints
 from converters.vivit.published import ACT, EPS, HEADS, PROCESSORS, hf_preprocessing
 from vidjax.card import Card
 from vidjax.errors import UserError
+from vidjax.lazy import LazyArrays, spec_of
 from vidjax.models.layers import ACTIVATIONS
 
 _DEFAULTS = huggingface.VIT_BASE | {  # of transformers' VivitConfig
@@ -76,7 +77,7 @@ def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
     return rules
 
 
-def recognises(tensors: Tensors) -> bool:
+def recognises(tensors: LazyArrays) -> bool:
     prefix = _prefix(tensors)
     return prefix is not None and len(spec_of(tensors, f"{prefix}{_PATCH}.weight").shape) == 5
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from converters import Conversion, Export, Options, formats, huggingface
 from converters.formats import NPZ_SUFFIX, Source
-from converters.mapping import Ignore, Rule, Tensors, spec_of
+from converters.mapping import Ignore, Rule
 from converters.rules import flax_attention, flax_dense, flax_norm
 from converters.vivit import hints
 from converters.vivit.published import ACT, EPS, flax_preprocessing
 from vidjax.card import Card
 from vidjax.errors import UserError
+from vidjax.lazy import LazyArrays, spec_of
 
 _ROOTS = (
     "optimizer/target/params/",
@@ -106,7 +107,7 @@ def find_root(names: Collection[str]) -> str | None:
 class _Shapes(dict[str, tuple[int, ...]]):
     """Shapes of a file's weights by their names after the root."""
 
-    def __init__(self, tensors: Tensors, root: str):
+    def __init__(self, tensors: LazyArrays, root: str):
         names = [name for name in tensors if name.startswith(root)]
         super().__init__({name.removeprefix(root): spec_of(tensors, name).shape for name in names})
         self.root = root

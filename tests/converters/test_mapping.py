@@ -6,8 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from converters.mapping import Ignore, Rule, Tensors, from_params, ignored_names, to_params
+from converters.mapping import Ignore, Rule, from_params, ignored_names, to_params
 from vidjax.errors import UserError
+from vidjax.lazy import LazyArrays
 
 
 def spec(*shape, dtype=np.float32):
@@ -89,8 +90,7 @@ def test_tensors_are_read_one_at_a_time_and_once():
         reads.append(name)
         return source[name]
 
-    specs = {name: lambda name=name: source[name] for name in source}
-    lazy = Tensors({name: lambda name=name: read(name) for name in source}, specs)
+    lazy = LazyArrays(source, read, source.__getitem__)
     assert len(lazy) == len(source)
     assert "token" in lazy
     assert not reads
@@ -237,11 +237,7 @@ def test_of_lazy_parameters_those_of_one_rule_are_held_and_shapes_cost_no_readin
         reads.append(name)
         return params[name]
 
-    lazy = Tensors(
-        {name: lambda name=name: read(name) for name in params},
-        {name: lambda name=name: WANT[name] for name in params},
-    )
-    again = from_params(lazy, RULES)
+    again = from_params(LazyArrays(params, read, WANT.__getitem__), RULES)
     assert {name: again.spec(name).shape for name in again} == {
         name: array.shape for name, array in tensors().items()
     }
@@ -249,4 +245,3 @@ def test_of_lazy_parameters_those_of_one_rule_are_held_and_shapes_cost_no_readin
     for name in again:
         assert again[name].tobytes() == tensors()[name].tobytes()
     assert sorted(reads) == sorted(params)  # each once, for all its layers
-    assert Tensors({"a": lambda: np.ones(3, np.int8)}).spec("a") == ((3,), np.dtype(np.int8))

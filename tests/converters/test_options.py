@@ -7,8 +7,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-import converters
-from converters import Options, convert
+from converters import Options, convert, registry
 from converters.options import INPUT_RANGE
 from vidjax.errors import UserError
 
@@ -19,12 +18,12 @@ def files_of(family):
 
 
 def test_registry_is_the_file_system():
-    assert list(converters.families()) == ["videomae", "videoprism", "vivit", "xclip"]
+    assert list(registry.families()) == ["videomae", "videoprism", "vivit", "xclip"]
 
 
-@pytest.mark.parametrize("name", converters.families())
+@pytest.mark.parametrize("name", registry.families())
 def test_a_family_reads_the_options_that_it_declares(name):
-    family = converters.families()[name]
+    family = registry.families()[name]
     functions = [
         node
         for path in files_of(family)

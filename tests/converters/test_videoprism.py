@@ -14,12 +14,13 @@ import pytest
 from flax import traverse_util
 from in_memory import command, same_params, same_tensors
 
-from converters import Options, convert, formats, videoprism
+from converters import Options, formats, hub, registry, videoprism
 from converters.mapping import from_params
 from vidjax import models, pretrained
 from vidjax import tokenizers as texts
 from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
+from vidjax.lazy import merge
 from vidjax.models import layers
 from vidjax.models.layers import attention, positions
 from vidjax.models.videoprism import unit
@@ -1023,10 +1024,7 @@ def test_tables_cover_every_published_size(size):
                 videoprism.export(card, format, {})
             continue
         plan = videoprism.export(card, format, {})
-        tensors = from_params(params, plan.rules)
-        makers = {name: functools.partial(tensors.__getitem__, name) for name in tensors}
-        makers |= {name: lambda value=value: value for name, value in plan.computed.items()}
-        tensors = formats.Tensors(makers)
+        tensors = merge(from_params(params, plan.rules), plan.computed)
         assert any("pre_layer_norm" in name for name in tensors) == (size == "LvT giant")
         source = formats.Source(pathlib.Path("x"), tensors, (pathlib.Path(plan.weights),))
         conversion = videoprism.describe(source, Options())
@@ -1076,7 +1074,7 @@ def test_published_names_come_from_the_local_cache(tmp_path, monkeypatch, name):
     (folder / "refs/main").write_text("abc123")
     entry = videoprism.CHECKPOINTS["videoprism_lvt_public_v1_base"]
     shutil.copyfile(GOLDENS / "videoprism_lvt/checkpoint.npz", snapshot / entry.file)
-    path, origin = convert._resolve(name)
+    path, origin = hub.resolve(name)
     assert path == snapshot / entry.file
     assert origin == f"google/videoprism-lvt-base-f16r288@abc123/{entry.file}"
     notes = described(path, hub_id=name.partition("@")[0])[2]
@@ -1092,4 +1090,4 @@ def test_other_families_do_not_claim_these_files(tmp_path):
     sources.append(hf_folder(tmp_path / "vision", tensors))
     for path in sources:
         source = formats.open_source(path)
-        assert convert._module(None, source) is videoprism
+        assert registry.recognise(source) is videoprism

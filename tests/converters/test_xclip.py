@@ -14,7 +14,7 @@ import pytest
 from flax import traverse_util
 from in_memory import command, same_params, same_tensors
 
-from converters import Options, convert, formats, xclip
+from converters import Options, formats, registry, xclip
 from converters.mapping import from_params
 from vidjax import models, pretrained
 from vidjax import tokenizers as texts
@@ -964,7 +964,7 @@ def test_other_families_do_not_claim_these_files(tmp_path):
     sources.append(clip_folder(tmp_path / "clip"))
     sources += [hf_folder(tmp_path / n, tower(n, ""), None) for n in ("vision", "text")]
     for path in sources:
-        assert convert._module(None, formats.open_source(path)) is xclip
+        assert registry.recognise(formats.open_source(path)) is xclip
 
 
 def test_files_of_other_families_are_not_claimed():

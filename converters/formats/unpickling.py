@@ -102,6 +102,23 @@ def load(data: bytes) -> Any:
     return _Machine().run(data)
 
 
+# Opcodes whose argument is the value.
+_PUSHES = {
+    opcode.name
+    for opcode in pickletools.opcodes
+    if opcode.arg and opcode.stack_after and opcode.stack_after[0] is not pickletools.anyobject
+}
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": lambda: Inert("a set"),
+}
+
+
 class _Machine:
     """The stack machine that a pickle is written for."""
 
@@ -114,29 +131,72 @@ class _Machine:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if count == _MAX_OPERATIONS:
                 raise ValueError(f"its structure takes more than {_MAX_OPERATIONS:,} operations")
-            name = opcode.name
-            if name == "STOP":
+            if opcode.name == "STOP":
                 return self._stack.pop()
-            if name in _PUSHES:
+            if opcode.name in _PUSHES:
                 self._stack.append(argument)
-            elif name in _BUILDS:
-                _BUILDS[name](self)
-            elif name in _CONSTANTS:
-                self._stack.append(_CONSTANTS[name]())
-            elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            elif opcode.name in _CONSTANTS:
+                self._stack.append(_CONSTANTS[opcode.name]())
+            else:
+                self._do(opcode.name, argument)
+        raise ValueError("it ends too early")
+
+    def _do(self, name: str, argument: Any) -> None:
+        match name:
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
                 self._memo[argument] = self._stack[-1]
-            elif name in ("BINGET", "LONG_BINGET", "GET"):
-                self._stack.append(self._memo[argument])
-            elif name == "MEMOIZE":
+            case "MEMOIZE":
                 self._memo[len(self._memo)] = self._stack[-1]
-            elif name == "MARK":
+            case "BINGET" | "LONG_BINGET" | "GET":
+                self._stack.append(self._memo[argument])
+            case "MARK":
                 self._outer.append(self._stack)
                 self._stack = []
-            elif name == "GLOBAL":
+            case "GLOBAL":
                 self._stack.append(_Name(*argument.split(" ", 1)))
-            elif name not in ("PROTO", "FRAME"):
+            case "STACK_GLOBAL":
+                self._stack.append(_name(*self._pop(2)))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                self._stack.append(tuple(self._pop(int(name[-1]))))
+            case "TUPLE":
+                values = self._pop_mark()
+                self._stack.append(tuple(values))
+            case "LIST":
+                values = self._pop_mark()
+                self._stack.append(values)
+            case "DICT":
+                values = self._pop_mark()
+                self._stack.append({})
+                self._set(values)
+            case "FROZENSET":
+                self._pop_mark()
+                self._stack.append(Inert("a set"))
+            case "SETITEM":
+                self._set(self._pop(2))
+            case "SETITEMS":
+                self._set(self._pop_mark())
+            case "APPEND":
+                self._extend(self._pop(1))
+            case "APPENDS" | "ADDITEMS":
+                self._extend(self._pop_mark())
+            case "REDUCE" | "NEWOBJ":
+                self._stack.append(_call(*self._pop(2)))
+            case "NEWOBJ_EX":
+                self._stack.append(_call(*self._pop(3)[:2]))
+            case "BUILD":
+                (state,) = self._pop(1)
+                if isinstance(self._stack[-1], Script) and isinstance(state, dict):
+                    self._stack[-1].attributes = state
+            case "BINPERSID":
+                self._stack.append(_storage(*self._pop(1)))
+            case "POP":
+                self._pop(1)
+            case "DUP":
+                self._stack.append(self._stack[-1])
+            case "PROTO" | "FRAME":
+                pass
+            case _:
                 raise ValueError(f"it uses {name}, which no checkpoint needs")
-        raise ValueError("it ends too early")
 
     def _pop(self, count: int) -> list[Any]:
         if len(self._stack) < count:
@@ -149,28 +209,6 @@ class _Machine:
         values, self._stack = self._stack, self._outer.pop()
         return values
 
-    def make_tuple_of(self, count: int) -> None:
-        self._stack.append(tuple(self._pop(count)))
-
-    def make_tuple(self) -> None:
-        values = self._pop_mark()
-        self._stack.append(tuple(values))
-
-    def make_list(self) -> None:
-        values = self._pop_mark()
-        self._stack.append(values)
-
-    def make_dict(self) -> None:
-        values = self._pop_mark()
-        self._stack.append({})
-        self._set(values)
-
-    def set_item(self) -> None:
-        self._set(self._pop(2))
-
-    def set_items(self) -> None:
-        self._set(self._pop_mark())
-
     def _set(self, values: list[Any]) -> None:
         target = self._stack[-1]
         if isinstance(target, dict):
@@ -178,110 +216,26 @@ class _Machine:
                 (_key(key), value) for key, value in zip(values[::2], values[1::2], strict=True)
             )
 
-    def append(self) -> None:
-        self._extend(self._pop(1))
-
-    def extend(self) -> None:
-        self._extend(self._pop_mark())
-
     def _extend(self, values: list[Any]) -> None:
         target = self._stack[-1]
         if isinstance(target, list):
             target.extend(values)
 
-    def frozen_set(self) -> None:
-        self._pop_mark()
-        self._stack.append(Inert("a set"))
 
-    def stack_global(self) -> None:
-        module, name = self._pop(2)
-        if not (isinstance(module, str) and isinstance(name, str)):
-            raise TypeError("a name that is no string")
-        self._stack.append(_Name(module, name))
-
-    def call(self) -> None:
-        function, arguments = self._pop(2)
-        self._stack.append(_call(function, arguments))
-
-    def call_with_names(self) -> None:
-        function, arguments, _ = self._pop(3)
-        self._stack.append(_call(function, arguments))
-
-    def build(self) -> None:
-        (state,) = self._pop(1)
-        if isinstance(self._stack[-1], Script) and isinstance(state, dict):
-            self._stack[-1].attributes = state
-
-    def persistent(self) -> None:
-        ((_, kind, key, _, size),) = self._pop(1)
-        name = kind.what.removeprefix("torch.").removeprefix("storage.")
-        if name not in STORAGES:
-            raise ValueError(f"tensors of kind {kind.what} are not supported")
-        if not isinstance(key, str) or not _is_size(size):
-            raise TypeError("a storage needs a name and a size")
-        self._stack.append(Storage(key, STORAGES[name], size))
-
-    def pop(self) -> None:
-        self._pop(1)
-
-    def duplicate(self) -> None:
-        self._stack.append(self._stack[-1])
+def _name(module: Any, name: Any) -> _Name:
+    if not (isinstance(module, str) and isinstance(name, str)):
+        raise TypeError("a name that is no string")
+    return _Name(module, name)
 
 
-# Opcodes whose argument is the value.
-_PUSHES = {
-    "INT",
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "LONG",
-    "LONG1",
-    "LONG4",
-    "FLOAT",
-    "BINFLOAT",
-    "STRING",
-    "BINSTRING",
-    "SHORT_BINSTRING",
-    "BINBYTES",
-    "SHORT_BINBYTES",
-    "BINBYTES8",
-    "UNICODE",
-    "BINUNICODE",
-    "SHORT_BINUNICODE",
-    "BINUNICODE8",
-    "BYTEARRAY8",
-}
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": lambda: Inert("a set"),
-}
-_BUILDS: dict[str, Callable[[_Machine], None]] = {
-    "TUPLE1": lambda machine: machine.make_tuple_of(1),
-    "TUPLE2": lambda machine: machine.make_tuple_of(2),
-    "TUPLE3": lambda machine: machine.make_tuple_of(3),
-    "TUPLE": _Machine.make_tuple,
-    "LIST": _Machine.make_list,
-    "DICT": _Machine.make_dict,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_items,
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.extend,
-    "ADDITEMS": _Machine.extend,
-    "FROZENSET": _Machine.frozen_set,
-    "STACK_GLOBAL": _Machine.stack_global,
-    "REDUCE": _Machine.call,
-    "NEWOBJ": _Machine.call,
-    "NEWOBJ_EX": _Machine.call_with_names,
-    "BUILD": _Machine.build,
-    "BINPERSID": _Machine.persistent,
-    "POP": _Machine.pop,
-    "DUP": _Machine.duplicate,
-}
+def _storage(identity: Any) -> Storage:
+    _, kind, key, _, size = identity
+    name = kind.what.removeprefix("torch.").removeprefix("storage.")
+    if name not in STORAGES:
+        raise ValueError(f"tensors of kind {kind.what} are not supported")
+    if not isinstance(key, str) or not _is_size(size):
+        raise TypeError("a storage needs a name and a size")
+    return Storage(key, STORAGES[name], size)
 
 
 def _key(key: Any) -> Any:
