@@ -20,6 +20,7 @@ from vidjax import models, pretrained
 from vidjax import tokenizers as texts
 from vidjax.card import Card, read_card
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 GOLDEN = GOLDENS / "xclip"
@@ -199,7 +200,7 @@ def test_square_text_projection_is_not_transposed(tmp_path):
     model = models.build("xclip", head="video_text", **fields)
     want = pretrained.param_specs(model)
     params = {k: 0.1 * rng.standard_normal(v.shape, np.float32) for k, v in want.items()}
-    card = Card(models.config_of(model), xclip.Preprocessing(size=8, short_side=8))
+    card = Card(models.config_of(model), Preprocessing(size=8, short_side=8))
     ids = np.array([[3, 49, 0]])
 
     def method(model):
@@ -928,7 +929,7 @@ def test_tables_cover_every_published_size(size, head):
     # Zeros without memory: one value, strided.
     params = {k: np.broadcast_to(np.zeros((), np.float32), v.shape) for k, v in want.items()}
     assert head != "video_text" or sum(value.size for value in params.values()) == count
-    card = Card(models.config_of(model), xclip.Preprocessing())
+    card = Card(models.config_of(model), Preprocessing())
     for format in xclip.FORMATS:
         plan = xclip.export(card, format, {})
         tensors = from_params(params, plan.rules)

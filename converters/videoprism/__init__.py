@@ -1,0 +1,85 @@
+"""VideoPrism: google-deepmind's npz files, Hugging Face folders, KerasHub presets.
+
+Sources: google-deepmind/videoprism models.py and encoders.py; transformers models/videoprism
+(5.23); keras_hub models/video_prism (0.32), its names in a file by Keras 3.15.
+The LayerNorm scales of npz and Hugging Face's files are added to 1, KerasHub's are used as they are
+(`scale_offset`): 1 + scale rounds, so neither is written from the other.
+Shapes: D width, H heads of width K (of the pooler: its own), L layers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from converters import Conversion, Export, Options
+from converters.formats import Source
+from converters.options import FRAMES, HEADS, PREPROCESSING, RAW_TEXT, SIZE, TOKENIZER
+from converters.videoprism import hf, hf_config, keras, npz, published
+from vidjax.card import Card
+from vidjax.errors import UserError
+
+FORMATS = ("hf", "original", "keras")
+OPTIONS = (HEADS, FRAMES, SIZE, PREPROCESSING, TOKENIZER, RAW_TEXT)
+TRAIN = "configs/videoprism_probe_k400.py"
+HUB_FILES = published.HUB_FILES
+
+
+def recognises(source: Source) -> bool:
+    """Whether the tensors are a VideoPrism's, from any of its homes."""
+    ends = (npz.PATCH, npz.TEXT, hf.PATCH, hf.TEXT_TOKEN, keras.PATCH)
+    return any(name.endswith(ends) for name in source.tensors)
+
+
+def describe(source: Source, options: Options) -> Conversion:
+    """Reads the architecture from the tensors' names and shapes, and from config.json.
+
+    Raises:
+        UserError: config.json or the options contradict the tensors, the text positions are of an
+            unknown formula, or the model has parts that VideoPrism has not.
+    """
+    if keras.PATCH in source.tensors:
+        return keras.describe(source, options)
+    if any(name.endswith((npz.PATCH, npz.TEXT)) for name in source.tensors):
+        return npz.describe(source, options)
+    return hf.describe(source, options)
+
+
+def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
+    """How to write a model.
+
+    Args:
+        card: of the model.
+        format: "hf", a folder of transformers; "original", google-deepmind's npz file; or "keras",
+            a preset of KerasHub.
+        originals: JSON files of the source the model was converted from; those that still hold
+            are written again as they were.
+
+    Raises:
+        UserError: the format has no such model, or wants LayerNorm scales in another form.
+    """
+    model, same = card.model, card.provenance.get("format") == format
+    naming = card.provenance["naming"] if same else None
+    if model["head"] not in hf_config.ARCHITECTURES:
+        raise UserError(f"no published format has a VideoPrism with head {model['head']!r}")
+    _check_scales(model, format)
+    notes = []
+    scalars = [key for key in ("logit_scale", "logit_bias") if model.get(key) is not None]
+    if scalars:
+        notes.append(f"{' and '.join(scalars)} are left out: no published format has them")
+    originals = originals if same else {}
+    match format:
+        case "hf":
+            return hf.export(card, naming, originals, scalars, notes)
+        case "keras":
+            return keras.export(card, originals, scalars, notes)
+    return npz.export(card, naming, scalars, notes)
+
+
+def _check_scales(model: Mapping[str, Any], format: str) -> None:
+    wanted = 0.0 if format == "keras" else 1.0
+    if model["scale_offset"] != wanted:
+        forms = {0.0: "as they are used", 1.0: "less 1"}
+        raise UserError(
+            f"--format={format} holds LayerNorm scales {forms[wanted]}, and this model's are held "
+            f"{forms[model['scale_offset']]}: changing them would round them; convert the same "
+            "checkpoint from a home of that format instead"
+        )

@@ -1,0 +1,53 @@
+"""Published VideoPrism checkpoints and what they have in common."""
+
+from dataclasses import dataclass
+
+from converters import Options
+from converters.formats import (
+    Source,
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint: what it is, and where its npz file is on the Hugging Face hub."""
+
+    what: str
+    hub: str
+    file: str
+
+
+CHECKPOINTS = {  # by the original's name, which is KerasHub's preset's, too
+    "videoprism_public_v1_base": Checkpoint(
+        "VideoPrism-B", "google/videoprism-base-f16r288", "flax_base_f16r288_repeated.npz"
+    ),
+    "videoprism_public_v1_large": Checkpoint(
+        "VideoPrism-L", "google/videoprism-large-f8r288", "flax_large_f8r288_repeated.npz"
+    ),
+    "videoprism_lvt_public_v1_base": Checkpoint(
+        "VideoPrism-LvT-B",
+        "google/videoprism-lvt-base-f16r288",
+        "flax_lvt_base_f16r288_repeated.npz",
+    ),
+    "videoprism_lvt_public_v1_large": Checkpoint(
+        "VideoPrism-LvT-L",
+        "google/videoprism-lvt-large-f8r288",
+        "flax_lvt_large_f8r288_repeated.npz",
+    ),
+}
+_KAGGLE = "kaggle://keras/videoprism/keras/"
+HUB_FILES = {
+    alias: f"{entry.hub}/{entry.file}"
+    for name, entry in CHECKPOINTS.items()
+    for alias in (name, _KAGGLE + name, f"{_KAGGLE}{name}/1")
+}
+HEADS = {768: 12, 1024: 16, 1408: 16}  # by width
+EPS, SOFTCAP = 1e-6, 50.0  # of every release
+LENGTH = 64  # tokens of a text
+FRAMES, SIZE = 16, 288  # what a text tower's card says of video
+
+
+def note(source: Source, options: Options, notes: list[str]) -> None:
+    for name, entry in CHECKPOINTS.items():
+        if options.hub_id in (name, entry.hub) or source.files[0].name == entry.file:
+            notes.append(f"published as {entry.what} ({name})")
