@@ -7,6 +7,7 @@ The LayerNorm scales of npz and Hugging Face's files are added to 1, KerasHub's 
 Shapes: D width, H heads of width K (of the pooler: its own), L layers.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,16 +18,16 @@ from converters.videoprism import hf, hf_config, keras, npz, published
 from vidjax.card import Card
 from vidjax.errors import UserError
 
-FORMATS = ("hf", "original", "keras")
+_MODULES = {"hf": hf, "original": npz, "keras": keras}
+FORMATS = tuple(_MODULES)
 OPTIONS = (HEADS, FRAMES, SIZE, PREPROCESSING, TOKENIZER, RAW_TEXT)
 TRAIN = "configs/videoprism_probe_k400.py"
 HUB_FILES = published.HUB_FILES
 
 
 def recognises(source: Source) -> bool:
-    """Whether the tensors are a VideoPrism's, from any of its homes."""
-    ends = (npz.PATCH, npz.TEXT, hf.PATCH, hf.TEXT_TOKEN, keras.PATCH)
-    return any(name.endswith(ends) for name in source.tensors)
+    """Whether the tensors are a VideoPrism's, in any format."""
+    return any(module.recognises(source) for module in _MODULES.values())
 
 
 def describe(source: Source, options: Options) -> Conversion:
@@ -36,15 +37,12 @@ def describe(source: Source, options: Options) -> Conversion:
         UserError: config.json or the options contradict the tensors, the text positions are of an
             unknown formula, or the model has parts that VideoPrism has not.
     """
-    if keras.PATCH in source.tensors:
-        return keras.describe(source, options)
-    if any(name.endswith((npz.PATCH, npz.TEXT)) for name in source.tensors):
-        return npz.describe(source, options)
-    return hf.describe(source, options)
+    module = next(module for module in _MODULES.values() if module.recognises(source))
+    return module.describe(source, options)
 
 
 def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
-    """How to write a model.
+    """Plans how a model is written.
 
     Args:
         card: of the model.
@@ -57,21 +55,16 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
         UserError: the format has no such model, or wants LayerNorm scales in another form.
     """
     model, same = card.model, card.provenance.get("format") == format
-    naming = card.provenance["naming"] if same else None
     if model["head"] not in hf_config.ARCHITECTURES:
         raise UserError(f"no published format has a VideoPrism with head {model['head']!r}")
     _check_scales(model, format)
-    notes = []
+    naming = card.provenance["naming"] if same else None
+    plan = _MODULES[format].export(card, naming, originals if same else {})
     scalars = [key for key in ("logit_scale", "logit_bias") if model.get(key) is not None]
-    if scalars:
-        notes.append(f"{' and '.join(scalars)} are left out: no published format has them")
-    originals = originals if same else {}
-    match format:
-        case "hf":
-            return hf.export(card, naming, originals, scalars, notes)
-        case "keras":
-            return keras.export(card, originals, scalars, notes)
-    return npz.export(card, naming, scalars, notes)
+    if not scalars:
+        return plan
+    note = f"{' and '.join(scalars)} are left out: no published format has them"
+    return dataclasses.replace(plan, left_out=scalars, notes=[note, *plan.notes])
 
 
 def _check_scales(model: Mapping[str, Any], format: str) -> None:
@@ -81,5 +74,5 @@ def _check_scales(model: Mapping[str, Any], format: str) -> None:
         raise UserError(
             f"--format={format} holds LayerNorm scales {forms[wanted]}, and this model's are held "
             f"{forms[model['scale_offset']]}: changing them would round them; convert the same "
-            "checkpoint from a home of that format instead"
+            "checkpoint from a file of that format instead"
         )

@@ -11,26 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, formats, huggingface, processors
-from converters.formats import (
-    CONFIG,
-    Source,
-)
+from converters import Conversion, Export, Options, formats, huggingface, limits, processors
+from converters.formats import CONFIG, Source
 from converters.mapping import Ignore, Rule
-from converters.videoprism import (
-    architecture,
-    hf_config,
-    inputs,
-    published,
-)
+from converters.rules import attention, linear, norm, patch_embed
+from converters.videoprism import hf_config, inputs, published
 from vidjax.card import Card
 from vidjax.errors import UserError
 from vidjax.models.layers.positions import sinusoid
 
+_PATCH = "spatial_embeddings.patch_embeddings.projection.weight"
+_CLASS_TOKEN = "embeddings.cls_emb"
+_TOKENIZERS = {"tokenizer.model": "spiece.model", "tokenizer.json": "tokenizer.json"}
+
 
 @dataclass(frozen=True)
 class Naming:
-    """How one Hugging Face file spells the names.
+    """Spelling of the names in one Hugging Face file.
 
     Attributes:
         encoder, video, text: before the names of the encoder, of what is above it, and of the text
@@ -43,6 +40,15 @@ class Naming:
     text: str = ""
     buffers: Sequence[str] = ("position_embedding", "position_ids")
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, Any]) -> "Naming":
+        """Reads the spelling from the tensors' names."""
+        encoders = [name.removesuffix(_PATCH) for name in tensors if name.endswith(_PATCH)]
+        texts = [n.removesuffix(_CLASS_TOKEN) for n in tensors if n.endswith(_CLASS_TOKEN)]
+        encoder, text = (prefixes[0] if prefixes else "" for prefixes in (encoders, texts))
+        buffers = [name for name in cls.buffers if texts and f"{text}embeddings.{name}" in tensors]
+        return cls(encoder, encoder.removesuffix("vision_model."), text, buffers)
+
 
 _NAMINGS = {
     None: Naming(),
@@ -54,145 +60,79 @@ _NAMINGS = {
 
 
 def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
-    """The table of a Hugging Face file for the model that `build(**model)` makes."""
+    """Returns the rules of a Hugging Face file for the model that `build(**model)` makes."""
     encoder, video, text = naming.encoder, naming.video, naming.text
-
-    def pair(source: str, target: str, layout: str = "", bias: str = "") -> list[Rule]:
-        return [
-            Rule(f"{source}.weight", f"{target}/kernel", layout),
-            Rule(f"{source}.bias", f"{target}/bias", bias),
-        ]
-
-    def norm(source: str, target: str) -> list[Rule]:
-        rules = pair(source, target)
-        return [Rule(rules[0].source, f"{target}/scale"), rules[1]]
-
-    def attention(source: str, target: str) -> list[Rule]:
-        rules = pair(f"{source}.o_proj", f"{target}/out", "d (h k) -> h k d")
-        for name in ("query", "key", "value"):
-            layouts = "(h k) d -> d h k", "(h k) -> h k"
-            rules += pair(f"{source}.{name[0]}_proj", f"{target}/{name}", *layouts)
-        return rules
-
-    def blocks(layers: str, target: str) -> list[Rule]:
-        block, blocks = f"{layers}.{{i}}", f"{target}/blocks"
-        rules = norm(f"{block}.layernorm_before", f"{blocks}/norm1")
-        rules += norm(f"{block}.layernorm_after", f"{blocks}/norm2")
-        rules += attention(f"{block}.attention", f"{blocks}/attn")
-        for name in ("fc1", "fc2"):
-            rules += pair(f"{block}.mlp.{name}", f"{blocks}/mlp/{name}", "o i -> i o")
-        return rules
-
     head, rules = model["head"], []
     if head != "text":
-        patches = f"{encoder}spatial_embeddings.patch_embeddings.projection"
-        rules += pair(patches, "encoder/patch_embed", "d c t h w -> t h w c d")
+        rules += patch_embed(f"{encoder}spatial_embeddings.patch_embeddings.projection")
         for stage, last in (("spatial", "layernorm1"), ("temporal", "layernorm2")):
             target = f"encoder/{stage}"
             table = f"{encoder}{stage}_embeddings.position_embeddings"
             rules.append(Rule(table, f"{target}/pos_embed"))
             if stage == "spatial" or model["temporal_depth"]:
-                rules += blocks(f"{encoder}{stage}_layers", target)
+                rules += _blocks(f"{encoder}{stage}_layers", target)
             rules += norm(encoder + last, f"{target}/norm")
     if head in ("video", "video_text") and model["auxiliary_depth"]:
-        rules += blocks(f"{video}auxiliary_layers", "auxiliary")
+        rules += _blocks(f"{video}auxiliary_layers", "auxiliary")
     if head in ("video", "video_text", "classify"):
         rules += [
             Rule(f"{video}head.pooling_attention_query", "pool/probe", "() a d -> a d"),
             Rule(f"{video}head.per_dim_scale", "pool/attn/per_dim_scale"),
-            *attention(f"{video}head", "pool/attn"),
+            *attention(f"{video}head", "pool/attn", out="o_proj"),
             *norm(f"{video}head_layernorm", "pool/norm"),
         ]
-    if head in ("text", "video_text"):
+    if published.has_texts(model):
         rules += [
             Rule(f"{text}embeddings.token_embedding.weight", "text/token_embed"),
-            Rule(f"{text}embeddings.cls_emb", "text/cls_token"),
-            *blocks(f"{text}layers", "text"),
+            Rule(text + _CLASS_TOKEN, "text/cls_token"),
+            *_blocks(f"{text}layers", "text"),
             *norm(f"{text}layernorm", "text/norm"),
         ]
     if head == "classify" and model["num_classes"]:
-        rules += pair(f"{video}classifier", "head", "o i -> i o")
+        rules += linear(f"{video}classifier", "head")
     return rules
 
 
-PATCH = "spatial_embeddings.patch_embeddings.projection.weight"
-TEXT_TOKEN = "embeddings.cls_emb"
+def _blocks(layers: str, target: str) -> list[Rule]:
+    block = f"{layers}.{{i}}"
+    return [
+        *norm(f"{block}.layernorm_before", f"{target}/blocks/norm1"),
+        *norm(f"{block}.layernorm_after", f"{target}/blocks/norm2"),
+        *attention(f"{block}.attention", f"{target}/blocks/attn", out="o_proj"),
+        *linear(f"{block}.mlp.fc1", f"{target}/blocks/mlp/fc1"),
+        *linear(f"{block}.mlp.fc2", f"{target}/blocks/mlp/fc2"),
+    ]
+
+
+def recognises(source: Source) -> bool:
+    return any(name.endswith((_PATCH, _CLASS_TOKEN)) for name in source.tensors)
 
 
 def describe(source: Source, options: Options) -> Conversion:
-    tensors, shape, notes = source.tensors, formats.shapes(source.tensors, "VideoPrism"), []
-    encoders = [name.removesuffix(PATCH) for name in tensors if name.endswith(PATCH)]
-    texts = [n.removesuffix(TEXT_TOKEN) for n in tensors if n.endswith(TEXT_TOKEN)]
-    encoder, text = (found[0] if found else "" for found in (encoders, texts))
-    video = encoder.removesuffix("vision_model.")
-    known = [name for name in Naming.buffers if f"{text}embeddings.{name}" in tensors]
-    naming = Naming(encoder, video, text, known if texts else [])
-    parts = hf_config.parts_of(source, notes)
+    tensors, notes, is_stated = source.tensors, [], source.config is not None
+    naming = Naming.of(tensors)
+    if not is_stated:
+        notes.append(f"no {CONFIG} beside the weights: all releases' numerics are assumed")
+    parts = hf_config.parts_of(source.config)
+    model = {"name": "videoprism", "scale_offset": 1.0}
+    model |= _sizes(tensors, naming, parts["vision_config"]["image_size"] if is_stated else None)
 
-    model: dict[str, Any] = {"name": "videoprism", "scale_offset": 1.0, "l2_eps": 1e-6}
-    stated = source.config is not None
+    def num_heads(part: str) -> int:
+        stated = parts[part]["num_attention_heads"] if is_stated else None
+        width, given = model["width"], options.heads
+        return huggingface.num_heads("heads", width, given, stated, published.HEADS, notes)
 
-    def heads(width: int, config: Mapping[str, Any]) -> int:
-        found = config["num_attention_heads"] if stated else None
-        return huggingface.num_heads("heads", width, options.heads, found, published.HEADS, notes)
-
-    if encoders:
-        width, channels, *patch = shape(encoder + PATCH)
-        huggingface.check_channels(channels)
-        mlp_dim = shape(f"{encoder}spatial_layers.0.mlp.fc1.weight")[0]
-        model |= {
-            "head": None,
-            "width": width,
-            "depth": formats.count(tensors, f"{encoder}spatial_layers."),
-            "num_heads": heads(width, parts["vision_config"]),
-            "mlp_dim": mlp_dim,
-            "patch_size": patch,
-            "temporal_depth": formats.count(tensors, f"{encoder}temporal_layers."),
-        }
-        model["pos_grid"] = _grid(
-            shape(f"{encoder}temporal_embeddings.position_embeddings")[1],
-            shape(f"{encoder}spatial_embeddings.position_embeddings")[1],
-            patch,
-            parts["vision_config"]["image_size"] if stated else None,
-        )
-        if f"{video}head.q_proj.weight" in tensors:
-            model |= {"head": "video", "pool_dim": shape(f"{video}head.q_proj.weight")[0]}
-            if f"{video}classifier.weight" in tensors:
-                num_classes = shape(f"{video}classifier.weight")[0]
-                if not num_classes:
-                    raise UserError(
-                        "the file's classifier has num_labels 0, with which transformers' "
-                        "VideoPrism gives no values at all; save its vision_model alone"
-                    )
-                model |= {"head": "classify", "num_classes": num_classes}
-            else:
-                model["auxiliary_depth"] = formats.count(tensors, f"{video}auxiliary_layers.")
-    if texts:
-        vocab_size, width = shape(f"{text}embeddings.token_embedding.weight")
-        text_heads = heads(width, parts["text_config"])
-        model = {"width": width, "num_heads": text_heads} | model
-        model |= {
-            "head": "video_text" if encoders else "text",
-            "vocab_size": vocab_size,
-            "text_depth": formats.count(tensors, f"{text}layers."),
-            "text_num_heads": text_heads,
-            "text_mlp_dim": shape(f"{text}layers.0.mlp.fc1.weight")[0],
-        }
-        table = f"{text}embeddings.position_embedding"
-        model["text_pos_exponent"] = 1 - 2 / width
-        if table in tensors:
-            model["text_pos_exponent"] = _text_pos_exponent(tensors[table])
-        else:
-            notes.append("no table of text positions in the file: transformers' formula is assumed")
-        if model["text_pos_exponent"] == 1:
-            notes.append("text positions by the original's formula, as the file's table shows")
-        else:
-            notes.append("text positions by transformers' formula, not the original's")
-    if model["head"] in (None, "classify"):  # which normalise no vector
-        del model["l2_eps"]
+    if model["head"] != "text":
+        model["num_heads"] = num_heads("vision_config")
+    if published.has_texts(model):
+        model["text_num_heads"] = num_heads("text_config")
+        model.setdefault("num_heads", model["text_num_heads"])
+        model["text_pos_exponent"] = _text_pos_exponent(tensors, naming, model["width"], notes)
+    if model["head"] not in (None, "classify"):  # which normalise no vector
+        model["l2_eps"] = 1e-6
     model |= hf_config.numerics(parts, model)
-    if stated:
-        for part, sizes in hf_config.sizes_of(model).items():
+    if is_stated:
+        for part, sizes in hf_config.sizes(model).items():
             huggingface.contradictions(parts[part], sizes)
     published.note(source, options, notes)
     length = parts["text_config"]["max_position_embeddings"]
@@ -204,37 +144,88 @@ def describe(source: Source, options: Options) -> Conversion:
         naming=asdict(naming),
         preprocessing=inputs.preprocessing("hf", source, options, model, notes),
         tokenizer=inputs.tokenizer(source, options, model, length, notes),
-        kept=hf_config.kept(source.config or {}, bool(texts)),
+        kept=hf_config.kept(source.config or {}, published.has_texts(model)),
         classes=huggingface.classes(source.config, model, notes),
         notes=notes,
     )
 
 
-def _grid(frames: int, patches: int, patch: Sequence[int], image_size: Any) -> list[int]:
-    if image_size is None:
-        rows = columns = architecture.side(patches, "the number of patches")
-    else:
-        sides = hf_config.sides(image_size)
-        rows, columns = (side // step for side, step in zip(sides, patch[1:], strict=True))
-    if rows * columns != patches:
-        raise UserError(
-            f"{CONFIG} has image_size {image_size}, {rows} x {columns} patches, but the position "
-            f"table is for {patches}; fetch both anew from one place"
+def _sizes(tensors: Mapping[str, Any], naming: Naming, image_size: Any) -> dict[str, Any]:
+    """Returns the head and the sizes that the tensors' names and shapes tell.
+
+    Args:
+        image_size: by config.json, if there is one.
+    """
+    shape, model = formats.shapes(tensors, "VideoPrism"), {"head": "text"}
+    encoder, video, text = naming.encoder, naming.video, naming.text
+    if encoder + _PATCH in tensors:
+        width, channels, *patch = shape(encoder + _PATCH)
+        huggingface.check_channels(channels)
+        frames, patches = (
+            shape(f"{encoder}{stage}_embeddings.position_embeddings")[1]
+            for stage in ("temporal", "spatial")
         )
-    return [frames, rows, columns]
+        model = {
+            "head": None,
+            "width": width,
+            "depth": formats.count(tensors, f"{encoder}spatial_layers."),
+            "mlp_dim": shape(f"{encoder}spatial_layers.0.mlp.fc1.weight")[0],
+            "patch_size": patch,
+            "temporal_depth": formats.count(tensors, f"{encoder}temporal_layers."),
+            "pos_grid": [frames, *hf_config.grid(patches, patch, image_size)],
+        }
+        query, classifier = f"{video}head.q_proj.weight", f"{video}classifier.weight"
+        if query in tensors:
+            model |= {"head": "video", "pool_dim": shape(query)[0]}
+            if classifier in tensors:
+                model |= {"head": "classify", "num_classes": shape(classifier)[0]}
+                _check_classes(model["num_classes"])
+            else:
+                model["auxiliary_depth"] = formats.count(tensors, f"{video}auxiliary_layers.")
+    if text + _CLASS_TOKEN in tensors:
+        vocab_size, width = shape(f"{text}embeddings.token_embedding.weight")
+        model = {"width": width} | model
+        model |= {
+            "head": "text" if model["head"] == "text" else "video_text",
+            "vocab_size": vocab_size,
+            "text_depth": formats.count(tensors, f"{text}layers."),
+            "text_mlp_dim": shape(f"{text}layers.0.mlp.fc1.weight")[0],
+        }
+    return model
 
 
-def _text_pos_exponent(table: np.ndarray) -> float:
-    """The field by which this table [length, D] of text positions was made.
+def _check_classes(num_classes: int) -> None:
+    if not num_classes:
+        raise UserError(
+            "the file's classifier has num_labels 0, with which transformers' VideoPrism gives no "
+            "values at all; save its vision_model alone"
+        )
+
+
+def _text_pos_exponent(
+    tensors: Mapping[str, np.ndarray], naming: Naming, width: int, notes: list[str]
+) -> float:
+    """Returns the field by which the file's table [length, D] of text positions was made.
 
     Raises:
         UserError: by none that is known.
     """
+    name, hf_exponent = f"{naming.text}embeddings.position_embedding", 1 - 2 / width
+    if name not in tensors:
+        notes.append("no table of text positions in the file: transformers' formula is assumed")
+        notes.append("text positions by transformers' formula, not the original's")
+        return hf_exponent
+    table = tensors[name]
     exact = table.astype(np.float64)
     # Rounding of the table's dtype; and of a float32 computation, whose angles reach 64.
     tolerance = 2e-5 if table.dtype == np.float32 else 8e-3
-    for exponent in (1.0, 1 - 2 / table.shape[1]):
+    formulas = {
+        1.0: "text positions by the original's formula, as the file's table shows",
+        hf_exponent: "text positions by transformers' formula, not the original's",
+    }
+    for exponent, note in formulas.items():
         if np.abs(sinusoid(*table.shape, exponent) - exact).max() < tolerance:
+            notes.append(note)
             return exponent
     raise UserError(
         "the file's table of text positions (position_embedding) is made neither by the original's "
@@ -243,67 +234,54 @@ def _text_pos_exponent(table: np.ndarray) -> float:
 
 
 def _ignored(naming: Naming) -> list[Ignore]:
-    def not_counting(ids: np.ndarray) -> str | None:
-        return None if np.array_equal(ids, np.arange(ids.size)[None]) else "not 0, 1, 2, ..."
-
     reason = "made anew by a formula that the model's card names"
-    checks = {"position_embedding": None, "position_ids": not_counting}
+    checks = {"position_embedding": None, "position_ids": huggingface.counts}
     return [
         Ignore(f"{naming.text}embeddings.{name}", reason, check=checks[name], keep=True)
         for name in naming.buffers
     ]
 
 
-def export(
-    card: Card,
-    naming: Mapping[str, Any] | None,
-    originals: Mapping[str, bytes],
-    left_out: list[str],
-    notes: list[str],
-) -> Export:
-    model, head = card.model, card.model["head"]
-    pool_dim, mlp_dim = architecture.pool_dim(model), model.get("mlp_dim", 0)
-    known = mlp_dim - mlp_dim % model["num_heads"]  # heads of equal width
-    architecture.refuse(
-        {
-            f"a pooler of width {pool_dim} instead of the MLP's {mlp_dim}": pool_dim
-            not in (None, known),
-            "norms after the branches of text layers": bool(model.get("text_norm_out")),
-            "a second norm of texts": bool(model.get("text_inner_norm")),
-            "no soft cap": not model["softcap"],
-            "a classifier without classes": head == "classify" and not model["num_classes"],
-        },
-        "transformers",
-        "export by --format=original",
-    )
+def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str, bytes]) -> Export:
+    model, head, notes = card.model, card.model["head"], []
+    _check_expressible(model)
     if model.get("groups"):
         notes.append("transformers takes the groups of classes for one: split its logits yourself")
-    files = {name: content for name, content in originals.items() if name != CONFIG}
-    files |= {
-        CONFIG: hf_config.write(card, originals.get(CONFIG)),
-    }
+    files = dict(originals)
+    files[CONFIG] = hf_config.write(card, originals.get(CONFIG))
     if head != "text":
         files |= processors.export(originals, card.preprocessing, inputs.PROCESSORS, notes)
-    naming = Naming(**naming) if naming else _NAMINGS[head]
+    spelling = Naming(**naming) if naming else _NAMINGS[head]
     computed = {}
-    if head in ("text", "video_text"):
-        text = json.loads(files[CONFIG])
-        length = (hf_config.TEXT | text.get("text_config", text))["max_position_embeddings"]
+    if published.has_texts(model):
+        text = hf_config.parts_of(json.loads(files[CONFIG]))["text_config"]
+        length = text["max_position_embeddings"]
         table = sinusoid(length, model["width"], model["text_pos_exponent"])
         tensors = {
             "position_embedding": table.astype(np.float32),
             "position_ids": np.arange(length)[None],
         }
-        computed = {f"{naming.text}embeddings.{name}": tensors[name] for name in naming.buffers}
+        prefix = f"{spelling.text}embeddings."
+        computed = {prefix + name: tensors[name] for name in spelling.buffers}
     return Export(
-        rules(model, naming),
+        rules(model, spelling),
         "model.safetensors",
         files,
         notes,
         computed=computed,
-        left_out=left_out,
         tokenizer=card.tokenizer and _TOKENIZERS[card.tokenizer["file"]],
     )
 
 
-_TOKENIZERS = {"tokenizer.model": "spiece.model", "tokenizer.json": "tokenizer.json"}
+def _check_expressible(model: Mapping[str, Any]) -> None:
+    pool_dim, mlp_dim = published.pool_dim(model), model.get("mlp_dim", 0)
+    divisible = mlp_dim - mlp_dim % model["num_heads"]  # heads of equal width
+    reasons = {
+        f"a pooler of width {pool_dim} instead of the MLP's {mlp_dim}": pool_dim
+        not in (None, divisible),
+        "norms after the branches of text layers": bool(model.get("text_norm_out")),
+        "a second norm of texts": bool(model.get("text_inner_norm")),
+        "no soft cap": not model["softcap"],
+        "a classifier without classes": model.get("num_classes") == 0,
+    }
+    limits.refuse("transformers", "VideoPrism", reasons, "export by --format=original")

@@ -1,52 +1,53 @@
-"""config.json of transformers' VideoPrism."""
+"""config.json of transformers' VideoPrism models.
+
+A model of two towers has a part for each; the config.json of a single tower is flat.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from converters import huggingface
-from converters.formats import (
-    CONFIG,
-    Source,
-)
-from converters.videoprism import (
-    architecture,
-)
+from converters import huggingface, limits
+from converters.formats import CONFIG
+from converters.videoprism import published
 from vidjax.card import Card
 from vidjax.errors import UserError
 
 # transformers' names of what the towers compute: the exact GELU, and ReLU.
 _ACTIVATIONS = {"vision_config": ("gelu_python", "gelu"), "text_config": ("relu",)}
-VISION = {  # of transformers' VideoPrismVisionConfig, for what a config.json leaves out
-    "image_size": 288,
-    "num_frames": 16,
-    "tubelet_size": [1, 18, 18],
-    "num_channels": 3,
-    "hidden_size": 768,
-    "num_spatial_layers": 12,
-    "num_temporal_layers": 4,
-    "num_auxiliary_layers": 2,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu_python",
-    "layer_norm_eps": 1e-6,
-    "qkv_bias": True,
-    "attn_logit_softcapping": 50.0,
-    "apply_l2norm": True,
+_DEFAULTS = {
+    "vision_config": {  # of VideoPrismVisionConfig, for what a config.json leaves out
+        "image_size": 288,
+        "num_frames": 16,
+        "tubelet_size": [1, 18, 18],
+        "num_channels": 3,
+        "hidden_size": 768,
+        "num_spatial_layers": 12,
+        "num_temporal_layers": 4,
+        "num_auxiliary_layers": 2,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "hidden_act": "gelu_python",
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+        "attn_logit_softcapping": 50.0,
+        "apply_l2norm": True,
+    },
+    "text_config": {  # of VideoPrismTextConfig
+        "vocab_size": 32000,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 64,
+        "hidden_act": "relu",
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+        "attn_logit_softcapping": 50.0,
+        "apply_l2norm": True,
+    },
 }
-TEXT = {  # of its VideoPrismTextConfig
-    "vocab_size": 32000,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 64,
-    "hidden_act": "relu",
-    "layer_norm_eps": 1e-6,
-    "qkv_bias": True,
-    "attn_logit_softcapping": 50.0,
-    "apply_l2norm": True,
-}
+_TEXT_KEPT = ("max_position_embeddings", "pad_token_id", "bos_token_id", "eos_token_id")
 ARCHITECTURES = {
     None: "VideoPrismVisionModel",
     "video": "VideoPrismVideoModel",
@@ -56,34 +57,66 @@ ARCHITECTURES = {
 }
 
 
+def parts_of(config: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Returns the video and the text part of a config.json, its defaults filled in.
+
+    Of a single tower's, the whole file is both.
+    """
+    config = config or {}
+    flat = {} if _is_nested(config) else config
+    return {part: own | (config.get(part) or flat) for part, own in _DEFAULTS.items()}
+
+
+def _is_nested(config: Mapping[str, Any]) -> bool:
+    return not _DEFAULTS.keys().isdisjoint(config)
+
+
 def kept(config: Mapping[str, Any], has_text: bool) -> dict[str, Any]:
     """Returns what config.json says that neither tensors nor outputs depend on."""
     if not has_text:
         return huggingface.kept(config, ("problem_type",))
-    keys = ("max_position_embeddings", "pad_token_id", "bos_token_id", "eos_token_id")
-    return huggingface.kept(config.get("text_config") or config, keys)
+    return huggingface.kept(config.get("text_config") or config, _TEXT_KEPT)
 
 
-def parts_of(source: Source, notes: list[str]) -> dict[str, dict[str, Any]]:
-    """The video and the text part of config.json: of a single tower's, the whole file is both."""
-    config = source.config
-    if config is None:
-        notes.append(f"no {CONFIG} beside the weights: all releases' numerics are assumed")
-        config = {}
-    flat = {} if "vision_config" in config or "text_config" in config else config
-    return {
-        "vision_config": VISION | (config.get("vision_config") or flat),
-        "text_config": TEXT | (config.get("text_config") or flat),
-    }
-
-
-def sides(image_size: Any) -> Sequence[int]:
+def _sides(image_size: Any) -> Sequence[int]:
     return (image_size, image_size) if isinstance(image_size, int) else image_size
 
 
-def numerics(parts: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -> dict:
-    """Epsilon and soft cap, after a check of what has one way here."""
-    towers = {part: parts[part] for part in sizes_of(model)}
+def frame_sides(config: Mapping[str, Any]) -> Sequence[int]:
+    """Returns height and width of a config.json's frames."""
+    return _sides(parts_of(config)["vision_config"]["image_size"])
+
+
+def grid(patches: int, patch: Sequence[int], image_size: Any) -> tuple[int, int]:
+    """Returns rows and columns of the position table's patches.
+
+    Args:
+        patches: of the table.
+        patch: (t, h, w) pixels.
+        image_size: by config.json; without one, the grid is a square.
+
+    Raises:
+        UserError: the table is for other frames.
+    """
+    if image_size is None:
+        rows = limits.side(patches, "patches", "VideoPrism")
+        return rows, rows
+    rows, columns = (s // step for s, step in zip(_sides(image_size), patch[1:], strict=True))
+    if rows * columns != patches:
+        raise UserError(
+            f"{CONFIG} has image_size {image_size}, {rows} x {columns} patches, but the position "
+            f"table is for {patches}; fetch both anew from one place"
+        )
+    return rows, columns
+
+
+def numerics(parts: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns epsilon and soft cap.
+
+    Raises:
+        UserError: the towers differ in them, or compute something that VideoPrism here does not.
+    """
+    towers = {part: parts[part] for part in sizes(model)}
     for part, config in towers.items():
         wrong = {
             "hidden_act": config["hidden_act"] not in _ACTIVATIONS[part],
@@ -95,20 +128,16 @@ def numerics(parts: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -
                 f"{CONFIG} ({part}) has {' and '.join(reasons)}; VideoPrism here computes "
                 f"hidden_act {_ACTIVATIONS[part][0]!r}, qkv_bias True and apply_l2norm True only"
             )
-    found = {}
-    for ours, theirs in (("eps", "layer_norm_eps"), ("softcap", "attn_logit_softcapping")):
-        values = [config[theirs] or 0.0 for config in towers.values()]
-        if len(set(values)) > 1:
-            raise UserError(
-                f"{CONFIG} has another {theirs} for video ({values[0]}) than for text "
-                f"({values[1]}); VideoPrism here has one"
-            )
-        found[ours] = values[0]
-    return found
+
+    def common(key: str) -> float:
+        values = {part: config[key] or 0.0 for part, config in towers.items()}
+        return huggingface.one_value(key, values, "VideoPrism")
+
+    return {"eps": common("layer_norm_eps"), "softcap": common("attn_logit_softcapping")}
 
 
-def sizes_of(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The model's sizes in the words of transformers, for the parts of config.json that it has."""
+def sizes(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the model's sizes in the words of transformers, for the parts that it has."""
     head, sizes = model["head"], {}
     if head != "text":
         sizes["vision_config"] = {
@@ -121,7 +150,7 @@ def sizes_of(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         }
         if head in ("video", "video_text"):
             sizes["vision_config"]["num_auxiliary_layers"] = model["auxiliary_depth"]
-    if head in ("text", "video_text"):
+    if published.has_texts(model):
         sizes["text_config"] = {
             "vocab_size": model["vocab_size"],
             "hidden_size": model["width"],
@@ -132,53 +161,63 @@ def sizes_of(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def write(card: Card, original: bytes | None) -> bytes:
-    model, parts, head = card.model, sizes_of(card.model), card.model["head"]
-    heads, _ = architecture.text_sizes(model)
-    config = json.loads(original) if original else {}
-    nested = model["head"] == "video_text" or "vision_config" in config or "text_config" in config
-    defaults = {"vision_config": VISION, "text_config": TEXT}
-    for part, want in parts.items():
-        stated = defaults[part] | (config.get(part, {}) if nested else config)
+    """Returns the config.json of a model; the original as it was if it still holds."""
+    head, config = card.model["head"], json.loads(original) if original else {}
+    parts = _wanted(card, config)
+    if head != "video_text" and not _is_nested(config):
+        ((part, want),) = parts.items()
+        if head == "classify":
+            want["id2label"] = huggingface.id2label(card.classes, card.model["num_classes"])
+        kind = f"videoprism_{part.replace('config', 'model')}"
+        return huggingface.config_json(original, want, _DEFAULTS[part], kind, ARCHITECTURES[head])
+    changed = {}
+    for part, stated in parts_of(config).items():
+        want = parts.get(part, {})
+        if original:
+            want = {k: v for k, v in want.items() if not huggingface.same(stated[k], v)}
+        if want:
+            start = {"model_type": f"videoprism_{part.replace('config', 'model')}"}
+            changed[part] = start | config.get(part, {}) | want
+    if original and not changed:
+        return original
+    start = {"architectures": [ARCHITECTURES["video_text"]], "model_type": "videoprism"}
+    return huggingface.to_json(start | config | changed)
+
+
+def _wanted(card: Card, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns what the parts of a model's config.json must say.
+
+    Args:
+        card: of the model.
+        config: the config.json that it came with, or {}.
+    """
+    model, wanted = card.model, sizes(card.model)
+    for part, want in wanted.items():
+        stated = parts_of(config)[part]
+        is_text = part == "text_config"
         want |= {
-            "num_attention_heads": heads if part == "text_config" else model["num_heads"],
+            "num_attention_heads": published.text_sizes(model)[0]
+            if is_text
+            else model["num_heads"],
             "layer_norm_eps": model["eps"],
             "attn_logit_softcapping": model["softcap"],
             "hidden_act": stated["hidden_act"],
             "qkv_bias": True,
             "apply_l2norm": stated["apply_l2norm"],
         }
-        if part == "vision_config":
-            want |= {"num_channels": 3, "image_size": _image_size(card, stated["image_size"])}
-        elif not original and card.tokenizer:
+        if not is_text:
+            want |= {"num_channels": 3, "image_size": _image_size(model, stated["image_size"])}
+        elif not config and card.tokenizer:
             want["max_position_embeddings"] = card.tokenizer["length"]
-        if part == "text_config" or head == "classify":
+        if is_text or model["head"] == "classify":
             want |= card.provenance.get("kept", {})
-    if not nested:
-        (part, want), *_ = parts.items()
-        if model["head"] == "classify":
-            want["id2label"] = huggingface.id2label(card.classes, model["num_classes"])
-        kind = f"videoprism_{part.replace('config', 'model')}"
-        return huggingface.config_json(
-            original, want, defaults[part], kind, ARCHITECTURES[model["head"]]
-        )
-    changed = {}
-    for part, want in parts.items():
-        old = config.get(part, {})
-        stated = defaults[part] | old
-        new = {k: v for k, v in want.items() if not original or not huggingface.same(stated[k], v)}
-        if new:
-            kind = f"videoprism_{part.replace('config', 'model')}"
-            changed[part] = {"model_type": kind} | old | new
-    if original and not changed:
-        return original
-    top = {"architectures": [ARCHITECTURES["video_text"]], "model_type": "videoprism"}
-    return huggingface.to_json(top | config | changed)
+    return wanted
 
 
-def _image_size(card: Card, stated: Any) -> Any:
-    """The side of the frames that the positions are for; as it is stated, where that is right."""
-    _, h, w = card.model["pos_grid"]
-    _, *patch = card.model["patch_size"]
-    if [side // step for side, step in zip(sides(stated), patch, strict=True)] == [h, w]:
+def _image_size(model: Mapping[str, Any], stated: Any) -> Any:
+    """Returns the side of the frames that the positions are for; `stated` where that is right."""
+    (_, *grid), (_, *patch) = model["pos_grid"], model["patch_size"]
+    if [side // step for side, step in zip(_sides(stated), patch, strict=True)] == grid:
         return stated
-    return h * patch[0] if h * patch[0] == w * patch[1] else [h * patch[0], w * patch[1]]
+    height, width = (n * step for n, step in zip(grid, patch, strict=True))
+    return height if height == width else [height, width]

@@ -1,17 +1,11 @@
 """Frames and texts as each format prepares them."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converters import Options, TokenizerFile, huggingface, processors
-from converters.formats import (
-    IMAGE_CONVERTER,
-    VIDEO_PREPROCESSOR,
-    Source,
-)
-from converters.videoprism import hf_config, image_converter, published
-from vidjax.errors import UserError
+from converters.formats import IMAGE_CONVERTER, VIDEO_PREPROCESSOR, Source
+from converters.videoprism import hf_config, keras_json, published
 from vidjax.preprocessing import Preprocessing
 
 PROCESSORS = processors.Family(
@@ -23,22 +17,10 @@ PROCESSORS = processors.Family(
 
 
 def preprocessing(
-    default: str,
-    source: Source,
-    options: Options,
-    model: Mapping[str, Any],
-    notes: list[str],
+    format: str, source: Source, options: Options, model: Mapping[str, Any], notes: list[str]
 ) -> Preprocessing:
-    """How the model gets its video: as its home prepares it, or as --preprocessing says."""
-    frames, sides = published.FRAMES, (published.SIZE, published.SIZE)
-    if model["head"] != "text":
-        frames, *sides = (
-            n * p for n, p in zip(model["pos_grid"], model["patch_size"], strict=True)
-        )
-        if default == "hf" and source.config is not None:
-            sides = hf_config.sides(hf_config.parts_of(source, [])["vision_config"]["image_size"])
-            for side, step in zip(sides, model["patch_size"][1:], strict=True):
-                huggingface.note_rest("pixels", side, step, notes)
+    """Returns how the model gets its video: as its format does, or as --preprocessing says."""
+    frames, sides = _clip(format, source, model, notes)
     size = min(sides)
     if len(set(sides)) > 1 and not options.size:
         notes.append(
@@ -55,9 +37,9 @@ def preprocessing(
         "temporal_views": 1,
         "spatial_views": 1,
     }
-    kind = options.preprocessing or default
+    kind = options.preprocessing or format
     stated = processors.read(source.json, PROCESSORS, None, notes) if kind == "hf" else None
-    if default == "hf" and not (stated or options.preprocessing):
+    if format == "hf" and not (stated or options.preprocessing):
         notes.append("no processor's JSON file beside the weights: the original's is assumed")
         kind = "original"
     if kind == "original":
@@ -65,8 +47,8 @@ def preprocessing(
     elif kind == "hf":
         values |= {"fit": "stretch", "resize": "pil_bicubic"} | (stated or {})
     else:
-        converter = source.json.get(IMAGE_CONVERTER)
-        values |= {"fit": "crop_first", "resize": "pil_bilinear"} | image_converter.read(converter)
+        converter = keras_json.read_converter(source.json.get(IMAGE_CONVERTER))
+        values |= {"fit": "crop_first", "resize": "pil_bilinear"} | converter
     if kind != "original":
         notes.append(
             "the released weights were made with the original's frames (LANCZOS, cropped), which "
@@ -85,30 +67,42 @@ def preprocessing(
     return Preprocessing(**values)
 
 
+def _clip(
+    format: str, source: Source, model: Mapping[str, Any], notes: list[str]
+) -> tuple[int, Sequence[int]]:
+    """Returns number, height and width of the frames that the positions are for."""
+    if model["head"] == "text":
+        return published.FRAMES, (published.SIZE, published.SIZE)
+    (frames, *grid), (_, *patch) = model["pos_grid"], model["patch_size"]
+    if format != "hf" or source.config is None:
+        return frames, [n * step for n, step in zip(grid, patch, strict=True)]
+    sides = hf_config.frame_sides(source.config)
+    for side, step in zip(sides, patch, strict=True):
+        huggingface.note_rest("pixels", side, step, notes)
+    return frames, sides
+
+
 def tokenizer(
     source: Source, options: Options, model: Mapping[str, Any], length: int, notes: list[str]
 ) -> TokenizerFile | None:
-    """The vocabulary that --tokenizer names, or that lies beside the weights."""
-    if model["head"] not in ("text", "video_text"):
-        if options.tokenizer or options.raw_text is not None:
-            raise UserError("--tokenizer and --raw_text are about texts, and this model reads none")
-        return None
-    path = Path(options.tokenizer) if options.tokenizer else source.tokenizer
+    """Returns the vocabulary that --tokenizer names, or that lies beside the weights."""
+    endings = {".model": ".model", ".spm": ".model", ".json": ".json"}
+    path = huggingface.vocabulary(
+        source,
+        options,
+        published.has_texts(model),
+        tuple(endings),
+        expected="SentencePiece .model and no tokenizer.json",
+        released="cc_en.32000's sentencepiece.model (--tokenizer=FILE)",
+        notes=notes,
+    )
     if path is None:
-        notes.append(
-            "no vocabulary beside the weights, so the model takes token ids only; the released "
-            "models' is cc_en.32000's sentencepiece.model (--tokenizer=FILE)"
-        )
         return None
-    kinds = {".model": ".model", ".spm": ".model", ".json": ".json"}
-    if not path.is_file() or path.suffix not in kinds:
-        raise UserError(
-            f"--tokenizer={path} is no SentencePiece .model and no tokenizer.json; name such a file"
-        )
     if not options.raw_text:
         notes.append(
             "texts are tokenised as by the original, without punctuation and capitals; Hugging "
             "Face and KerasHub leave them as they are (--raw_text)"
         )
-    card = {"length": length, "canonicalise": not options.raw_text}
-    return TokenizerFile(path, {"file": f"tokenizer{kinds[path.suffix]}", **card})
+    file = f"tokenizer{endings[path.suffix]}"
+    card = {"file": file, "length": length, "canonicalise": not options.raw_text}
+    return TokenizerFile(path, card)

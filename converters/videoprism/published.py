@@ -1,11 +1,11 @@
-"""Published VideoPrism checkpoints and what they have in common."""
+"""Published VideoPrism checkpoints, and what they have in common."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from converters import Options
-from converters.formats import (
-    Source,
-)
+from converters.formats import Source
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,29 @@ HUB_FILES = {
 }
 HEADS = {768: 12, 1024: 16, 1408: 16}  # by width
 EPS, SOFTCAP = 1e-6, 50.0  # of every release
-LENGTH = 64  # tokens of a text
+TEXT_LENGTH = 64  # tokens
 FRAMES, SIZE = 16, 288  # what a text tower's card says of video
 
 
 def note(source: Source, options: Options, notes: list[str]) -> None:
+    """Notes which published checkpoint the source is, if its name tells."""
     for name, entry in CHECKPOINTS.items():
         if options.hub_id in (name, entry.hub) or source.files[0].name == entry.file:
             notes.append(f"published as {entry.what} ({name})")
+
+
+def has_texts(model: Mapping[str, Any]) -> bool:
+    return model["head"] in ("text", "video_text")
+
+
+def pool_dim(model: Mapping[str, Any]) -> int | None:
+    """Returns the pooler's width; None for a model without a pooler."""
+    factors = {"classify": 1, "video": 4, "video_text": 4}
+    default = factors.get(model["head"], 0) * model["width"]
+    return model.get("pool_dim") or default or None
+
+
+def text_sizes(model: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns heads and MLP width of a model's text tower."""
+    mlp_dim = model["text_mlp_dim"] or 4 * model["width"]
+    return model["text_num_heads"] or model["num_heads"], mlp_dim
