@@ -1,22 +1,29 @@
 """Hugging Face folders of X-CLIP and CLIP."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from converters import Conversion, Export, Options, formats, huggingface
+from converters import Conversion, Export, Options, formats, huggingface, processors
 from converters.formats import CONFIG, Source
 from converters.mapping import Ignore, Rule
+from converters.rules import attention, norm
 from converters.xclip import architecture, hf_config, inputs, published
-from converters.xclip.rules import NORM_PRE, linear, norm, pair, prompts
+from converters.xclip.rules import CLASS_TOKEN, PATCHES, POSITIONS, blocks, prompts
 from vidjax.card import Card
+
+_CLASS, _TOKENS = "embeddings.class_embedding", "embeddings.token_embedding.weight"
+_TEXT_NORM, _MESSAGE = "final_layer_norm.weight", ".message_fc.weight"
+_BLOCK = ("layer_norm1", "layer_norm2", "self_attn", "mlp.fc1", "mlp.fc2")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 @dataclass(frozen=True)
 class Naming:
-    """How one Hugging Face file spells the names.
+    """Spelling of the names in one Hugging Face file.
 
     Attributes:
         vision, text: before the names of the towers; "" in what newer versions of transformers
@@ -28,172 +35,142 @@ class Naming:
     text: str = ""
     buffers: Sequence[str] = ()
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, Any]) -> "Naming":
+        """Reads the spelling from the tensors' names."""
+        prefixes = [
+            next((name.removesuffix(end) for name in tensors if name.endswith(end)), "")
+            for end in (_CLASS, _TOKENS)
+        ]
+        counts = dict.fromkeys(f"{prefix}embeddings.position_ids" for prefix in prefixes)
+        return cls(*prefixes, [name for name in counts if name in tensors])
+
 
 def rules_of(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
-    """The table of a Hugging Face file for the model that `build(**model)` makes."""
-
-    def attention(source: str, target: str) -> list[Rule]:
-        rules = pair(f"{source}.out_proj", f"{target}/out", "d (h k) -> h k d")
-        for name in ("query", "key", "value"):
-            layouts = "(h k) d -> d h k", "(h k) -> h k"
-            rules += pair(f"{source}.{name[0]}_proj", f"{target}/{name}", *layouts)
-        return rules
-
-    def blocks(tower: str, target: str, messages: bool = False) -> list[Rule]:
-        block, blocks = f"{tower}encoder.layers.{{i}}", f"{target}/blocks"
-        rules = [
-            *norm(f"{block}.layer_norm1", f"{blocks}/norm1"),
-            *norm(f"{block}.layer_norm2", f"{blocks}/norm2"),
-            *attention(f"{block}.self_attn", f"{blocks}/attn"),
-            *linear(f"{block}.mlp.fc1", f"{blocks}/mlp/fc1"),
-            *linear(f"{block}.mlp.fc2", f"{blocks}/mlp/fc2"),
-        ]
-        if messages:
-            rules += linear(f"{block}.message_fc", f"{blocks}/message_fc")
-            rules += norm(f"{block}.message_ln", f"{blocks}/message_norm")
-            rules += attention(f"{block}.message_attn", f"{blocks}/message_attn")
-        return rules
-
+    """Returns the rules of a Hugging Face file for the model that `build(**model)` makes."""
+    layers = functools.partial(blocks, names=_BLOCK, attention=attention)
     head, vision, text, rules = model["head"], naming.vision, naming.text, []
-    clip = head in ("image", "image_text")
-    if head != "text":
-        patches, positions = f"{vision}embeddings.patch_embedding", "position_embedding.weight"
+    is_clip = published.is_clip(model)
+    if published.has_frames(model):
+        positions = f"{vision}embeddings.position_embedding.weight"
         rules += [
-            Rule(f"{patches}.weight", "encoder/patch_embed/kernel", "d c (t h) w -> t h w c d"),
-            Rule(f"{vision}embeddings.class_embedding", "encoder/cls_token", "(a b d) -> a b d"),
-            Rule(f"{vision}embeddings.{positions}", "encoder/pos_embed", "(a n) d -> a n d"),
-            *norm(f"{vision}pre_layrnorm" if clip else f"{vision}pre_layernorm", NORM_PRE),
-            *blocks(vision, "encoder", messages=not clip),
+            Rule(
+                f"{vision}embeddings.patch_embedding.weight", "encoder/patch_embed/kernel", PATCHES
+            ),
+            Rule(vision + _CLASS, "encoder/cls_token", CLASS_TOKEN),
+            Rule(positions, "encoder/pos_embed", POSITIONS),
+            *norm(f"{vision}{'pre_layrnorm' if is_clip else 'pre_layernorm'}", "encoder/norm_pre"),
+            *layers(f"{vision}encoder.layers", "encoder", has_messages=not is_clip),
             *norm(f"{vision}post_layernorm", "encoder/norm"),
         ]
-    if head not in (None, "image"):
-        embeddings = f"{text}embeddings"
+    if published.has_texts(model):
+        positions = f"{text}embeddings.position_embedding.weight"
         rules += [
-            Rule(f"{embeddings}.token_embedding.weight", "text/token_embed"),
-            Rule(f"{embeddings}.position_embedding.weight", "text/pos_embed", "(a n) d -> a n d"),
-            *blocks(text, "text"),
+            Rule(text + _TOKENS, "text/token_embed"),
+            Rule(positions, "text/pos_embed", POSITIONS),
+            *layers(f"{text}encoder.layers", "text"),
             *norm(f"{text}final_layer_norm", "text/norm"),
         ]
-    if head != "text" and model.get("embed_dim"):
+    if published.has_frames(model) and model.get("embed_dim"):
         rules.append(Rule("visual_projection.weight", "video_proj/kernel", "o i -> i o"))
     if head != "image" and model.get("embed_dim"):
         rules.append(Rule("text_projection.weight", "text_proj/kernel", "o i -> i o"))
-    if head in ("video_text", "image_text"):
+    if published.is_whole(model):
         rules.append(Rule("logit_scale", "logit_scale"))
     if head == "video_text":
         rules += [
             Rule("mit.position_embedding", "mit/pos_embed"),
-            *blocks("mit.", "mit"),
+            *layers("mit.encoder.layers", "mit"),
             *norm("prompts_visual_layernorm", "prompts/norm_visual"),
             Rule("prompts_visual_projection", "prompts/proj/kernel"),
-            *prompts("prompts_generator", "layernorm"),
+            *prompts("layernorm"),
         ]
     return rules
 
 
-CLASS, TOKENS = "embeddings.class_embedding", "embeddings.token_embedding.weight"
-TEXT_NORM, MESSAGE = "final_layer_norm.weight", ".message_fc.weight"
+def recognises(source: Source) -> bool:
+    names = source.tensors
+    texts = [name.removesuffix(_TOKENS) for name in names if name.endswith(_TOKENS)]
+    has_images = any(name.endswith(_CLASS) for name in names)
+    return has_images or any(text + _TEXT_NORM in names for text in texts)
 
 
 def describe(source: Source, options: Options) -> Conversion:
-    tensors, shape, notes = source.tensors, formats.shapes(source.tensors, "X-CLIP or CLIP"), []
-    prefixes = [
-        [name.removesuffix(end) for name in tensors if name.endswith(end)]
-        for end in (CLASS, TOKENS)
-    ]
-    has_vision, has_text = map(bool, prefixes)
-    vision, text = (found[0] if found else "" for found in prefixes)
-    messages = any(name.endswith(MESSAGE) for name in tensors)
-    head = "text"
-    if has_vision and has_text:
-        head = "video_text" if messages else "image_text"
-    elif has_vision:
-        head = None if messages else "image"
-    counts = [f"{tower}embeddings.position_ids" for tower in (vision, text)]
-    naming = Naming(vision, text, [name for name in dict.fromkeys(counts) if name in tensors])
-    parts, stated = hf_config.parts_of(source.config or {}), source.config is not None
-    if not stated:
+    tensors, notes, is_stated = source.tensors, [], source.config is not None
+    naming, parts = Naming.of(tensors), hf_config.parts_of(source.config)
+    if not is_stated:
         notes.append(f"no {CONFIG} beside the weights: the originals' numerics are assumed")
-
-    def heads(flag: str, width: int, part: str, key: str) -> int:
-        given = None if part == "text_config" else getattr(options, flag)
-        return architecture.num_heads(
-            flag, width, given, parts[part][key] if stated else None, notes
-        )
-
-    model: dict[str, Any] = {"name": "xclip", "head": head}
-    if has_vision:
-        width, channels, *patch = shape(f"{vision}embeddings.patch_embedding.weight")
-        huggingface.check_channels(channels)
-        rows = architecture.rows_of(shape(f"{vision}embeddings.position_embedding.weight")[0])
-        model |= {
-            "width": width,
-            "depth": formats.count(tensors, f"{vision}encoder.layers."),
-            "num_heads": heads("heads", width, "vision_config", "num_attention_heads"),
-            "mlp_dim": shape(f"{vision}encoder.layers.0.mlp.fc1.weight")[0],
-            "patch_size": [1, *patch],
-            "pos_grid": [1, rows, rows],
-        }
-    if has_text:
-        vocab_size, text_width = shape(f"{text}embeddings.token_embedding.weight")
-        model |= {
-            "text_width": text_width,
-            "text_depth": formats.count(tensors, f"{text}encoder.layers."),
-            "text_num_heads": heads("heads", text_width, "text_config", "num_attention_heads"),
-            "text_mlp_dim": shape(f"{text}encoder.layers.0.mlp.fc1.weight")[0],
-            "vocab_size": vocab_size,
-            "context_length": shape(f"{text}embeddings.position_embedding.weight")[0],
-        }
-    if head in ("video_text", "image_text"):
-        model["embed_dim"] = embed_dim = shape("visual_projection.weight")[0]
+    model = {"name": "xclip"} | _sizes(tensors, naming)
+    model |= architecture.num_heads(model, options, hf_config.num_heads(parts) if is_stated else {})
+    if published.is_whole(model):
         model["logit_scale"] = parts["model"]["logit_scale_init_value"]
-    elif head:  # a tower that may have its projection (CLIPVisionModelWithProjection)
-        name = {"image": "visual_projection.weight", "text": "text_projection.weight"}[head]
-        model["embed_dim"] = shape(name)[0] if name in tensors else None
-    if head == "video_text":
-        frames = shape("mit.position_embedding")[1]
-        mit = heads("mit_heads", embed_dim, "vision_config", "mit_num_attention_heads")
-        prompt = heads("prompt_heads", embed_dim, "model", "prompt_num_attention_heads")
-        model |= {
-            "pos_grid": [frames, rows, rows],
-            "mit_depth": formats.count(tensors, "mit.encoder.layers."),
-            "mit_num_heads": mit,
-            "mit_mlp_dim": shape("mit.encoder.layers.0.mlp.fc1.weight")[0],
-            "prompt_depth": formats.count(tensors, "prompts_generator.decoder."),
-            "prompt_num_heads": prompt,
-            "prompt_mlp_dim": shape("prompts_generator.decoder.0.mlp.0.weight")[0],
-            "prompt_alpha": parts["model"]["prompt_alpha"],
-        }
+    if model["head"] == "video_text":
+        model["prompt_alpha"] = parts["model"]["prompt_alpha"]
         _note_heads(options, model, notes)
-    architecture.check_heads_options(options, model)
     model |= hf_config.numerics(parts, model)
-    num_frames = parts["vision_config"]["num_frames"]
-    if stated:
+    if is_stated:
         hf_config.check(parts, model)
-        if has_text:
-            model["end_id"] = hf_config.end_id(source.config, parts["text_config"], model, notes)
+        if published.has_texts(model):
+            text = parts["text_config"]
+            model["end_id"] = hf_config.end_id(source.config, text, model, notes)
     return Conversion(
         format="hf",
         model=model,
         rules=rules_of(model, naming),
-        ignore=[Ignore(n, "counts 0, 1, 2, ...", check=_counts, keep=True) for n in naming.buffers],
+        ignore=[
+            Ignore(name, "counts 0, 1, 2, ...", check=huggingface.counts, keep=True)
+            for name in naming.buffers
+        ],
         naming=asdict(naming),
-        preprocessing=inputs.preprocessing(
-            "hf", source, options, model, num_frames if stated and head is None else None, notes
-        ),
+        preprocessing=inputs.preprocessing("hf", source, options, model, notes),
         kept=huggingface.kept(parts["text_config"], hf_config.IDS),
         tokenizer=inputs.tokenizer("hf", source, options, model, notes),
         notes=notes,
     )
 
 
-def _counts(ids: np.ndarray) -> str | None:
-    return None if np.array_equal(ids, np.arange(ids.size)[None]) else "not 0, 1, 2, ..."
+def _head(tensors: Mapping[str, Any]) -> str | None:
+    has_frames, has_texts, has_messages = (
+        any(name.endswith(end) for name in tensors) for end in (_CLASS, _TOKENS, _MESSAGE)
+    )
+    if not has_frames:
+        return "text"
+    if has_texts:
+        return "video_text" if has_messages else "image_text"
+    return None if has_messages else "image"
+
+
+def _sizes(tensors: Mapping[str, Any], naming: Naming) -> dict[str, Any]:
+    """Returns the head and the sizes that the tensors' names and shapes tell."""
+    shape = formats.shapes(tensors, "X-CLIP or CLIP")
+    stack = functools.partial(architecture.stack, tensors)
+    vision, text, model = naming.vision, naming.text, {"head": _head(tensors)}
+    if published.has_frames(model):
+        width, channels, *patch = shape(f"{vision}embeddings.patch_embedding.weight")
+        huggingface.check_channels(channels)
+        rows = architecture.rows(shape(f"{vision}embeddings.position_embedding.weight")[0])
+        model |= {"width": width, "patch_size": [1, *patch], "pos_grid": [1, rows, rows]}
+        model |= stack(f"{vision}encoder.layers", "mlp.fc1")
+    if published.has_texts(model):
+        model["vocab_size"], model["text_width"] = shape(text + _TOKENS)
+        model["context_length"] = shape(f"{text}embeddings.position_embedding.weight")[0]
+        model |= stack(f"{text}encoder.layers", "mlp.fc1", "text_")
+    if published.is_whole(model):
+        model["embed_dim"] = shape("visual_projection.weight")[0]
+    elif model["head"]:  # a tower that may have its projection (CLIPVisionModelWithProjection)
+        name = {"image": "visual_projection.weight", "text": "text_projection.weight"}
+        projection = name[model["head"]]
+        model["embed_dim"] = shape(projection)[0] if projection in tensors else None
+    if model["head"] == "video_text":
+        model["pos_grid"] = [shape("mit.position_embedding")[1], rows, rows]
+        model |= stack("mit.encoder.layers", "mlp.fc1", "mit_")
+        model |= stack(architecture.PROMPTS, "mlp.0", "prompt_")
+    return model
 
 
 def _note_heads(options: Options, model: Mapping[str, Any], notes: list[str]) -> None:
-    """Says where config.json's heads are not the original code's."""
-    original = model["embed_dim"] // published.HEAD_DIM
+    """Notes where config.json's heads are not the original code's."""
+    original = architecture.original_heads(model)["mit_num_heads"]
     parts = {"mit": "the transformer over frames", "prompt": "the layers that make prompts"}
     wrong = [
         part
@@ -201,37 +178,45 @@ def _note_heads(options: Options, model: Mapping[str, Any], notes: list[str]) ->
         if getattr(options, f"{part}_heads") is None and model[f"{part}_num_heads"] != original
     ]
     if wrong:
-        found = " and ".join(f"{parts[part]} {model[f'{part}_num_heads']}" for part in wrong)
+        words = " and ".join(f"{parts[part]} {model[f'{part}_num_heads']}" for part in wrong)
         flags = " ".join(f"--{part}_heads={original}" for part in wrong)
         notes.append(
-            f"WARNING: by config.json {found} heads, as transformers computes, where the original "
+            f"WARNING: by config.json {words} heads, as transformers computes, where the original "
             f"code has {original}: with large models' weights logits then differ by about 0.1 of "
             f"the original's; to compute as the original does, convert with {flags}"
         )
 
 
 def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str, bytes]) -> Export:
-    model, notes = card.model, []
+    model, notes, files = card.model, [], dict(originals)
+    heads, computed_sizes = hf_config.ARCHITECTURES, {"prompt_mlp_dim": "embed_dim"}
+    architecture.check_expressible(model, "transformers", heads, computed_sizes)
     if model["head"] == "video_text" and model.get("end_id"):
         notes.append(
             f"transformers' X-CLIP has texts end at their largest id, this model at "
             f"{model['end_id']}: their vectors differ if a text holds a larger one"
         )
-    files = dict(originals)
     files[CONFIG] = hf_config.write(card, originals.get(CONFIG))
-    files |= inputs.processor_files(card, originals, notes)
+    if published.has_frames(model):
+        files |= processors.export(
+            originals,
+            card.preprocessing,
+            inputs.processors_of(model),
+            notes,
+            functools.partial(inputs.for_model, size=inputs.position_side(model)),
+        )
     if card.tokenizer:
         files.setdefault(_TOKENIZER_CONFIG, _tokenizer_config(model))
     whole = Naming("vision_model.", "text_model.") if model.get("embed_dim") else Naming()
-    naming = Naming(**naming) if naming else whole
-    lengths = {naming.text: model.get("context_length")}
-    if model["head"] != "text":
-        lengths[naming.vision] = model["pos_grid"][1] ** 2 + 1
+    spelling = Naming(**naming) if naming else whole
+    lengths = {spelling.text: model.get("context_length")}
+    if published.has_frames(model):
+        lengths[spelling.vision] = model["pos_grid"][1] ** 2 + 1
     computed = {}
-    for name in naming.buffers:
+    for name in spelling.buffers:
         computed[name] = np.arange(lengths[name.removesuffix("embeddings.position_ids")])[None]
     return Export(
-        rules_of(model, naming),
+        rules_of(model, spelling),
         "model.safetensors",
         files,
         notes,
@@ -240,18 +225,13 @@ def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str,
     )
 
 
-_TOKENIZER_CONFIG = "tokenizer_config.json"
-
-
 def _tokenizer_config(model: Mapping[str, Any]) -> bytes:
-    end, head = "<|endoftext|>", model["head"]
-    clip = head == "image_text" or (head == "text" and model.get("embed_dim"))
-    return huggingface.to_json(
-        {
-            "processor_class": "CLIPProcessor" if clip else "XCLIPProcessor",
-            "tokenizer_class": "CLIPTokenizer",
-            "model_max_length": model["context_length"],
-            "bos_token": "<|startoftext|>",
-            **dict.fromkeys(("eos_token", "pad_token", "unk_token"), end),
-        }
-    )
+    is_clip = published.is_clip(model) or (model["head"] == "text" and model.get("embed_dim"))
+    config = {
+        "processor_class": "CLIPProcessor" if is_clip else "XCLIPProcessor",
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": model["context_length"],
+        "bos_token": "<|startoftext|>",
+    }
+    ends = dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")
+    return huggingface.to_json(config | ends)

@@ -1,4 +1,7 @@
-"""config.json of transformers' X-CLIP and CLIP."""
+"""config.json of transformers' X-CLIP and CLIP models.
+
+A whole model's has a part for each tower; a single tower's is flat.
+"""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +9,7 @@ from typing import Any
 
 from converters import huggingface
 from converters.formats import CONFIG
+from converters.xclip import published
 from vidjax.card import Card
 from vidjax.errors import UserError
 from vidjax.models.layers import ACTIVATIONS
@@ -77,49 +81,58 @@ def end_id(
     return None
 
 
-def parts_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The whole ("model") and the towers by a config.json, its defaults filled in.
+def parts_of(config: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Returns the whole ("model") and the towers of a config.json, its defaults filled in.
 
-    A single tower's is flat. What old files have in `text_config_dict` replaces `text_config`, as
-    in transformers.
+    What old files have in `text_config_dict` replaces `text_config`, as in transformers.
     """
-    nested = any(key.startswith(tuple(_TOWERS)) for key in config)
-    parts = {"model": _MODEL | dict(config)}
+    config = dict(config or {})
+    is_nested = any(key.startswith(tuple(_TOWERS)) for key in config)
+    parts = {"model": _MODEL | config}
     for part, defaults in _TOWERS.items():
         old = config.get(f"{part}_dict")
         own = old if old is not None else config.get(part)
-        parts[part] = defaults | ((own or {}) if nested else dict(config))
+        parts[part] = defaults | ((own or {}) if is_nested else config)
     return parts
 
 
-def numerics(parts: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -> dict:
-    """Epsilon and activation, which all towers here have in common."""
-    towers = list(_sizes(model))
-    found = {}
-    for ours, theirs in (("eps", "layer_norm_eps"), ("act", "hidden_act")):
-        values = {part: parts[part][theirs] for part in towers if part != "model"}
-        if ours == "act":
-            if model["head"] == "video_text":
-                values["prompts"] = parts["model"]["prompt_hidden_act"]
-            values = {
-                part: huggingface.activation({theirs: value}, ACTIVATIONS, "X-CLIP")
-                for part, value in values.items()
-            }
-        if len(set(values.values())) > 1:
-            words = ", ".join(f"{part} {value}" for part, value in values.items())
-            raise UserError(
-                f"{CONFIG} has different values of {theirs} ({words}); X-CLIP here has one for all"
-            )
-        found[ours] = next(iter(values.values()))
-    return found
+def num_heads(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Returns the numbers of heads by our names."""
+    return {
+        "num_heads": parts["vision_config"]["num_attention_heads"],
+        "text_num_heads": parts["text_config"]["num_attention_heads"],
+        "mit_num_heads": parts["vision_config"]["mit_num_attention_heads"],
+        "prompt_num_heads": parts["model"]["prompt_num_attention_heads"],
+    }
+
+
+def numerics(parts: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns epsilon and activation.
+
+    Raises:
+        UserError: the towers differ in them, or the activation is unknown here.
+    """
+    towers = {part: parts[part] for part in _sizes(model) if part != "model"}
+    epsilons = {part: config["layer_norm_eps"] for part, config in towers.items()}
+    names = {part: config["hidden_act"] for part, config in towers.items()}
+    if model["head"] == "video_text":
+        names["prompts"] = parts["model"]["prompt_hidden_act"]
+    activations = {
+        part: huggingface.activation({"hidden_act": name}, ACTIVATIONS, "X-CLIP")
+        for part, name in names.items()
+    }
+    return {
+        "eps": huggingface.one_value("layer_norm_eps", epsilons, "X-CLIP"),
+        "act": huggingface.one_value("hidden_act", activations, "X-CLIP"),
+    }
 
 
 def _sizes(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The model's sizes in the words of transformers, for the parts of config.json that it has."""
-    head, sizes = model["head"], {}
+    """Returns the model's sizes in the words of transformers, for the parts that it has."""
+    sizes = {}
     if model.get("embed_dim"):
         sizes["model"] = {"projection_dim": model["embed_dim"]}
-    if head not in (None, "image"):
+    if published.has_texts(model):
         sizes["text_config"] = {
             "vocab_size": model["vocab_size"],
             "hidden_size": model["text_width"],
@@ -127,14 +140,14 @@ def _sizes(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "num_hidden_layers": model["text_depth"],
             "max_position_embeddings": model["context_length"],
         }
-    if head != "text":
+    if published.has_frames(model):
         sizes["vision_config"] = {
             "hidden_size": model["width"],
             "intermediate_size": model["mlp_dim"],
             "num_hidden_layers": model["depth"],
             "patch_size": model["patch_size"][1],
         }
-    if head == "video_text":
+    if model["head"] == "video_text":
         sizes["model"]["prompt_layers"] = model["prompt_depth"]
         sizes["vision_config"] |= {
             "num_frames": model["pos_grid"][0],
@@ -149,7 +162,7 @@ def check(parts: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -> N
     """Raises UserError if config.json is not about these tensors."""
     for part, sizes in _sizes(model).items():
         huggingface.contradictions(parts[part], sizes)
-    if model["head"] != "text":
+    if published.has_frames(model):
         side, rows = huggingface.square(parts["vision_config"]["image_size"]), model["pos_grid"][1]
         stated = side // model["patch_size"][1]
         if stated != rows:
@@ -160,9 +173,48 @@ def check(parts: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -> N
 
 
 def write(card: Card, original: bytes | None) -> bytes:
-    model = card.model
-    config = json.loads(original) if original else {}
-    stated, parts = parts_of(config), _sizes(model)
+    """Returns the config.json of a model; the original as it was if it still holds."""
+    model, config = card.model, json.loads(original) if original else {}
+    stated = parts_of(config)
+    parts = _wanted(card, stated)
+    if original and all(
+        stated[part].get(key) == value
+        for part, want in parts.items()
+        for key, value in want.items()
+    ):
+        return original
+    if not original and "text_config" in parts:
+        # transformers' CLIP then takes a text's largest id for its end, as all others do.
+        ids = IDS | card.provenance.get("kept", {})
+        if ids["eos_token_id"] != model["vocab_size"] - 1:
+            ids["eos_token_id"] = _LEGACY_END
+        parts["text_config"] = ids | parts["text_config"]
+    architecture, kind = ARCHITECTURES[model["head"]]
+    if model["head"] == "text" and (model.get("embed_dim") or model.get("end_id")):
+        architecture, kind = "CLIPTextModel", "clip_text_model"  # X-CLIP's has neither
+    if model.get("embed_dim") and not published.is_whole(model):
+        architecture += "WithProjection"
+    new = {"architectures": [architecture], "model_type": kind} | config
+    if not published.is_whole(model):
+        for want in parts.values():
+            new |= want
+        return huggingface.to_json(new)
+    new |= parts["model"]
+    for part in _TOWERS:
+        start = {"model_type": f"{kind}_{part.replace('config', 'model')}"}
+        new[part] = start | (stated[part] if original else {}) | parts[part]
+        new.pop(f"{part}_dict", None)
+    return huggingface.to_json(new)
+
+
+def _wanted(card: Card, stated: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns what the parts of a model's config.json must say.
+
+    Args:
+        card: of the model.
+        stated: parts of the config.json that it came with, or of transformers' defaults.
+    """
+    model, parts = card.model, _sizes(card.model)
     for part, prefix in (("text_config", "text_"), ("vision_config", "")):
         if part in parts:
             parts[part] |= {
@@ -180,40 +232,12 @@ def write(card: Card, original: bytes | None) -> bytes:
             vision["num_frames"] = card.preprocessing.frames
     if model["head"] == "video_text":
         vision["mit_num_attention_heads"] = model["mit_num_heads"]
+        act = huggingface.hidden_act(model["act"], stated["model"]["prompt_hidden_act"])
         parts["model"] |= {
             "prompt_num_attention_heads": model["prompt_num_heads"],
-            "prompt_hidden_act": huggingface.hidden_act(
-                model["act"], stated["model"]["prompt_hidden_act"]
-            ),
+            "prompt_hidden_act": act,
             "prompt_alpha": model["prompt_alpha"],
         }
-    whole = model["head"] in ("video_text", "image_text")
-    if whole:
+    if published.is_whole(model):
         parts["model"]["logit_scale_init_value"] = model["logit_scale"]
-    if original and all(
-        stated[part].get(key) == value
-        for part, want in parts.items()
-        for key, value in want.items()
-    ):
-        return original
-    if not original and "text_config" in parts:
-        # transformers' CLIP then takes a text's largest id for its end, as all others do.
-        ids = IDS | card.provenance.get("kept", {})
-        if ids["eos_token_id"] != model["vocab_size"] - 1:
-            ids["eos_token_id"] = _LEGACY_END
-        parts["text_config"] = ids | parts["text_config"]
-    architecture, kind = ARCHITECTURES[model["head"]]
-    if model["head"] == "text" and (model.get("embed_dim") or model.get("end_id")):
-        architecture, kind = "CLIPTextModel", "clip_text_model"  # X-CLIP's has neither
-    if model.get("embed_dim") and not whole:
-        architecture += "WithProjection"
-    new = {"architectures": [architecture], "model_type": kind} | config
-    if not whole:
-        return huggingface.to_json(new | {k: v for want in parts.values() for k, v in want.items()})
-    new |= parts["model"]
-    for part in _TOWERS:
-        start = {"model_type": f"{kind}_{part.replace('config', 'model')}"}
-        own = stated[part] if original else {}
-        new[part] = start | own | parts[part]
-        new.pop(f"{part}_dict", None)
-    return huggingface.to_json(new)
+    return parts

@@ -497,7 +497,7 @@ def test_hugging_face_models_of_one_tower(tmp_path, head, old):
     again = described(tmp_path / "new")[0]
     assert again.model == card.model
     assert head == "text" or again.preprocessing == card.preprocessing
-    with pytest.raises(UserError, match=f"no model with head {head!r}; export by --format=hf"):
+    with pytest.raises(UserError, match=f"no X-CLIP with head {head!r}; export by --format=hf"):
         written(card, params, tmp_path / "original", "original")
 
 
@@ -653,7 +653,7 @@ def test_clips_image_tower(tmp_path, projected, prefix):
     made = json.loads(new.files["config.json"])
     name = "CLIPVisionModelWithProjection" if projected else "CLIPVisionModel"
     assert (made["architectures"], made["model_type"]) == ([name], "clip_vision_model")
-    with pytest.raises(UserError, match="no model with head 'image'; export by --format=hf"):
+    with pytest.raises(UserError, match="no X-CLIP with head 'image'; export by --format=hf"):
         xclip.export(card, "original", {})
 
 
@@ -728,7 +728,7 @@ def test_what_other_homes_cannot_express(tmp_path):
             "the original code has no X-CLIP with mit_mlp_dim 99 instea",
         ),
         ("original", {"mlp_dim": 99, "text_mlp_dim": 98}, "text_mlp_dim 98 .* and mlp_dim 99"),
-        ("original", {"head": "distil"}, "no model with head 'distil'"),
+        ("original", {"head": "distil"}, "no X-CLIP with head 'distil'"),
     ):
         with pytest.raises(UserError, match=message):
             written(having(**fields), params, tmp_path / "a", format)
