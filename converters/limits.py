@@ -1,4 +1,4 @@
-"""Checks that all families share: what a file contradicts, and what a format cannot express."""
+"""Checks that all families share: what contradicts a file, and what a format cannot express."""
 
 import math
 from collections.abc import Mapping
@@ -9,11 +9,7 @@ from vidjax.errors import UserError
 
 
 def side(area: int, what: str, family: str) -> int:
-    """Returns the side of a square of `area`, the number of `what`.
-
-    Raises:
-        UserError: it is no square number.
-    """
+    """Returns the side of a square of `area`, the number of `what`; UserError if it is none."""
     side = math.isqrt(area)
     if side * side != area:
         raise UserError(
@@ -29,12 +25,11 @@ def check_heads(options: Options, heads: int) -> None:
 
 
 def refuse(who: str, family: str, reasons: Mapping[str, bool], otherwise: str = "") -> None:
-    """Raises UserError if a format cannot express a model.
+    """Raises UserError if a model has properties that the format `who` reads cannot express.
 
     Args:
-        who: reads the format.
-        family: of the model.
-        reasons: properties of models that the format lacks, and whether this model has them.
+        who, family: the reader, and the model's family.
+        reasons: properties in words, and whether the model has them.
         otherwise: the way out, if there is one.
     """
     if wrong := [reason for reason, holds in reasons.items() if holds]:
@@ -43,7 +38,7 @@ def refuse(who: str, family: str, reasons: Mapping[str, bool], otherwise: str = 
 
 
 def note_untold(model: Mapping[str, Any], assumed: Mapping[str, Any], notes: list[str]) -> None:
-    """Notes where a model differs from what the reader of a file without config assumes."""
+    """Notes where a model differs from what the original code assumes of such a file."""
     words = [
         f"{key} is {model[key]}" for key, value in assumed.items() if model.get(key, value) != value
     ]

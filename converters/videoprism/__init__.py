@@ -9,7 +9,6 @@ Shapes: D width, H heads of width K (of the pooler: its own), L layers.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from converters import Conversion, Export, Options
 from converters.formats import Source
@@ -37,19 +36,11 @@ def describe(source: Source, options: Options) -> Conversion:
         UserError: config.json or the options contradict the tensors, the text positions are of an
             unknown formula, or the model has parts that VideoPrism has not.
     """
-    module = next(module for module in _MODULES.values() if module.recognises(source))
-    return module.describe(source, options)
+    return next(m for m in _MODULES.values() if m.recognises(source)).describe(source, options)
 
 
 def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
-    """Plans how a model is written.
-
-    Args:
-        card: of the model.
-        format: "hf", a folder of transformers; "original", google-deepmind's npz file; or "keras",
-            a preset of KerasHub.
-        originals: JSON files of the source the model was converted from; those that still hold
-            are written again as they were.
+    """Plans how a model is written; JSON files in `originals` that still hold stay as they were.
 
     Raises:
         UserError: the format has no such model, or wants LayerNorm scales in another form.
@@ -57,7 +48,13 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
     model, same = card.model, card.provenance.get("format") == format
     if model["head"] not in hf_config.ARCHITECTURES:
         raise UserError(f"no published format has a VideoPrism with head {model['head']!r}")
-    _check_scales(model, format)
+    wanted, forms = float(format != "keras"), {0.0: "as they are used", 1.0: "less 1"}
+    if model["scale_offset"] != wanted:
+        raise UserError(
+            f"--format={format} holds LayerNorm scales {forms[wanted]}, and this model's are held "
+            f"{forms[model['scale_offset']]}: changing them would round them; convert the same "
+            "checkpoint from a file of that format instead"
+        )
     naming = card.provenance["naming"] if same else None
     plan = _MODULES[format].export(card, naming, originals if same else {})
     scalars = [key for key in ("logit_scale", "logit_bias") if model.get(key) is not None]
@@ -65,14 +62,3 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
         return plan
     note = f"{' and '.join(scalars)} are left out: no published format has them"
     return dataclasses.replace(plan, left_out=scalars, notes=[note, *plan.notes])
-
-
-def _check_scales(model: Mapping[str, Any], format: str) -> None:
-    wanted = 0.0 if format == "keras" else 1.0
-    if model["scale_offset"] != wanted:
-        forms = {0.0: "as they are used", 1.0: "less 1"}
-        raise UserError(
-            f"--format={format} holds LayerNorm scales {forms[wanted]}, and this model's are held "
-            f"{forms[model['scale_offset']]}: changing them would round them; convert the same "
-            "checkpoint from a file of that format instead"
-        )

@@ -81,7 +81,7 @@ def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
             *attention(f"{video}head", "pool/attn", out="o_proj"),
             *norm(f"{video}head_layernorm", "pool/norm"),
         ]
-    if published.has_texts(model):
+    if model["head"] in published.TEXTS:
         rules += [
             Rule(f"{text}embeddings.token_embedding.weight", "text/token_embed"),
             Rule(text + _CLASS_TOKEN, "text/cls_token"),
@@ -124,7 +124,7 @@ def describe(source: Source, options: Options) -> Conversion:
 
     if model["head"] != "text":
         model["num_heads"] = num_heads("vision_config")
-    if published.has_texts(model):
+    if model["head"] in published.TEXTS:
         model["text_num_heads"] = num_heads("text_config")
         model.setdefault("num_heads", model["text_num_heads"])
         model["text_pos_exponent"] = _text_pos_exponent(tensors, naming, model["width"], notes)
@@ -144,18 +144,14 @@ def describe(source: Source, options: Options) -> Conversion:
         naming=asdict(naming),
         preprocessing=inputs.preprocessing("hf", source, options, model, notes),
         tokenizer=inputs.tokenizer(source, options, model, length, notes),
-        kept=hf_config.kept(source.config or {}, published.has_texts(model)),
+        kept=hf_config.kept(source.config or {}, model["head"] in published.TEXTS),
         classes=huggingface.classes(source.config, model, notes),
         notes=notes,
     )
 
 
 def _sizes(tensors: Mapping[str, Any], naming: Naming, image_size: Any) -> dict[str, Any]:
-    """Returns the head and the sizes that the tensors' names and shapes tell.
-
-    Args:
-        image_size: by config.json, if there is one.
-    """
+    """Returns the head and the sizes that tensors tell, with config.json's image_size."""
     shape, model = formats.shapes(tensors, "VideoPrism"), {"head": "text"}
     encoder, video, text = naming.encoder, naming.video, naming.text
     if encoder + _PATCH in tensors:
@@ -179,7 +175,11 @@ def _sizes(tensors: Mapping[str, Any], naming: Naming, image_size: Any) -> dict[
             model |= {"head": "video", "pool_dim": shape(query)[0]}
             if classifier in tensors:
                 model |= {"head": "classify", "num_classes": shape(classifier)[0]}
-                _check_classes(model["num_classes"])
+                if not model["num_classes"]:
+                    raise UserError(
+                        "the file's classifier has num_labels 0, with which transformers' "
+                        "VideoPrism gives no values at all; save its vision_model alone"
+                    )
             else:
                 model["auxiliary_depth"] = formats.count(tensors, f"{video}auxiliary_layers.")
     if text + _CLASS_TOKEN in tensors:
@@ -194,22 +194,10 @@ def _sizes(tensors: Mapping[str, Any], naming: Naming, image_size: Any) -> dict[
     return model
 
 
-def _check_classes(num_classes: int) -> None:
-    if not num_classes:
-        raise UserError(
-            "the file's classifier has num_labels 0, with which transformers' VideoPrism gives no "
-            "values at all; save its vision_model alone"
-        )
-
-
 def _text_pos_exponent(
     tensors: Mapping[str, np.ndarray], naming: Naming, width: int, notes: list[str]
 ) -> float:
-    """Returns the field by which the file's table [length, D] of text positions was made.
-
-    Raises:
-        UserError: by none that is known.
-    """
+    """Returns the exponent of the file's table [length, D] of text positions."""
     name, hf_exponent = f"{naming.text}embeddings.position_embedding", 1 - 2 / width
     if name not in tensors:
         notes.append("no table of text positions in the file: transformers' formula is assumed")
@@ -244,7 +232,17 @@ def _ignored(naming: Naming) -> list[Ignore]:
 
 def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str, bytes]) -> Export:
     model, head, notes = card.model, card.model["head"], []
-    _check_expressible(model)
+    pool_dim, mlp_dim = published.pool_dim(model), model.get("mlp_dim", 0)
+    divisible = mlp_dim - mlp_dim % model["num_heads"]  # heads of equal width
+    reasons = {
+        f"a pooler of width {pool_dim} instead of the MLP's {mlp_dim}": pool_dim
+        not in (None, divisible),
+        "norms after the branches of text layers": model.get("text_norm_out"),
+        "a second norm of texts": model.get("text_inner_norm"),
+        "no soft cap": not model["softcap"],
+        "a classifier without classes": model.get("num_classes") == 0,
+    }
+    limits.refuse("transformers", "VideoPrism", reasons, "export by --format=original")
     if model.get("groups"):
         notes.append("transformers takes the groups of classes for one: split its logits yourself")
     files = dict(originals)
@@ -253,7 +251,7 @@ def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str,
         files |= processors.export(originals, card.preprocessing, inputs.PROCESSORS, notes)
     spelling = Naming(**naming) if naming else _NAMINGS[head]
     computed = {}
-    if published.has_texts(model):
+    if model["head"] in published.TEXTS:
         text = hf_config.parts_of(json.loads(files[CONFIG]))["text_config"]
         length = text["max_position_embeddings"]
         table = sinusoid(length, model["width"], model["text_pos_exponent"])
@@ -271,17 +269,3 @@ def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str,
         computed=computed,
         tokenizer=card.tokenizer and _TOKENIZERS[card.tokenizer["file"]],
     )
-
-
-def _check_expressible(model: Mapping[str, Any]) -> None:
-    pool_dim, mlp_dim = published.pool_dim(model), model.get("mlp_dim", 0)
-    divisible = mlp_dim - mlp_dim % model["num_heads"]  # heads of equal width
-    reasons = {
-        f"a pooler of width {pool_dim} instead of the MLP's {mlp_dim}": pool_dim
-        not in (None, divisible),
-        "norms after the branches of text layers": bool(model.get("text_norm_out")),
-        "a second norm of texts": bool(model.get("text_inner_norm")),
-        "no soft cap": not model["softcap"],
-        "a classifier without classes": model.get("num_classes") == 0,
-    }
-    limits.refuse("transformers", "VideoPrism", reasons, "export by --format=original")

@@ -15,38 +15,32 @@ from vidjax.errors import UserError
 
 # transformers' names of what the towers compute: the exact GELU, and ReLU.
 _ACTIVATIONS = {"vision_config": ("gelu_python", "gelu"), "text_config": ("relu",)}
-_DEFAULTS = {
-    "vision_config": {  # of VideoPrismVisionConfig, for what a config.json leaves out
-        "image_size": 288,
-        "num_frames": 16,
-        "tubelet_size": [1, 18, 18],
-        "num_channels": 3,
-        "hidden_size": 768,
-        "num_spatial_layers": 12,
-        "num_temporal_layers": 4,
-        "num_auxiliary_layers": 2,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "hidden_act": "gelu_python",
-        "layer_norm_eps": 1e-6,
-        "qkv_bias": True,
-        "attn_logit_softcapping": 50.0,
-        "apply_l2norm": True,
-    },
-    "text_config": {  # of VideoPrismTextConfig
-        "vocab_size": 32000,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 64,
-        "hidden_act": "relu",
-        "layer_norm_eps": 1e-6,
-        "qkv_bias": True,
-        "attn_logit_softcapping": 50.0,
-        "apply_l2norm": True,
-    },
+_TOWER = {  # of both of transformers' configs, for what a config.json leaves out
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-6,
+    "qkv_bias": True,
+    "attn_logit_softcapping": 50.0,
+    "apply_l2norm": True,
 }
+_VISION = {  # of VideoPrismVisionConfig
+    "image_size": 288,
+    "num_frames": 16,
+    "tubelet_size": [1, 18, 18],
+    "num_channels": 3,
+    "num_spatial_layers": 12,
+    "num_temporal_layers": 4,
+    "num_auxiliary_layers": 2,
+    "hidden_act": "gelu_python",
+}
+_TEXT = {  # of VideoPrismTextConfig
+    "vocab_size": 32000,
+    "num_hidden_layers": 12,
+    "max_position_embeddings": 64,
+    "hidden_act": "relu",
+}
+_DEFAULTS = {"vision_config": _TOWER | _VISION, "text_config": _TOWER | _TEXT}
 _TEXT_KEPT = ("max_position_embeddings", "pad_token_id", "bos_token_id", "eos_token_id")
 ARCHITECTURES = {
     None: "VideoPrismVisionModel",
@@ -78,30 +72,17 @@ def kept(config: Mapping[str, Any], has_text: bool) -> dict[str, Any]:
     return huggingface.kept(config.get("text_config") or config, _TEXT_KEPT)
 
 
-def _sides(image_size: Any) -> Sequence[int]:
+def sides(image_size: Any) -> Sequence[int]:
+    """Returns height and width of config.json's frames."""
     return (image_size, image_size) if isinstance(image_size, int) else image_size
 
 
-def frame_sides(config: Mapping[str, Any]) -> Sequence[int]:
-    """Returns height and width of a config.json's frames."""
-    return _sides(parts_of(config)["vision_config"]["image_size"])
-
-
 def grid(patches: int, patch: Sequence[int], image_size: Any) -> tuple[int, int]:
-    """Returns rows and columns of the position table's patches.
-
-    Args:
-        patches: of the table.
-        patch: (t, h, w) pixels.
-        image_size: by config.json; without one, the grid is a square.
-
-    Raises:
-        UserError: the table is for other frames.
-    """
+    """Returns rows and columns of a table of `patches` positions; square without image_size."""
     if image_size is None:
         rows = limits.side(patches, "patches", "VideoPrism")
         return rows, rows
-    rows, columns = (s // step for s, step in zip(_sides(image_size), patch[1:], strict=True))
+    rows, columns = (s // step for s, step in zip(sides(image_size), patch[1:], strict=True))
     if rows * columns != patches:
         raise UserError(
             f"{CONFIG} has image_size {image_size}, {rows} x {columns} patches, but the position "
@@ -150,7 +131,7 @@ def sizes(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         }
         if head in ("video", "video_text"):
             sizes["vision_config"]["num_auxiliary_layers"] = model["auxiliary_depth"]
-    if published.has_texts(model):
+    if model["head"] in published.TEXTS:
         sizes["text_config"] = {
             "vocab_size": model["vocab_size"],
             "hidden_size": model["width"],
@@ -185,12 +166,7 @@ def write(card: Card, original: bytes | None) -> bytes:
 
 
 def _wanted(card: Card, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns what the parts of a model's config.json must say.
-
-    Args:
-        card: of the model.
-        config: the config.json that it came with, or {}.
-    """
+    """Returns what the parts of a model's config.json must say; `config` is the original's."""
     model, wanted = card.model, sizes(card.model)
     for part, want in wanted.items():
         stated = parts_of(config)[part]
@@ -217,7 +193,7 @@ def _wanted(card: Card, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _image_size(model: Mapping[str, Any], stated: Any) -> Any:
     """Returns the side of the frames that the positions are for; `stated` where that is right."""
     (_, *grid), (_, *patch) = model["pos_grid"], model["patch_size"]
-    if [side // step for side, step in zip(_sides(stated), patch, strict=True)] == grid:
+    if [side // step for side, step in zip(sides(stated), patch, strict=True)] == grid:
         return stated
     height, width = (n * step for n, step in zip(grid, patch, strict=True))
     return height if height == width else [height, width]

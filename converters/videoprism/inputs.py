@@ -76,7 +76,7 @@ def _clip(
     (frames, *grid), (_, *patch) = model["pos_grid"], model["patch_size"]
     if format != "hf" or source.config is None:
         return frames, [n * step for n, step in zip(grid, patch, strict=True)]
-    sides = hf_config.frame_sides(source.config)
+    sides = hf_config.sides(hf_config.parts_of(source.config)["vision_config"]["image_size"])
     for side, step in zip(sides, patch, strict=True):
         huggingface.note_rest("pixels", side, step, notes)
     return frames, sides
@@ -90,7 +90,7 @@ def tokenizer(
     path = huggingface.vocabulary(
         source,
         options,
-        published.has_texts(model),
+        model["head"] in published.TEXTS,
         tuple(endings),
         expected="SentencePiece .model and no tokenizer.json",
         released="cc_en.32000's sentencepiece.model (--tokenizer=FILE)",

@@ -168,20 +168,14 @@ def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str,
     if head and not model["text_inner_norm"]:
         values = np.ones(model["width"], np.float32), np.zeros(model["width"], np.float32)
         computed = {f"{_INNER_NORM}/vars/{k}": value for k, value in enumerate(values)}
-    has_vocabulary = bool(card.tokenizer) and card.tokenizer["file"] == "tokenizer.model"
-    if has_vocabulary:
+    vocabulary = None
+    if card.tokenizer and card.tokenizer["file"] == "tokenizer.model":
+        vocabulary = KERAS_TOKENIZER
         files.setdefault("tokenizer.json", keras_json.tokenizer())
     elif card.tokenizer:
-        notes.append(
-            "KerasHub wants a SentencePiece vocabulary, and the model has a tokenizer.json"
-        )
+        notes.append("KerasHub wants a SentencePiece vocabulary; the model has a tokenizer.json")
     return Export(
-        rules(model),
-        KERAS_WEIGHTS,
-        files,
-        notes,
-        computed=computed,
-        tokenizer=KERAS_TOKENIZER if has_vocabulary else None,
+        rules(model), KERAS_WEIGHTS, files, notes, computed=computed, tokenizer=vocabulary
     )
 
 
@@ -194,7 +188,7 @@ def _check_expressible(model: Mapping[str, Any]) -> None:
         "another pooler's width than 4 times the model's": published.pool_dim(model)
         not in (None, 4 * width),
     }
-    if published.has_texts(model):
+    if model["head"] in published.TEXTS:
         expected = (model["num_heads"], model.get("mlp_dim", 4 * width))
         reasons["other layers for texts"] = (
             published.text_sizes(model) != expected or model["text_norm_out"]

@@ -74,7 +74,7 @@ def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
             Rule(f"{attention}/per_dim_scale/per_dim_scale", "pool/attn/per_dim_scale"),
             *flax_norm(f"{attention}_layer_norm", "pool/norm"),
         ]
-    if published.has_texts(model):
+    if model["head"] in published.TEXTS:
         rules += [
             Rule(root + _TOKENS, "text/token_embed"),
             Rule(f"{root}text_encoder/cls_emb", "text/cls_token"),
@@ -146,10 +146,9 @@ def _sizes(tensors: Mapping[str, Any], naming: Naming) -> dict[str, Any]:
     def stack(name: str, prefix: str = "") -> dict[str, int]:
         block = f"{name}/x_layers" + ("" if naming.scanned else "_0")
         kernel = shape(f"{block}/ff_layer/ffn_layer1/linear/kernel")
+        count = formats.count(tensors, f"{name}/x_layers_")
         return {
-            f"{prefix}depth": kernel[0]
-            if naming.scanned
-            else formats.count(tensors, f"{name}/x_layers_"),
+            f"{prefix}depth": kernel[0] if naming.scanned else count,
             f"{prefix}num_heads": shape(f"{block}/self_attention/query/w")[-2],
             f"{prefix}mlp_dim": kernel[-1],
         }
@@ -190,7 +189,7 @@ def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str,
     pool_dim, width = published.pool_dim(model), model["width"]
     right_dim = published.pool_dim({"head": head, "width": width})
     reasons = {f"a pooler of width {pool_dim} instead of {right_dim}": pool_dim != right_dim}
-    if published.has_texts(model):
+    if model["head"] in published.TEXTS:
         heads, mlp_dim = published.text_sizes(model)
         reasons[f"{heads} heads for texts"] = heads != model["num_heads"]
         reasons[f"text layers of width {mlp_dim}"] = mlp_dim != 4 * width

@@ -44,6 +44,7 @@ HUB_FILES = {
 HEADS = {768: 12, 1024: 16, 1408: 16}  # by width
 EPS, SOFTCAP = 1e-6, 50.0  # of every release
 TEXT_LENGTH = 64  # tokens
+TEXTS = ("text", "video_text")  # heads with a text tower
 FRAMES, SIZE = 16, 288  # what a text tower's card says of video
 
 
@@ -52,10 +53,6 @@ def note(source: Source, options: Options, notes: list[str]) -> None:
     for name, entry in CHECKPOINTS.items():
         if options.hub_id in (name, entry.hub) or source.files[0].name == entry.file:
             notes.append(f"published as {entry.what} ({name})")
-
-
-def has_texts(model: Mapping[str, Any]) -> bool:
-    return model["head"] in ("text", "video_text")
 
 
 def pool_dim(model: Mapping[str, Any]) -> int | None:

@@ -41,19 +41,11 @@ def describe(source: Source, options: Options) -> Conversion:
         UserError: config.json or the options contradict the tensors, the towers differ in what is
             one value here, or the model is a CLIP of another kind.
     """
-    module = next(module for module in _MODULES.values() if module.recognises(source))
-    return module.describe(source, options)
+    return next(m for m in _MODULES.values() if m.recognises(source)).describe(source, options)
 
 
 def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
-    """Plans how a model is written.
-
-    Args:
-        card: of the model.
-        format: "hf", a folder of transformers; or "original", a state dict as microsoft's code
-            (under "model") or OpenAI's (bare) reads it.
-        originals: JSON files of the source the model was converted from; those that still hold
-            are written again as they were.
+    """Plans how a model is written; JSON files in `originals` that still hold stay as they were.
 
     Raises:
         UserError: the format has no such model.

@@ -11,7 +11,7 @@ from converters import Conversion, Export, Options, formats, huggingface, proces
 from converters.formats import CONFIG, Source
 from converters.mapping import Ignore, Rule
 from converters.rules import attention, norm
-from converters.xclip import architecture, hf_config, inputs, published
+from converters.xclip import hf_config, inputs, published
 from converters.xclip.rules import CLASS_TOKEN, PATCHES, POSITIONS, blocks, prompts
 from vidjax.card import Card
 
@@ -46,12 +46,12 @@ class Naming:
         return cls(*prefixes, [name for name in counts if name in tensors])
 
 
-def rules_of(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
+def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
     """Returns the rules of a Hugging Face file for the model that `build(**model)` makes."""
     layers = functools.partial(blocks, names=_BLOCK, attention=attention)
     head, vision, text, rules = model["head"], naming.vision, naming.text, []
-    is_clip = published.is_clip(model)
-    if published.has_frames(model):
+    is_clip = model["head"] in published.CLIP_IMAGES
+    if model["head"] != "text":
         positions = f"{vision}embeddings.position_embedding.weight"
         rules += [
             Rule(
@@ -63,7 +63,7 @@ def rules_of(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
             *layers(f"{vision}encoder.layers", "encoder", has_messages=not is_clip),
             *norm(f"{vision}post_layernorm", "encoder/norm"),
         ]
-    if published.has_texts(model):
+    if model["head"] in published.TEXTS:
         positions = f"{text}embeddings.position_embedding.weight"
         rules += [
             Rule(text + _TOKENS, "text/token_embed"),
@@ -71,11 +71,11 @@ def rules_of(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
             *layers(f"{text}encoder.layers", "text"),
             *norm(f"{text}final_layer_norm", "text/norm"),
         ]
-    if published.has_frames(model) and model.get("embed_dim"):
+    if model["head"] != "text" and model.get("embed_dim"):
         rules.append(Rule("visual_projection.weight", "video_proj/kernel", "o i -> i o"))
     if head != "image" and model.get("embed_dim"):
         rules.append(Rule("text_projection.weight", "text_proj/kernel", "o i -> i o"))
-    if published.is_whole(model):
+    if model["head"] in published.WHOLE:
         rules.append(Rule("logit_scale", "logit_scale"))
     if head == "video_text":
         rules += [
@@ -101,8 +101,8 @@ def describe(source: Source, options: Options) -> Conversion:
     if not is_stated:
         notes.append(f"no {CONFIG} beside the weights: the originals' numerics are assumed")
     model = {"name": "xclip"} | _sizes(tensors, naming)
-    model |= architecture.num_heads(model, options, hf_config.num_heads(parts) if is_stated else {})
-    if published.is_whole(model):
+    model |= published.num_heads(model, options, hf_config.num_heads(parts) if is_stated else {})
+    if model["head"] in published.WHOLE:
         model["logit_scale"] = parts["model"]["logit_scale_init_value"]
     if model["head"] == "video_text":
         model["prompt_alpha"] = parts["model"]["prompt_alpha"]
@@ -110,13 +110,13 @@ def describe(source: Source, options: Options) -> Conversion:
     model |= hf_config.numerics(parts, model)
     if is_stated:
         hf_config.check(parts, model)
-        if published.has_texts(model):
+        if model["head"] in published.TEXTS:
             text = parts["text_config"]
             model["end_id"] = hf_config.end_id(source.config, text, model, notes)
     return Conversion(
         format="hf",
         model=model,
-        rules=rules_of(model, naming),
+        rules=rules(model, naming),
         ignore=[
             Ignore(name, "counts 0, 1, 2, ...", check=huggingface.counts, keep=True)
             for name in naming.buffers
@@ -143,19 +143,19 @@ def _head(tensors: Mapping[str, Any]) -> str | None:
 def _sizes(tensors: Mapping[str, Any], naming: Naming) -> dict[str, Any]:
     """Returns the head and the sizes that the tensors' names and shapes tell."""
     shape = formats.shapes(tensors, "X-CLIP or CLIP")
-    stack = functools.partial(architecture.stack, tensors)
+    stack = functools.partial(published.stack, tensors)
     vision, text, model = naming.vision, naming.text, {"head": _head(tensors)}
-    if published.has_frames(model):
+    if model["head"] != "text":
         width, channels, *patch = shape(f"{vision}embeddings.patch_embedding.weight")
         huggingface.check_channels(channels)
-        rows = architecture.rows(shape(f"{vision}embeddings.position_embedding.weight")[0])
+        rows = published.rows(shape(f"{vision}embeddings.position_embedding.weight")[0])
         model |= {"width": width, "patch_size": [1, *patch], "pos_grid": [1, rows, rows]}
         model |= stack(f"{vision}encoder.layers", "mlp.fc1")
-    if published.has_texts(model):
+    if model["head"] in published.TEXTS:
         model["vocab_size"], model["text_width"] = shape(text + _TOKENS)
         model["context_length"] = shape(f"{text}embeddings.position_embedding.weight")[0]
         model |= stack(f"{text}encoder.layers", "mlp.fc1", "text_")
-    if published.is_whole(model):
+    if model["head"] in published.WHOLE:
         model["embed_dim"] = shape("visual_projection.weight")[0]
     elif model["head"]:  # a tower that may have its projection (CLIPVisionModelWithProjection)
         name = {"image": "visual_projection.weight", "text": "text_projection.weight"}
@@ -164,13 +164,13 @@ def _sizes(tensors: Mapping[str, Any], naming: Naming) -> dict[str, Any]:
     if model["head"] == "video_text":
         model["pos_grid"] = [shape("mit.position_embedding")[1], rows, rows]
         model |= stack("mit.encoder.layers", "mlp.fc1", "mit_")
-        model |= stack(architecture.PROMPTS, "mlp.0", "prompt_")
+        model |= stack(published.PROMPTS, "mlp.0", "prompt_")
     return model
 
 
 def _note_heads(options: Options, model: Mapping[str, Any], notes: list[str]) -> None:
     """Notes where config.json's heads are not the original code's."""
-    original = architecture.original_heads(model)["mit_num_heads"]
+    original = published.original_heads(model)["mit_num_heads"]
     parts = {"mit": "the transformer over frames", "prompt": "the layers that make prompts"}
     wrong = [
         part
@@ -190,14 +190,14 @@ def _note_heads(options: Options, model: Mapping[str, Any], notes: list[str]) ->
 def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str, bytes]) -> Export:
     model, notes, files = card.model, [], dict(originals)
     heads, computed_sizes = hf_config.ARCHITECTURES, {"prompt_mlp_dim": "embed_dim"}
-    architecture.check_expressible(model, "transformers", heads, computed_sizes)
+    published.check_expressible(model, "transformers", heads, computed_sizes)
     if model["head"] == "video_text" and model.get("end_id"):
         notes.append(
             f"transformers' X-CLIP has texts end at their largest id, this model at "
             f"{model['end_id']}: their vectors differ if a text holds a larger one"
         )
     files[CONFIG] = hf_config.write(card, originals.get(CONFIG))
-    if published.has_frames(model):
+    if model["head"] != "text":
         files |= processors.export(
             originals,
             card.preprocessing,
@@ -210,13 +210,13 @@ def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str,
     whole = Naming("vision_model.", "text_model.") if model.get("embed_dim") else Naming()
     spelling = Naming(**naming) if naming else whole
     lengths = {spelling.text: model.get("context_length")}
-    if published.has_frames(model):
+    if model["head"] != "text":
         lengths[spelling.vision] = model["pos_grid"][1] ** 2 + 1
     computed = {}
     for name in spelling.buffers:
         computed[name] = np.arange(lengths[name.removesuffix("embeddings.position_ids")])[None]
     return Export(
-        rules_of(model, spelling),
+        rules(model, spelling),
         "model.safetensors",
         files,
         notes,
@@ -226,7 +226,9 @@ def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str,
 
 
 def _tokenizer_config(model: Mapping[str, Any]) -> bytes:
-    is_clip = published.is_clip(model) or (model["head"] == "text" and model.get("embed_dim"))
+    is_clip = model["head"] in published.CLIP_IMAGES or (
+        model["head"] == "text" and model.get("embed_dim")
+    )
     config = {
         "processor_class": "CLIPProcessor" if is_clip else "XCLIPProcessor",
         "tokenizer_class": "CLIPTokenizer",

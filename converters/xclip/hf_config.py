@@ -132,7 +132,7 @@ def _sizes(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     sizes = {}
     if model.get("embed_dim"):
         sizes["model"] = {"projection_dim": model["embed_dim"]}
-    if published.has_texts(model):
+    if model["head"] in published.TEXTS:
         sizes["text_config"] = {
             "vocab_size": model["vocab_size"],
             "hidden_size": model["text_width"],
@@ -140,7 +140,7 @@ def _sizes(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "num_hidden_layers": model["text_depth"],
             "max_position_embeddings": model["context_length"],
         }
-    if published.has_frames(model):
+    if model["head"] != "text":
         sizes["vision_config"] = {
             "hidden_size": model["width"],
             "intermediate_size": model["mlp_dim"],
@@ -162,7 +162,7 @@ def check(parts: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -> N
     """Raises UserError if config.json is not about these tensors."""
     for part, sizes in _sizes(model).items():
         huggingface.contradictions(parts[part], sizes)
-    if published.has_frames(model):
+    if model["head"] != "text":
         side, rows = huggingface.square(parts["vision_config"]["image_size"]), model["pos_grid"][1]
         stated = side // model["patch_size"][1]
         if stated != rows:
@@ -192,10 +192,10 @@ def write(card: Card, original: bytes | None) -> bytes:
     architecture, kind = ARCHITECTURES[model["head"]]
     if model["head"] == "text" and (model.get("embed_dim") or model.get("end_id")):
         architecture, kind = "CLIPTextModel", "clip_text_model"  # X-CLIP's has neither
-    if model.get("embed_dim") and not published.is_whole(model):
+    if model.get("embed_dim") and model["head"] not in published.WHOLE:
         architecture += "WithProjection"
     new = {"architectures": [architecture], "model_type": kind} | config
-    if not published.is_whole(model):
+    if model["head"] not in published.WHOLE:
         for want in parts.values():
             new |= want
         return huggingface.to_json(new)
@@ -208,12 +208,7 @@ def write(card: Card, original: bytes | None) -> bytes:
 
 
 def _wanted(card: Card, stated: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns what the parts of a model's config.json must say.
-
-    Args:
-        card: of the model.
-        stated: parts of the config.json that it came with, or of transformers' defaults.
-    """
+    """Returns what the parts of a model's config.json must say; `stated` is the original's."""
     model, parts = card.model, _sizes(card.model)
     for part, prefix in (("text_config", "text_"), ("vision_config", "")):
         if part in parts:
@@ -238,6 +233,6 @@ def _wanted(card: Card, stated: Mapping[str, Mapping[str, Any]]) -> dict[str, di
             "prompt_hidden_act": act,
             "prompt_alpha": model["prompt_alpha"],
         }
-    if published.is_whole(model):
+    if model["head"] in published.WHOLE:
         parts["model"]["logit_scale_init_value"] = model["logit_scale"]
     return parts

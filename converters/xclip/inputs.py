@@ -22,7 +22,7 @@ CLIP_PROCESSORS = replace(PROCESSORS, new=(PREPROCESSOR, "CLIPImageProcessor"), 
 
 
 def processors_of(model: Mapping[str, Any]) -> processors.Family:
-    return CLIP_PROCESSORS if published.is_clip(model) else PROCESSORS
+    return CLIP_PROCESSORS if model["head"] in published.CLIP_IMAGES else PROCESSORS
 
 
 def position_side(model: Mapping[str, Any]) -> int:
@@ -34,7 +34,7 @@ def preprocessing(
     format: str, source: Source, options: Options, model: Mapping[str, Any], notes: list[str]
 ) -> Preprocessing:
     """Returns how the model gets its video: as its format does, or as --preprocessing says."""
-    head, is_clip = model["head"], published.is_clip(model)
+    head, is_clip = model["head"], model["head"] in published.CLIP_IMAGES
     frames, size = _clip(format, source, options, model, notes)
     values = {
         "frames": options.frames or frames or published.FRAMES,
@@ -86,7 +86,7 @@ def _clip(
     head, frames, size = model["head"], None, published.SIZE
     if head == "video_text":
         frames = model["pos_grid"][0]
-    if published.has_frames(model):
+    if model["head"] != "text":
         size = position_side(model)
         if format == "hf" and source.config is not None:
             vision = hf_config.parts_of(source.config)["vision_config"]
@@ -104,17 +104,7 @@ def _clip(
 def _stated(
     stated: Mapping[str, Any], size: int, is_free: bool, notes: list[str]
 ) -> dict[str, Any]:
-    """Returns what a processor says, for a model of frames of `size`.
-
-    Args:
-        stated: fields of Preprocessing by the processor.
-        size: of the model's frames.
-        is_free: whether the processor may make others.
-        notes: gets one if the processor is corrected.
-
-    Raises:
-        UserError: it makes others, and may not.
-    """
+    """Returns fields of Preprocessing by a processor, which makes frames of `size` or `is_free`."""
     fields = for_model(stated, size)
     if fields["size"] != stated["size"]:
         notes.append(
@@ -146,7 +136,7 @@ def tokenizer(
     path = huggingface.vocabulary(
         source,
         options,
-        published.has_texts(model),
+        model["head"] in published.TEXTS,
         (".json", ".txt.gz"),
         expected="tokenizer.json, vocab.json or bpe_simple_vocab_16e6.txt.gz",
         released="CLIP's (--tokenizer=bpe_simple_vocab_16e6.txt.gz, or a tokenizer.json)",

@@ -1,4 +1,4 @@
-"""State dicts of microsoft's X-CLIP and OpenAI's CLIP."""
+"""State dicts of microsoft's X-CLIP, under "model", and of OpenAI's CLIP, bare."""
 
 import functools
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from converters import Conversion, Export, Options, formats, limits
 from converters.formats import Source
 from converters.mapping import Ignore, Rule
 from converters.rules import from_heads, fused_bias, fused_weight, norm
-from converters.xclip import architecture, hf_config, inputs, published
+from converters.xclip import hf_config, inputs, published
 from converters.xclip.rules import CLASS_TOKEN, PATCHES, POSITIONS, blocks, prompts
 from vidjax.card import Card
 from vidjax.errors import UserError
@@ -20,7 +20,7 @@ _IMAGES, _TEXTS, _MIT = "visual.transformer.resblocks", "transformer.resblocks",
 _BLOCK = ("ln_1", "ln_2", "attn", "mlp.c_fc", "mlp.c_proj")
 
 
-def rules_of(model: Mapping[str, Any]) -> list[Rule]:
+def rules(model: Mapping[str, Any]) -> list[Rule]:
     """Returns the rules of microsoft's or OpenAI's file for the model of `build(**model)`."""
     layers = functools.partial(blocks, names=_BLOCK, attention=_attention)
     is_video = model["head"] == "video_text"
@@ -70,8 +70,8 @@ def describe(source: Source, options: Options) -> Conversion:
             "transformer, such as ViT-B-32, ViT-B-16 and ViT-L-14"
         )
     model = {"name": "xclip", "eps": published.EPS, "act": published.ACT} | _sizes(tensors)
-    model |= architecture.num_heads(model, options, {})
-    if published.is_clip(model):
+    model |= published.num_heads(model, options, {})
+    if model["head"] in published.CLIP_IMAGES:
         notes.append(f"the MLPs' activation is assumed to be {published.ACT}, as in OpenAI's CLIPs")
     # What OpenAI's archives say of themselves.
     facts = {
@@ -83,7 +83,7 @@ def describe(source: Source, options: Options) -> Conversion:
     return Conversion(
         format="original",
         model=model,
-        rules=rules_of(model),
+        rules=rules(model),
         ignore=[_number(name, value) for name, value in facts.items()],
         naming={"facts": facts},
         preprocessing=inputs.preprocessing("original", source, options, model, notes),
@@ -95,10 +95,10 @@ def describe(source: Source, options: Options) -> Conversion:
 def _sizes(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the head and the sizes that the tensors' names and shapes tell."""
     shape = formats.shapes(tensors, "X-CLIP or CLIP")
-    stack = functools.partial(architecture.stack, tensors)
+    stack = functools.partial(published.stack, tensors)
     width, _, *patch = shape(_PATCH)
     vocab_size, text_width = shape("token_embedding.weight")
-    rows = architecture.rows(shape("visual.positional_embedding")[0])
+    rows = published.rows(shape("visual.positional_embedding")[0])
     model = {
         "head": "image_text",
         "width": width,
@@ -113,7 +113,7 @@ def _sizes(tensors: Mapping[str, Any]) -> dict[str, Any]:
     if any(name.endswith(".message_fc.weight") for name in tensors):
         frames = shape("mit.positional_embedding")[1]
         model |= {"head": "video_text", "pos_grid": [frames, rows, rows]}
-        model |= stack(_MIT, "mlp.c_fc", "mit_") | stack(architecture.PROMPTS, "mlp.0", "prompt_")
+        model |= stack(_MIT, "mlp.c_fc", "mit_") | stack(published.PROMPTS, "mlp.0", "prompt_")
     return model
 
 
@@ -126,7 +126,7 @@ def _number(name: str, want: int) -> Ignore:
 
 def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str, bytes]) -> Export:
     model, notes = card.model, []
-    architecture.check_expressible(
+    published.check_expressible(
         model,
         "the original code",
         heads=("video_text", "image_text"),
@@ -139,12 +139,12 @@ def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str,
         otherwise="export by --format=hf" if model["head"] in hf_config.ARCHITECTURES else "",
     )
     assumed = {"eps": published.EPS, "act": published.ACT, "end_id": None}
-    assumed |= architecture.original_heads(model)
+    assumed |= published.original_heads(model)
     assumed |= {"mit_depth": 1, "prompt_depth": 2}  # the loader's
     limits.note_untold(model, assumed, notes)
     facts = naming["facts"] if naming else {}
     return Export(
-        rules_of(model),
+        rules(model),
         "checkpoint.pth",
         notes=notes,
         computed={name: np.array(value) for name, value in facts.items()},

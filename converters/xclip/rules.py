@@ -23,14 +23,7 @@ def blocks(
     attention: Callable[[str, str], list[Rule]],
     has_messages: bool = False,
 ) -> list[Rule]:
-    """A transformer's layers.
-
-    Args:
-        layers, target: the layers in the file, without their numbers, and the tower here.
-        names: of the norms, the attention and the MLP's Linears in a layer of the file.
-        attention: rules of one.
-        has_messages: whether frames send messages to each other.
-    """
+    """Returns the rules of a transformer; `names` are a layer's norms, attention and Linears."""
     block, blocks = f"{layers}.{{i}}", f"{target}/blocks"
     norm1, norm2, attn, fc1, fc2 = (f"{block}.{name}" for name in names)
     rules = [
@@ -48,7 +41,7 @@ def blocks(
 
 
 def prompts(norm_name: str) -> list[Rule]:
-    """The prompts' generator, whose names agree in both formats, but for a norm."""
+    """Returns the rules of the prompts' generator; both formats name all but a norm alike."""
     layer, blocks = "prompts_generator.decoder.{i}", "prompts/blocks"
     attn = f"{layer}.cross_attn"
     return [
