@@ -248,7 +248,7 @@ def export(card: Card, naming: Mapping[str, Any] | None, originals: Mapping[str,
     files = dict(originals)
     files[CONFIG] = hf_config.write(card, originals.get(CONFIG))
     if head != "text":
-        files |= processors.export(originals, card.preprocessing, inputs.PROCESSORS, notes)
+        files |= processors.export(originals, card.preprocessing, published.PROCESSORS, notes)
     spelling = Naming(**naming) if naming else _NAMINGS[head]
     computed = {}
     if model["head"] in published.TEXTS:

@@ -4,16 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converters import Options, TokenizerFile, huggingface, processors
-from converters.formats import IMAGE_CONVERTER, VIDEO_PREPROCESSOR, Source
+from converters.formats import IMAGE_CONVERTER, Source
 from converters.videoprism import hf_config, keras_json, published
 from vidjax.preprocessing import Preprocessing
-
-PROCESSORS = processors.Family(
-    image="LlavaOnevisionVideoProcessor",
-    video="LlavaOnevisionVideoProcessor",
-    videos_first=True,
-    new=(VIDEO_PREPROCESSOR, "LlavaOnevisionVideoProcessor"),
-)
 
 
 def preprocessing(
@@ -38,7 +31,9 @@ def preprocessing(
         "spatial_views": 1,
     }
     kind = options.preprocessing or format
-    stated = processors.read(source.json, PROCESSORS, None, notes) if kind == "hf" else None
+    stated = (
+        processors.read(source.json, published.PROCESSORS, None, notes) if kind == "hf" else None
+    )
     if format == "hf" and not (stated or options.preprocessing):
         notes.append("no processor's JSON file beside the weights: the original's is assumed")
         kind = "original"

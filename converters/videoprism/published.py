@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from converters import Options
-from converters.formats import Source
+from converters import Options, processors
+from converters.formats import VIDEO_PREPROCESSOR, Source
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ HUB_FILES = {
     for name, entry in CHECKPOINTS.items()
     for alias in (name, _KAGGLE + name, f"{_KAGGLE}{name}/1")
 }
+PROCESSORS = processors.Family(
+    image="LlavaOnevisionVideoProcessor",
+    video="LlavaOnevisionVideoProcessor",
+    videos_first=True,
+    new=(VIDEO_PREPROCESSOR, "LlavaOnevisionVideoProcessor"),
+)
 HEADS = {768: 12, 1024: 16, 1408: 16}  # by width
 EPS, SOFTCAP = 1e-6, 50.0  # of every release
 TEXT_LENGTH = 64  # tokens

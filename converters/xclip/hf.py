@@ -50,20 +50,19 @@ def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
     """Returns the rules of a Hugging Face file for the model that `build(**model)` makes."""
     layers = functools.partial(blocks, names=_BLOCK, attention=attention)
     head, vision, text, rules = model["head"], naming.vision, naming.text, []
-    is_clip = model["head"] in published.CLIP_IMAGES
-    if model["head"] != "text":
+    is_clip = head in published.CLIP_IMAGES
+    if head != "text":
+        patches = f"{vision}embeddings.patch_embedding.weight"
         positions = f"{vision}embeddings.position_embedding.weight"
         rules += [
-            Rule(
-                f"{vision}embeddings.patch_embedding.weight", "encoder/patch_embed/kernel", PATCHES
-            ),
+            Rule(patches, "encoder/patch_embed/kernel", PATCHES),
             Rule(vision + _CLASS, "encoder/cls_token", CLASS_TOKEN),
             Rule(positions, "encoder/pos_embed", POSITIONS),
             *norm(f"{vision}{'pre_layrnorm' if is_clip else 'pre_layernorm'}", "encoder/norm_pre"),
             *layers(f"{vision}encoder.layers", "encoder", has_messages=not is_clip),
             *norm(f"{vision}post_layernorm", "encoder/norm"),
         ]
-    if model["head"] in published.TEXTS:
+    if head in published.TEXTS:
         positions = f"{text}embeddings.position_embedding.weight"
         rules += [
             Rule(text + _TOKENS, "text/token_embed"),
@@ -71,11 +70,11 @@ def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
             *layers(f"{text}encoder.layers", "text"),
             *norm(f"{text}final_layer_norm", "text/norm"),
         ]
-    if model["head"] != "text" and model.get("embed_dim"):
+    if head != "text" and model.get("embed_dim"):
         rules.append(Rule("visual_projection.weight", "video_proj/kernel", "o i -> i o"))
     if head != "image" and model.get("embed_dim"):
         rules.append(Rule("text_projection.weight", "text_proj/kernel", "o i -> i o"))
-    if model["head"] in published.WHOLE:
+    if head in published.WHOLE:
         rules.append(Rule("logit_scale", "logit_scale"))
     if head == "video_text":
         rules += [

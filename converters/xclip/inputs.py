@@ -1,7 +1,6 @@
 """Frames and texts as each format prepares them."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from converters import Options, TokenizerFile, huggingface, processors
@@ -11,18 +10,10 @@ from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
 from vidjax.tokenizers import clip_tokenizer_json
 
-PROCESSORS = processors.Family(
-    image="CLIPImageProcessor",
-    video="VideoMAEVideoProcessor",
-    videos_first=False,
-    new=(PREPROCESSOR, "VideoMAEImageProcessor"),
-    also="VideoMAEImageProcessor",
-)
-CLIP_PROCESSORS = replace(PROCESSORS, new=(PREPROCESSOR, "CLIPImageProcessor"), also=None)
-
 
 def processors_of(model: Mapping[str, Any]) -> processors.Family:
-    return CLIP_PROCESSORS if model["head"] in published.CLIP_IMAGES else PROCESSORS
+    is_clip = model["head"] in published.CLIP_IMAGES
+    return published.CLIP_PROCESSORS if is_clip else published.PROCESSORS
 
 
 def position_side(model: Mapping[str, Any]) -> int:

@@ -1,9 +1,11 @@
 """Facts about the published X-CLIPs and CLIPs, and sizes that both formats read alike."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
-from converters import Options, formats, huggingface, limits
+from converters import Options, formats, huggingface, limits, processors
+from converters.formats import PREPROCESSOR
 from vidjax.errors import UserError
 
 CLIP_IMAGES = ("image", "image_text")  # heads with CLIP's image tower
@@ -16,6 +18,14 @@ CLIP = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
     "std": (0.26862954, 0.26130258, 0.27577711),
 }
+PROCESSORS = processors.Family(
+    image="CLIPImageProcessor",
+    video="VideoMAEVideoProcessor",
+    videos_first=False,
+    new=(PREPROCESSOR, "VideoMAEImageProcessor"),
+    also="VideoMAEImageProcessor",
+)
+CLIP_PROCESSORS = replace(PROCESSORS, new=(PREPROCESSOR, "CLIPImageProcessor"), also=None)
 PROMPTS = "prompts_generator.decoder"
 _HEAD_DIM = 64  # of every attention in the originals
 # Number of heads -> the width that they share, and the flag that overrides it.

@@ -868,7 +868,11 @@ def test_learned_temperature_is_left_out(tmp_path):
         ("text_config", {"num_hidden_layers": 3}, "num_hidden_layers 3 instead of 4"),
         ("vision_config", {"image_size": 48}, "6 x 6 patches, but the position table is for 9"),
         ("vision_config", {"num_attention_heads": 3}, "3 does not divide the width 32"),
-        ("text_config", {"layer_norm_eps": 1e-5}, "different values of layer_norm_eps .vision_config 1e-06, text_config"),
+        (
+            "text_config",
+            {"layer_norm_eps": 1e-5},
+            "different values of layer_norm_eps .vision_config 1e-06, text_config",
+        ),
     ],
 )
 def test_config_that_contradicts_the_tensors(tmp_path, part, changes, message):
