@@ -18,9 +18,9 @@ IMAGE, VIDEO, WHOLE = (
 FAMILIES = {
     "videomae": videomae.published.PROCESSORS,
     "vivit": vivit.published.PROCESSORS,
-    "xclip": xclip._PROCESSORS,
-    "clip": xclip._CLIP_PROCESSORS,
-    "videoprism": videoprism._PROCESSORS,
+    "xclip": xclip.published.PROCESSORS,
+    "clip": xclip.published.CLIP_PROCESSORS,
+    "videoprism": videoprism.published.PROCESSORS,
 }
 SIZES = {"size": {"shortest_edge": 56}, "crop_size": {"height": 48, "width": 48}}
 FIELDS = SIZES | {"image_processor_type": "VideoMAEImageProcessor"}

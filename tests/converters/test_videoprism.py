@@ -24,6 +24,7 @@ from vidjax.lazy import merge
 from vidjax.models import layers
 from vidjax.models.layers import attention, positions
 from vidjax.models.videoprism import unit
+from vidjax.preprocessing import Preprocessing
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 NPZ = ("videoprism_video", "videoprism_lvt", "videoprism_classifier")
@@ -570,7 +571,7 @@ def keras_tensors(params):
     """KerasHub's file of our parameters, with scales + 1."""
     card, _ = converted("videoprism_lvt")
     scaled = {k: v + np.float32(1) if k.endswith("/scale") else v for k, v in params.items()}
-    tensors = dict(from_params(scaled, videoprism.keras_rules(card.model)))
+    tensors = dict(from_params(scaled, videoprism.keras.rules(card.model)))
     return tensors | {EXTRA + "0": np.ones(32, np.float32), EXTRA + "1": np.zeros(32, np.float32)}
 
 
@@ -868,7 +869,11 @@ def test_learned_temperature_is_left_out(tmp_path):
         ("text_config", {"num_hidden_layers": 3}, "num_hidden_layers 3 instead of 4"),
         ("vision_config", {"image_size": 48}, "6 x 6 patches, but the position table is for 9"),
         ("vision_config", {"num_attention_heads": 3}, "3 does not divide the width 32"),
-        ("text_config", {"layer_norm_eps": 1e-5}, "another layer_norm_eps for video"),
+        (
+            "text_config",
+            {"layer_norm_eps": 1e-5},
+            "different values of layer_norm_eps .vision_config 1e-06, text_config",
+        ),
     ],
 )
 def test_config_that_contradicts_the_tensors(tmp_path, part, changes, message):
@@ -1018,7 +1023,7 @@ def test_tables_cover_every_published_size(size):
     for format in videoprism.FORMATS:
         offset = 0.0 if format == "keras" else 1.0
         fields = models.config_of(model) | {"scale_offset": offset}
-        card = Card(fields, videoprism.Preprocessing())
+        card = Card(fields, Preprocessing())
         if size == "LvT giant" and format != "original":
             with pytest.raises(UserError, match=r"norms after the branches|other layers for texts"):
                 videoprism.export(card, format, {})
@@ -1042,13 +1047,13 @@ def test_tables_cover_every_published_size(size):
 
 
 def test_published_names_lead_to_one_file():
-    for name, entry in videoprism.CHECKPOINTS.items():
+    for name, entry in videoprism.published.CHECKPOINTS.items():
         files = {
             videoprism.HUB_FILES[alias]
             for alias in (name, f"kaggle://keras/videoprism/keras/{name}/1")
         }
         assert files == {f"{entry.hub}/{entry.file}"}
-    assert videoprism.CHECKPOINTS["videoprism_lvt_public_v1_large"].hub == (
+    assert videoprism.published.CHECKPOINTS["videoprism_lvt_public_v1_large"].hub == (
         "google/videoprism-lvt-large-f8r288"
     )
 
@@ -1072,7 +1077,7 @@ def test_published_names_come_from_the_local_cache(tmp_path, monkeypatch, name):
     snapshot.mkdir(parents=True)
     (folder / "refs").mkdir()
     (folder / "refs/main").write_text("abc123")
-    entry = videoprism.CHECKPOINTS["videoprism_lvt_public_v1_base"]
+    entry = videoprism.published.CHECKPOINTS["videoprism_lvt_public_v1_base"]
     shutil.copyfile(GOLDENS / "videoprism_lvt/checkpoint.npz", snapshot / entry.file)
     path, origin = hub.resolve(name)
     assert path == snapshot / entry.file

@@ -20,6 +20,7 @@ from vidjax import models, pretrained
 from vidjax import tokenizers as texts
 from vidjax.card import Card, read_card
 from vidjax.errors import UserError
+from vidjax.preprocessing import Preprocessing
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 GOLDEN = GOLDENS / "xclip"
@@ -199,7 +200,7 @@ def test_square_text_projection_is_not_transposed(tmp_path):
     model = models.build("xclip", head="video_text", **fields)
     want = pretrained.param_specs(model)
     params = {k: 0.1 * rng.standard_normal(v.shape, np.float32) for k, v in want.items()}
-    card = Card(models.config_of(model), xclip.Preprocessing(size=8, short_side=8))
+    card = Card(models.config_of(model), Preprocessing(size=8, short_side=8))
     ids = np.array([[3, 49, 0]])
 
     def method(model):
@@ -496,7 +497,7 @@ def test_hugging_face_models_of_one_tower(tmp_path, head, old):
     again = described(tmp_path / "new")[0]
     assert again.model == card.model
     assert head == "text" or again.preprocessing == card.preprocessing
-    with pytest.raises(UserError, match=f"no model with head {head!r}; export by --format=hf"):
+    with pytest.raises(UserError, match=f"no X-CLIP with head {head!r}; export by --format=hf"):
         written(card, params, tmp_path / "original", "original")
 
 
@@ -652,7 +653,7 @@ def test_clips_image_tower(tmp_path, projected, prefix):
     made = json.loads(new.files["config.json"])
     name = "CLIPVisionModelWithProjection" if projected else "CLIPVisionModel"
     assert (made["architectures"], made["model_type"]) == ([name], "clip_vision_model")
-    with pytest.raises(UserError, match="no model with head 'image'; export by --format=hf"):
+    with pytest.raises(UserError, match="no X-CLIP with head 'image'; export by --format=hf"):
         xclip.export(card, "original", {})
 
 
@@ -727,7 +728,7 @@ def test_what_other_homes_cannot_express(tmp_path):
             "the original code has no X-CLIP with mit_mlp_dim 99 instea",
         ),
         ("original", {"mlp_dim": 99, "text_mlp_dim": 98}, "text_mlp_dim 98 .* and mlp_dim 99"),
-        ("original", {"head": "distil"}, "no model with head 'distil'"),
+        ("original", {"head": "distil"}, "no X-CLIP with head 'distil'"),
     ):
         with pytest.raises(UserError, match=message):
             written(having(**fields), params, tmp_path / "a", format)
@@ -928,7 +929,7 @@ def test_tables_cover_every_published_size(size, head):
     # Zeros without memory: one value, strided.
     params = {k: np.broadcast_to(np.zeros((), np.float32), v.shape) for k, v in want.items()}
     assert head != "video_text" or sum(value.size for value in params.values()) == count
-    card = Card(models.config_of(model), xclip.Preprocessing())
+    card = Card(models.config_of(model), Preprocessing())
     for format in xclip.FORMATS:
         plan = xclip.export(card, format, {})
         tensors = from_params(params, plan.rules)
