@@ -264,7 +264,7 @@ def test_objective_has_the_originals_loss(folders, case, norm_pix):
             return keep, predict, weight
 
     loaded = pretrained.load_model(folders / case)
-    objective = Fixed(loaded.model, *map(tuple, IMAGENET), norm_pix=norm_pix)
+    objective = Fixed(loaded.model, Preprocessing(), norm_pix=norm_pix)
     video = inputs["pixel_values"].transpose(0, 2, 3, 4, 1) * IMAGENET[1] + IMAGENET[0]
     batch = {"video": jnp.asarray(video * 255)}
     loss, _ = jax.jit(objective.loss)(loaded.params, batch, rng=jax.random.key(0))
