@@ -1,4 +1,4 @@
-"""What the JSON files of Hugging Face's folders say, and how they are written; for all families."""
+"""JSON files of Hugging Face's folders, read and written for all families; and vocabularies."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -11,13 +11,14 @@ from converters import Options
 from converters.formats import CONFIG, Source
 from vidjax.errors import UserError
 
-# Our name of each activation function that transformers calls so.
-ACTIVATIONS = {
-    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
-    **dict.fromkeys(
-        ("gelu_fast", "gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"),
-        "gelu_tanh",
-    ),
+ACTIVATIONS = {  # transformers' names -> ours
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_fast": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "quick_gelu": "quick_gelu",
     "relu": "relu",
 }
@@ -40,7 +41,7 @@ def num_heads(
     published: Mapping[int, int],
     notes: list[str],
 ) -> int:
-    """The number of attention heads, which no tensor's shape tells.
+    """Returns the number of attention heads, which no tensor's shape tells.
 
     Args:
         flag: by which the person converting can give it.
@@ -210,7 +211,7 @@ def note_rest(what: str, have: int, step: int, notes: list[str]) -> None:
 def classes(
     config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
 ) -> tuple[str, ...] | None:
-    """Names of the classes by config.json's id2label; None, with a note, if it has none."""
+    """Returns the classes' names by config.json's id2label; None, with a note, if it has none."""
     if not model.get("num_classes"):
         return None
     labels = {int(k): v for k, v in ((config or {}).get("id2label") or {}).items()}

@@ -9,16 +9,14 @@ PyTorch's default 1e-5 in fc_norm and the decoder's norm; the originals have 1e-
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from converters import Conversion, Export, Option, Options
 from converters.formats import Source
 from converters.options import FRAMES, HEADS, SIZE
 from converters.videomae import architecture, hf, original
 from vidjax.card import Card
-from vidjax.lazy import spec_of
 
-FORMATS = ("hf", "original")
+_MODULES = {"hf": hf, "original": original}
+FORMATS = tuple(_MODULES)
 OPTIONS = (
     HEADS,
     Option("decoder_heads", int, "Number of attention heads of the decoder."),
@@ -30,20 +28,7 @@ TRAIN = "configs/videomae_k400_finetune.py"
 
 def recognises(source: Source) -> bool:
     """Whether the tensors have VideoMAE's names, in either format."""
-    return _format(source.tensors) is not None
-
-
-def _format(tensors: Mapping[str, np.ndarray]) -> architecture.Format | None:
-    # ViViT has the same patch embedding in Hugging Face's format, but a class token, and VideoPrism
-    # one of frames, and positions in the file.
-    others = ("cls_token", "spatial_embeddings.position_embeddings", ".attn.qkv.bias")
-    if any(name.endswith(others) for name in tensors):
-        return None
-    for format in (hf.FORMAT, original.FORMAT):
-        patches = [name for name in tensors if name.endswith(format.patch_kernel)]
-        if patches and any(name.endswith(format.telling) for name in tensors):
-            return format if len(spec_of(tensors, patches[0]).shape) == 5 else None
-    return None
+    return any(architecture.recognises(source, module.FORMAT) for module in _MODULES.values())
 
 
 def describe(source: Source, options: Options) -> Conversion:
@@ -53,23 +38,13 @@ def describe(source: Source, options: Options) -> Conversion:
         UserError: config.json contradicts the tensors, has another activation than GELU, or
             nothing tells the number of heads.
     """
-    return architecture.describe(source, options, _format(source.tensors))
+    formats = [module.FORMAT for module in _MODULES.values()]
+    format = next(format for format in formats if architecture.recognises(source, format))
+    return architecture.describe(source, options, format)
 
 
 def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
-    """How to write a model as a Hugging Face folder ("hf") or as the original's .pth ("original").
-
-    Args:
-        card: of the model.
-        format: "hf" or "original".
-        originals: JSON files of the source the model was converted from; those that still hold
-            are written again as they were.
-    """
+    """Plans how a model is written; JSON files in `originals` that still hold stay as they were."""
     same = card.provenance.get("format") == format
     naming = architecture.Naming(**card.provenance["naming"]) if same else None
-    notes = []
-    if card.model["pos_grid"] is not None:
-        notes.append("the resampled position table (pos_grid) is not part of the exported format")
-    if format == "hf":
-        return hf.export(card, naming, originals if same else {}, notes)
-    return original.export(card, naming, notes)
+    return _MODULES[format].export(card, naming, originals if same else {})

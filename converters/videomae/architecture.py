@@ -1,7 +1,4 @@
-"""VideoMAE's tensors: their names in either format, and what names and shapes tell.
-
-Shapes: D width, n heads, h head width (D = n h), m MLP width; `o i` are output and input features.
-"""
+"""VideoMAE's tensors: their names in either format, and the model that they are of."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,12 +12,13 @@ from converters.mapping import Ignore, Rule
 from converters.rules import from_heads, linear, norm, patch_embed
 from converters.videomae.published import DECODER_HEADS, HEADS, preprocessing
 from vidjax.errors import UserError
+from vidjax.lazy import spec_of
 from vidjax.models.layers.positions import sincos_1d
 
 
 @dataclass(frozen=True)
 class Naming:
-    """How one file spells the names.
+    """Spelling of the names in one file.
 
     Attributes:
         root: before every name, such as "module." of DistributedDataParallel.
@@ -92,7 +90,7 @@ def _block(source: str, target: str, naming: Naming, format: Format) -> list[Rul
 
 
 def rules(model: Mapping[str, Any], naming: Naming, format: Format) -> list[Rule]:
-    """The table of a file for the model that `build(**model)` makes."""
+    """Returns the table of a file for the model that `build(**model)` makes."""
     root, encoder = naming.root, naming.root + naming.encoder
     rules = [
         *patch_embed(encoder + format.patch),
@@ -131,6 +129,25 @@ def epsilons(model: Mapping[str, Any]) -> tuple[float, float]:
     """The epsilon of the encoder's norms, and that of `head_eps`, which may follow it."""
     given = model[key] if (key := head_eps(model)) else None
     return model["eps"], model["eps"] if given is None else given
+
+
+def export_notes(model: Mapping[str, Any]) -> list[str]:
+    if model["pos_grid"] is None:
+        return []
+    return ["the resampled position table (pos_grid) is not part of the exported format"]
+
+
+def recognises(source: Source, format: Format) -> bool:
+    # ViViT has the same patch embedding in Hugging Face's format, but a class token, and VideoPrism
+    # one of frames, and positions in the file.
+    others = ("cls_token", "spatial_embeddings.position_embeddings", ".attn.qkv.bias")
+    patches = [name for name in source.tensors if name.endswith(format.patch_kernel)]
+    return (
+        bool(patches)
+        and any(name.endswith(format.telling) for name in source.tensors)
+        and not any(name.endswith(others) for name in source.tensors)
+        and len(spec_of(source.tensors, patches[0]).shape) == 5
+    )
 
 
 def describe(source: Source, options: Options, format: Format) -> Conversion:

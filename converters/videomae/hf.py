@@ -91,11 +91,9 @@ def _sizes(model: Mapping[str, Any]) -> dict[str, Any]:
     return sizes
 
 
-def export(
-    card: Card, naming: Naming | None, originals: Mapping[str, bytes], notes: list[str]
-) -> Export:
-    model, key = card.model, architecture.head_eps(card.model)
-    _, head_eps = architecture.epsilons(model)
+def export(card: Card, naming: Naming | None, originals: Mapping[str, bytes]) -> Export:
+    model, notes = card.model, architecture.export_notes(card.model)
+    key, (_, head_eps) = architecture.head_eps(model), architecture.epsilons(model)
     if key and head_eps != _HEAD_EPS:
         notes.append(
             f"{key} is {head_eps:g} here but always {_HEAD_EPS:g} in transformers: outputs differ "

@@ -47,8 +47,8 @@ FORMAT = Format(
 )
 
 
-def export(card: Card, naming: Naming | None, notes: list[str]) -> Export:
-    model = card.model
+def export(card: Card, naming: Naming | None, originals: Mapping[str, bytes]) -> Export:
+    model, notes = card.model, architecture.export_notes(card.model)
     naming = naming or Naming(encoder="encoder." if model["head"] == "reconstruct" else "")
     eps, head_eps = architecture.epsilons(model)
     if (eps, head_eps) != (_EPS, _EPS):

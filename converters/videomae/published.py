@@ -66,7 +66,7 @@ def preprocessing(
     assumed: Mapping[str, Any],
     notes: list[str],
 ) -> Preprocessing:
-    """How the model gets its video.
+    """Returns the preprocessing of a converted model.
 
     Args:
         config: its num_frames and image_size, if they are known.

@@ -14,7 +14,7 @@ from converters.options import FRAMES, HEADS, INPUT_RANGE, SIZE
 from converters.vivit import hf, scenic
 from vidjax.card import Card
 
-FORMATS = ("hf", "original", "npz")
+FORMATS = ("hf", "original", "npz")  # "original" is Scenic's msgpack file; npz has its names
 OPTIONS = (
     HEADS,
     FRAMES,
@@ -37,7 +37,7 @@ TRAIN = "configs/vivit_k400.py"
 
 def recognises(source: Source) -> bool:
     """Whether the tensors are a ViViT's, or an image ViT's in a Flax tree."""
-    return scenic.find_root(source.tensors) is not None or hf.recognises(source.tensors)
+    return scenic.recognises(source) or hf.recognises(source)
 
 
 def describe(source: Source, options: Options) -> Conversion:
@@ -47,20 +47,11 @@ def describe(source: Source, options: Options) -> Conversion:
         UserError: config.json or the options contradict the tensors, the model has parts that
             ViViT has not, or nothing tells its frames' number and size.
     """
-    if scenic.find_root(source.tensors) is None:
-        return hf.describe(source, options)
-    return scenic.describe(source, options)
+    return (scenic if scenic.recognises(source) else hf).describe(source, options)
 
 
 def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
-    """How to write a model.
-
-    Args:
-        card: of the model.
-        format: "hf", a folder of transformers; "original", Scenic's msgpack file; or "npz", the
-            same names in a flat npz file.
-        originals: JSON files of the source the model was converted from; those that still hold
-            are written again as they were.
+    """Plans how a model is written; JSON files in `originals` that still hold stay as they were.
 
     Raises:
         UserError: Hugging Face's ViViT has no such model.

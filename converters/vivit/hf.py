@@ -1,7 +1,4 @@
-"""ViViT in Hugging Face's folders.
-
-Shapes: D width, n heads, h head width (D = n h), M MLP width; `o i` are output and input features.
-"""
+"""ViViT in Hugging Face's folders."""
 
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -16,7 +13,7 @@ from converters.vivit import hints
 from converters.vivit.published import ACT, EPS, HEADS, PROCESSORS, hf_preprocessing
 from vidjax.card import Card
 from vidjax.errors import UserError
-from vidjax.lazy import LazyArrays, spec_of
+from vidjax.lazy import spec_of
 from vidjax.models.layers import ACTIVATIONS
 
 _DEFAULTS = huggingface.VIT_BASE | {  # of transformers' VivitConfig
@@ -33,7 +30,7 @@ _PATCH = "embeddings.patch_embeddings.projection"
 
 @dataclass(frozen=True)
 class Naming:
-    """How one Hugging Face file spells the names.
+    """Spelling of the names in one file.
 
     Attributes:
         root: before every name, such as "module." of DistributedDataParallel.
@@ -51,7 +48,7 @@ class Naming:
 
 
 def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
-    """The table of a Hugging Face file for the model that `build(**model)` makes."""
+    """Returns the table of a Hugging Face file for the model that `build(**model)` makes."""
     encoder = naming.root + naming.encoder
     block, old = f"{encoder}{naming.layers}.{{i}}", naming.layers == "encoder.layer"
     attn, mlp = "encoder/blocks/attn", "encoder/blocks/mlp"
@@ -77,9 +74,10 @@ def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
     return rules
 
 
-def recognises(tensors: LazyArrays) -> bool:
-    prefix = _prefix(tensors)
-    return prefix is not None and len(spec_of(tensors, f"{prefix}{_PATCH}.weight").shape) == 5
+def recognises(source: Source) -> bool:
+    prefix = _prefix(source.tensors)
+    kernel = f"{prefix}{_PATCH}.weight"
+    return prefix is not None and len(spec_of(source.tensors, kernel).shape) == 5
 
 
 def _prefix(names: Collection[str]) -> str | None:
@@ -153,7 +151,7 @@ def _read_shapes(
 def _read_config(
     config: Mapping[str, Any] | None, model: Mapping[str, Any], notes: list[str]
 ) -> Mapping[str, Any]:
-    """What config.json says, checked against the tensors; of none, only what is sure."""
+    """Returns config.json, checked against the tensors; without one, only what is sure."""
     if config is None:
         notes.append(f"no {CONFIG} beside the weights: all releases' tanh GELU and eps are assumed")
         return {"layer_norm_eps": EPS, "hidden_act": _DEFAULTS["hidden_act"]}

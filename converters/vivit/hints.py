@@ -1,6 +1,6 @@
-"""What ViViT's files leave open: the clip of a position table, factorisation, order and pooling.
+"""Facts that ViViT's files leave open: the clip of a position table, factorisation and pooling.
 
-It comes from the options, from config.json, or is assumed with a note.
+They come from the options, from config.json, or are assumed with a note.
 """
 
 import math
@@ -17,7 +17,7 @@ FRAMES, SIZE = 32, 224  # of every release
 
 @dataclass(frozen=True)
 class Clip:
-    """What one clip is: the token grid of the position table, and the pixels."""
+    """The clip that a model takes: the token grid of its position table, and the pixels."""
 
     grid: tuple[int, int, int]
     frames: int

@@ -25,7 +25,7 @@ PROCESSORS = processors.Family(
 
 @dataclass(frozen=True)
 class Protocol:
-    """How Scenic's config of a dataset samples and evaluates."""
+    """Sampling and evaluation of a dataset by Scenic's config."""
 
     name: str
     stride: int = 2
@@ -73,7 +73,7 @@ CHECKPOINTS = {  # by hub id, or path in storage.googleapis.com/scenic-bucket
 def _protocol(
     source: Source, options: Options, model: dict[str, Any], notes: list[str]
 ) -> Protocol:
-    """That of the model's dataset, by its place in the releases or its number of classes.
+    """Finds the protocol by the model's place in the releases or its number of classes.
 
     Adds the groups of classes to the model.
     """
@@ -112,7 +112,7 @@ def _values(clip: Clip, resize: str, protocol: Protocol) -> dict[str, Any]:
 def flax_preprocessing(
     source: Source, options: Options, model: dict[str, Any], clip: Clip, notes: list[str]
 ) -> Preprocessing:
-    """How the model of a Flax tree gets its video; that of one frame is an image ViT."""
+    """Returns the preprocessing of a Flax tree's model; one of a single frame is an image ViT."""
     if clip.frames == 1 and model["patch_size"][0] == 1:
         values = _values(clip, "tf_bilinear", K400)
         values |= {"short_side": clip.size, "temporal_views": 1, "spatial_views": 1}
@@ -130,7 +130,7 @@ def flax_preprocessing(
 def hf_preprocessing(
     source: Source, options: Options, model: dict[str, Any], clip: Clip, notes: list[str]
 ) -> Preprocessing:
-    """How the model of a Hugging Face folder gets its video."""
+    """Returns the preprocessing of a Hugging Face folder's model."""
     values = _values(clip, "pil_bilinear", _protocol(source, options, model, notes))
     why = f"as Scenic trained the released weights; there is no {PREPROCESSOR}"
     only = None if options.frames else clip.frames

@@ -35,7 +35,7 @@ _SPACE_TIME_NORMS = ("LayerNorm_time", "LayerNorm_space", "LayerNorm_mlp")
 
 @dataclass(frozen=True)
 class Naming:
-    """How one Flax tree spells the names; the defaults are current Scenic's.
+    """Spelling of the names in one Flax tree; the defaults are current Scenic's.
 
     Attributes:
         root: before every name.
@@ -56,7 +56,7 @@ class Naming:
 
 
 def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
-    """The table of a Flax tree for the model that `build(**model)` makes."""
+    """Returns the table of a Flax tree for the model that `build(**model)` makes."""
     root = naming.root
 
     def stage(name: str, target: str) -> list[Rule]:
@@ -95,8 +95,12 @@ def rules(model: Mapping[str, Any], naming: Naming) -> list[Rule]:
     return rules
 
 
-def find_root(names: Collection[str]) -> str | None:
-    """What is before the names of the weights: a train state holds the optimizer's too."""
+def recognises(source: Source) -> bool:
+    return _root(source.tensors) is not None
+
+
+def _root(names: Collection[str]) -> str | None:
+    """Returns the prefix of the weights' names: a train state holds the optimizer's too."""
     for root in _ROOTS:
         norms = [f"{root}{stage}/encoder_norm/scale" for stage in _STAGES]
         if f"{root}embedding/kernel" in names and any(norm in names for norm in norms):
@@ -117,7 +121,7 @@ class _Shapes(dict[str, tuple[int, ...]]):
 
 
 def describe(source: Source, options: Options) -> Conversion:
-    root, notes = find_root(source.tensors), []
+    root, notes = _root(source.tensors), []
     shapes = _Shapes(source.tensors, root)
     _refuse_other_vits(shapes)
     factorised = "SpatialTransformer/encoder_norm/scale" in shapes
@@ -234,7 +238,7 @@ def _refuse_other_vits(names: Collection[str]) -> None:
 
 
 def _naming(shapes: _Shapes, stage: str) -> Naming:
-    """The names in this tree, from its first block."""
+    """Finds the names in a tree's first block."""
 
     def below(path: str) -> list[str]:
         found = {n.removeprefix(path).split("/")[0] for n in shapes if n.startswith(path)}
@@ -268,7 +272,7 @@ def _naming(shapes: _Shapes, stage: str) -> Naming:
 
 
 def _outside(names: Collection[str], root: str) -> list[Ignore]:
-    """What a train state holds beside the weights."""
+    """Returns entries for what a train state holds beside the weights."""
     path = root.split("/")[:-1]
     others: dict[str, None] = {}
     for name in names:

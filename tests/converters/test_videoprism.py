@@ -22,8 +22,7 @@ from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
 from vidjax.lazy import merge
 from vidjax.models import layers
-from vidjax.models.layers import attention, positions
-from vidjax.models.videoprism import unit
+from vidjax.models.layers import attention, positions, unit
 from vidjax.preprocessing import Preprocessing
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
