@@ -288,7 +288,7 @@ def test_sizes_can_be_set_that_no_config_names():
     config.model.num_heads = 16  # as Hugging Face's small says
     assert config.model.fc_norm_eps is None
     config.model.fc_norm_eps = 1e-5
-    assert task.Task(config).model.num_heads == 16
+    assert task.Task(config).model.config["num_heads"] == 16
 
 
 def test_validation_labels_are_the_training_lists(tmp_path):

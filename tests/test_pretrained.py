@@ -187,7 +187,7 @@ def test_workdir_of_a_run(tmp_path, params, card, ema):
         ({"wdith": 20}, r"unknown field.*did you mean 'width'"),
         ({"width": "16"}, r"model videomae: width is '16', expected an integer"),
         ({"eps": None}, r"model videomae: eps is None, expected a number"),
-        ({"depth": -1}, r"model videomae: depth is -1, expected sizes from 0 to"),
+        ({"depth": -1}, r"model videomae: depth is -1, expected an integer from 1 to"),
         ({"patch_size": [2, 4]}, r"patch_size is \[2, 4\], expected a list of 3"),
         ({"width": 2**23}, r"model\.width is 8388608, which does not fit the \d+,\d+ parameters"),
         ({"pos_grid": [4096, 4096, 1]}, r"pos_grid is \[4096, 4096, 1\], which does not fit"),

@@ -792,7 +792,7 @@ def test_hub_repository_of_v2_without_a_head(tmp_path):
     config = {"model_config": {"num_heads": 3, "num_frames": 8, "img_size": 28, "num_classes": 0}}
     to_vidjax(write_hf(tmp_path / "hf", tensors, config), tmp_path / "v")
     loaded = pretrained.load_model(tmp_path / "v")
-    assert (loaded.card.preprocessing.frames, loaded.model.num_heads) == (8, 3)
+    assert (loaded.card.preprocessing.frames, loaded.model.config["num_heads"]) == (8, 3)
     with np.load(GOLDENS / case / "inputs.npz") as inputs:
         video = inputs["pixel_values"].transpose(0, 2, 3, 4, 1)
     features = loaded.model.apply({"params": loaded.params}, video)

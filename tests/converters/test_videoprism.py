@@ -72,12 +72,12 @@ def apply(model, params, inputs):
         if "video" in inputs:
             video, padding = inputs["video"], inputs.get("padding")
             found["embeddings"] = tokens = model.encoder(video, frame_padding=padding)
-            if hasattr(model, "num_classes"):
+            if "num_classes" in model.config:
                 found["global_embeddings"] = x = model.pool(tokens)
                 found["logits"] = model.head(x)
-            elif hasattr(model, "pooled"):
+            elif hasattr(model, "all_seeing"):
                 found["video_embeddings"] = model.pooled(tokens, normalise=False)
-                frames = model.all_seeing(tokens).reshape(*video.shape[:2], -1, model.width)
+                frames = model.all_seeing(tokens).reshape(*video.shape[:2], -1, model.config["width"])
                 found["frame_embeddings"] = model.pool(frames)
         if "text" in inputs:
             texts = model.encode_text(inputs["text"], inputs["mask"], normalise=False)
@@ -1042,7 +1042,7 @@ def test_tables_cover_every_published_size(size):
             assert getattr(again, key) == getattr(model, key), (format, key)
         assert again.scale_offset == offset
         facts = conversion.preprocessing
-        assert (facts.frames, facts.size) == (model.pos_grid[0], 288)
+        assert (facts.frames, facts.size) == (model.config["pos_grid"][0], 288)
 
 
 def test_published_names_lead_to_one_file():

@@ -93,7 +93,7 @@ def run(folder, dtype="float32", change=lambda params: params, **changed_fields)
     params = traverse_util.unflatten_dict(flat, sep="/")
     params = jax.tree.map(lambda x: x.astype(dtype), params)
     out = apply(model, params, golden_video(folder.name).astype(dtype))
-    if model.factorisation == "encoder":  # the reference does not show its two stages
+    if model.config["factorisation"] == "encoder":  # the reference does not show its two stages
         del out["encoder_output"]
     return jax.tree.map(np.asarray, out)
 
@@ -872,13 +872,14 @@ def test_tables_cover_every_published_size(size):
     params = {k: np.broadcast_to(np.zeros((), np.float32), v.shape) for k, v in want.items()}
     assert sum(value.size for value in params.values()) == count
     card = Card(models.config_of(model), Preprocessing())
-    joint = model.factorisation == "joint"
+    factorisation = model.config["factorisation"]
+    joint = factorisation == "joint"
     for format in ("hf", "original", "npz") if joint else ("original", "npz"):
         plan = vivit.export(card, format, {})
         tensors = from_params(params, plan.rules)
         assert len(tensors) == len(set(tensors))
         source = formats.Source(pathlib.Path("x"), tensors, (pathlib.Path(plan.weights),))
-        hint = model.factorisation if model.factorisation == "dot_product" else None
+        hint = factorisation if factorisation == "dot_product" else None
         conversion = vivit.describe(source, Options(factorisation=hint))
         again = models.build(**conversion.model)
         assert pretrained.param_specs(again) == want

@@ -238,6 +238,10 @@ class Reconstructor(Model):
         """Returns the encoder's mean token [B, D] of all of normalised video [B, T, H, W, 3]."""
         return mean_token(self.encoder(video))
 
+    def encode(self, video: Array, keep: Array, *, head_mask: Array | None = None) -> Array:
+        """Encodes the kept tokens [B, K] of video [B, T, H, W, 3]: [B, K, D]."""
+        return self.encoder(video, keep=keep, head_mask=head_mask)
+
     def __call__(
         self, video: Array, keep: Array, predict: Array, *, head_mask: Array | None = None
     ) -> Array:
@@ -251,7 +255,7 @@ class Reconstructor(Model):
         Returns:
             [B, P, t * h * w * 3] in the order of `predict`; in a patch (t, h, w, c), c fastest.
         """
-        x = self.encoder_to_decoder(self.encoder(video, keep=keep, head_mask=head_mask))
+        x = self.encoder_to_decoder(self.encode(video, keep, head_mask=head_mask))
         grid = grid_of(video.shape, self.encoder.patch_size)
         table = self.encoder.position_table(grid, self.decoder.width)
         hidden = self.mask_token.astype(x.dtype) + table[predict]  # [B, P, d]
