@@ -92,13 +92,7 @@ def adapt(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Puts the encoder of a checkpoint of any family below `backbone`; its head is left out.
 
-    Args:
-        params: by "/"-joined name.
-        source: fields of the model that they are of.
-        target: fields of the probe to start.
-
-    Returns:
-        Parameters, and what was done.
+    Arguments and results are those of `vidjax.models.adapt`.
     """
     if source["name"] == "probe":
         return params, []

@@ -550,13 +550,7 @@ def adapt(
     A distiller's student and teacher both start as the source's encoder, and the teacher gets its
     other parts; position tables of other grids are resampled as in the forward pass.
 
-    Args:
-        params: by "/"-joined name.
-        source: fields of the model that they are of.
-        target: fields of the one to start.
-
-    Returns:
-        Parameters, and what was done.
+    Arguments and results are those of `vidjax.models.adapt`.
     """
     if source["name"] != "videoprism" or target["head"] == "text":
         return params, []
@@ -569,17 +563,15 @@ def adapt(
     new = target["pos_grid"]
     old = tuple(source.get("pos_grid", new))
     if old != new:
-        grids = {"spatial": [(1, *g[1:]) for g in (old, new)],
-                 "temporal": [(g[0], 1, 1) for g in (old, new)]}  # fmt: skip
         for path in [path for path in params if path.endswith("/pos_embed")]:
-            sizes = grids[path.split("/")[-2]]
-            table = positions.resample_grid(params[path][0], *sizes, ("linear_antialias",) * 3)
+            grids = (positions.stage_grid(path, grid) for grid in (old, new))
+            table = positions.resample_grid(params[path][0], *grids, ("linear_antialias",) * 3)
             params[path] = table[None]
         notes.append(f"positions resampled from {old} to {new} tokens")
     return params, notes
 
 
-HEADS: dict[str | None, Any] = {
+HEADS = {
     None: features,
     "video": video,
     "text": text,

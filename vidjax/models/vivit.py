@@ -462,30 +462,14 @@ def adapt(
                 f"config.init_options.{name} is {value!r}; choose one of {', '.join(known)}"
             )
     params, notes = dict(params), []
-
-    def leave_out(start: str, why: str) -> None:
-        if found := [path for path in params if path.startswith(start)]:
-            for path in found:
-                del params[path]
-            notes.append(f"{start.rstrip('/')} left out: {why}")
-
     if not target["representation_size"]:
-        leave_out("pre_logits/", "the model has no representation_size")
-    if (
-        source["factorisation"] == "encoder"
-        and source["temporal_depth"] != target["temporal_depth"]
-    ):
-        leave_out(
-            "encoder/temporal/",
-            f"{source['temporal_depth']} layers there, {target['temporal_depth']} here",
-        )
+        notes += _leave_out(params, "pre_logits/", "the model has no representation_size")
+    there, here = source["temporal_depth"], target["temporal_depth"]
+    if source["factorisation"] == "encoder" and there != here:
+        notes += _leave_out(params, "encoder/temporal/", f"{there} layers there, {here} here")
     kernel, t = params["encoder/patch_embed/kernel"], target["patch_size"][0]
     if kernel.shape[0] == 1 < t:
-        kernel = np.asarray(kernel)
-        inflated = np.repeat(kernel / t if inflation == "average" else 0 * kernel, t, axis=0)
-        if inflation == "central_frame":
-            inflated[t // 2] = kernel[0]
-        params["encoder/patch_embed/kernel"] = inflated
+        params["encoder/patch_embed/kernel"] = _inflated(np.asarray(kernel), t, inflation)
         notes.append(f"patch embedding inflated to {t} frames ({inflation})")
 
     before, after = source["factorisation"], target["factorisation"]
@@ -499,14 +483,36 @@ def adapt(
         params = _refactorise(params, after, temporal_attention)
         notes.append(f"factorisation {before} turned into {after}")
 
+    return params, notes + _resize_positions(params, source, target)
+
+
+def _leave_out(params: dict[str, np.ndarray], start: str, why: str) -> list[str]:
+    """Removes the parameters whose names begin with `start`; returns a note if there were any."""
+    paths = [path for path in params if path.startswith(start)]
+    for path in paths:
+        del params[path]
+    return [f"{start.rstrip('/')} left out: {why}"] if paths else []
+
+
+def _inflated(kernel: np.ndarray, frames: int, inflation: str) -> np.ndarray:
+    """Returns an image's patch embedding [1, h, w, 3, D] as one of tubelets [t, h, w, 3, D]."""
+    average = inflation == "average"
+    inflated = np.repeat(kernel / frames if average else 0 * kernel, frames, axis=0)
+    if not average:
+        inflated[frames // 2] = kernel[0]
+    return inflated
+
+
+def _resize_positions(
+    params: dict[str, np.ndarray], source: Mapping[str, Any], target: Mapping[str, Any]
+) -> list[str]:
+    """Makes position tables and class tokens those of the target; returns what was done."""
+    notes = []
     had_token, has_token = source["pool"] == "token", target["pool"] == "token"
     for path in [path for path in params if path.endswith("/pos_embed")]:
-        stage = path.removesuffix("pos_embed")
-        old, new = tuple(source["pos_grid"]), target["pos_grid"]
-        if stage == "encoder/spatial/":
-            old, new = (1, *old[1:]), (1, *new[1:])
-        elif stage == "encoder/temporal/":
-            old, new = (old[0], 1, 1), (new[0], 1, 1)
+        old, new = (
+            positions.stage_grid(path, tuple(fields["pos_grid"])) for fields in (source, target)
+        )
         table = params[path][0]
         token, rows = table[:had_token], table[had_token:]
         if has_token and not had_token:
@@ -515,10 +521,11 @@ def adapt(
         rows = positions.resample_grid(rows, old, new, ("linear_corners",) * 3)
         params[path] = np.concatenate([token, rows])[None] if has_token else rows[None]
         if not has_token:
-            leave_out(f"{stage}cls_token", f"the model pools by {target['pool']}")
+            start = f"{path.removesuffix('pos_embed')}cls_token"
+            notes += _leave_out(params, start, f"the model pools by {target['pool']}")
         if old != new:
             notes.append(f"{path} resized from {old} to {new} tokens")
-    return params, notes
+    return notes
 
 
 def _refactorise(

@@ -554,13 +554,7 @@ def adapt(
     Names are the same; what only X-CLIP has must start fresh (`config.init_missing`). Positions of
     other sizes are resampled as in the forward pass.
 
-    Args:
-        params: by "/"-joined name.
-        source: fields of the model that they are of.
-        target: fields of the one to start.
-
-    Returns:
-        Parameters, and what was done.
+    Arguments and results are those of `vidjax.models.adapt`.
     """
     if source["name"] != "xclip" or target["head"] == "text" or source["head"] == "text":
         return params, []
@@ -579,7 +573,7 @@ def adapt(
     return params, notes
 
 
-HEADS: dict[str | None, Any] = {
+HEADS = {
     None: features,
     "image": image,
     "text": text,

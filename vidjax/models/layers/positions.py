@@ -101,3 +101,14 @@ def resample_grid(
     grid = table.astype(dtype).reshape(*old, -1)
     grid = xp.einsum("at,bh,cw,thwd->abcd", *matrices, grid, optimize=True)
     return grid.reshape(-1, table.shape[-1]).astype(table.dtype)
+
+
+def stage_grid(path: str, grid: Grid) -> Grid:
+    """Returns the grid of a position table: of frames or of patches where stages have their own.
+
+    Args:
+        path: of the parameter, such as "encoder/spatial/pos_embed".
+        grid: tokens (t, h, w) of a clip.
+    """
+    t, h, w = grid
+    return {"spatial": (1, h, w), "temporal": (t, 1, 1)}.get(path.split("/")[-2], (t, h, w))
