@@ -127,13 +127,17 @@ def test_published_videomaev2_recipes(variant, batch, peak, final, parameters, c
     objective = config.objective
     assert (objective.mask_ratio, objective.decoder_mask_ratio) == (0.9, 0.5)
     model = task.Task(config).model
-    assert model.decoder_depth == 4
-    assert (model.decoder_width, model.decoder_num_heads, model.decoder_mlp_dim) == {
-        "B": (384, 6, 1536),
-        "L": (512, 8, 2048),
-        "H": (512, 8, 2048),
-        "g": (512, 8, 2234),
-    }[variant]
+    fields = model.config
+    assert fields["decoder_depth"] == 4
+    assert (
+        tuple(fields[f"decoder_{size}"] for size in ("width", "num_heads", "mlp_dim"))
+        == {
+            "B": (384, 6, 1536),
+            "L": (512, 8, 2048),
+            "H": (512, 8, 2048),
+            "g": (512, 8, 2234),
+        }[variant]
+    )
     if parameters:
         found = pretrained.param_specs(model)
         assert sum(math.prod(x.shape) for x in found.values()) == parameters
@@ -321,11 +325,11 @@ MISTAKES = [
     (("--config", "configs/videomae_k400.py", "--config.optim.lrr=1"), "'optim.lr'"),
     (
         ("--config=configs/videomae_k400.py:demo", "--config.model.remat=dot"),
-        "none, dots, full",
+        "config.model.remat must be 'none' or 'dots' or 'full', not 'dot'",
     ),
     (
         ("--config=configs/videomae_k400.py:demo", "--config.model.attention=einsums"),
-        "auto, einsum, cudnn",
+        "must be 'auto' or 'einsum' or 'cudnn'",
     ),
     (("--config=configs/videomae_k400.py:demo", "--config.model.dtype=bf16"), "bfloat16"),
     (("--config=configs/videomae_k400.py:demo", "--config.grad_accum=0"), "at least 1"),

@@ -87,7 +87,7 @@ def test_stage_2_starts_from_stage_1(make, workdir):
     jax.tree.map(np.testing.assert_array_equal, params["encoder"], source["encoder"])
     jax.tree.map(np.testing.assert_array_equal, params["teacher"]["pool"], source["pool"])
     assert "the teacher is the checkpoint" in " ".join(said)
-    assert work.model.auxiliary_depth == 0  # as the checkpoint has it
+    assert work.model.config["auxiliary_depth"] == 0  # as the checkpoint has it
     kept = [str(p) for p, x in jax.tree_util.tree_leaves_with_path(state.opt_state) if x.ndim]
     assert kept and not any("teacher" in path for path in kept)
 
@@ -98,7 +98,7 @@ def test_numerics_are_those_of_the_start(make, workdir, tmp_path):
     shutil.copytree(workdir, tmp_path / "other")
     write_card(tmp_path / "other", other)
     config = make("videoprism_msrvtt", init=str(tmp_path / "other"))
-    assert task.Task(config).model.scale_offset == 0
+    assert task.Task(config).model.config["scale_offset"] == 0
     with config.unlocked():
         config.model.scale_offset = 1.0
     with pytest.raises(UserError, match=r"scale_offset 0\.0, but config\.model"):
