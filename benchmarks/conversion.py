@@ -16,7 +16,7 @@ from benchmarks import harness
 from converters import formats
 from converters.mapping import from_params
 from converters.videomae import architecture, hf
-from vidjax import models
+from vidjax import checksums, models
 
 GOALS = {"peak": 1.3, "time": 3.0}  # of the file's size, and of the time that copying it takes
 _START = [sys.executable, "-c", "from converters import convert, videomae"]
@@ -126,7 +126,7 @@ def run(settings: harness.Settings) -> dict[str, Any]:
             for cache in ("warm", "cold"):
                 for name, (command, source, target) in ways.items():
                     runs[name][cache].append(_timed(command, source, target, cache == "cold"))
-        same = formats.sha256(hf) == formats.sha256(folder / "hf2" / hf.name)
+        same = checksums.sha256(hf) == checksums.sha256(folder / "hf2" / hf.name)
         children = {
             "vidjax": harness.Child(
                 "benchmarks.conversion", "vidjax_load", folder=f"{folder}/vidjax"

@@ -8,7 +8,7 @@ from pathlib import Path
 from converters import formats, originals, registry
 from converters.mapping import from_params, without_wrapper
 from converters.verification import restore_dtypes, summary, verify
-from vidjax import pretrained
+from vidjax import checksums, pretrained
 from vidjax.card import read_card
 from vidjax.lazy import merge
 
@@ -43,7 +43,7 @@ def export_folder(source: Path, folder: Path, format: str) -> list[str]:
         (folder / plan.tokenizer).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / card.tokenizer["file"], folder / plan.tokenizer)
     with futures.ThreadPoolExecutor(1) as beside:
-        digest = beside.submit(formats.sha256, path)
+        digest = beside.submit(checksums.sha256, path)
         _, written = without_wrapper(formats.read(path)) if wrapper else ("", formats.read(path))
         verify(written, params, plan.rules, others)
 

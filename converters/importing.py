@@ -15,7 +15,7 @@ import vidjax
 from converters import Options, formats, hub, originals, registry
 from converters.mapping import Ignore, ignored_names, to_params, without_wrapper
 from converters.verification import dtypes_of, is_finite, summary, verify
-from vidjax import models, pretrained
+from vidjax import checksums, models, pretrained
 from vidjax.card import Card
 from vidjax.errors import UserError
 
@@ -32,7 +32,9 @@ def import_checkpoint(name: str, folder: Path, family: str | None, options: Opti
     model = models.build(**conversion.model)
     want = pretrained.param_specs(model)
     with futures.ThreadPoolExecutor(1) as beside:
-        digests = beside.submit(lambda: {file.name: formats.sha256(file) for file in source.files})
+        digests = beside.submit(
+            lambda: {file.name: checksums.sha256(file) for file in source.files}
+        )
         params = to_params(tensors, conversion.rules, want, conversion.ignore)
     ignored = ignored_names(tensors, conversion.ignore)
     provenance = {

@@ -13,7 +13,7 @@ from vidjax.errors import UserError
 
 def local_folder(target: str | os.PathLike) -> Path:
     """Returns the path of a target, which must be on this machine."""
-    if "://" in os.fspath(target):
+    if files.is_remote(target):
         raise UserError(f"--to={target} must be a folder of this machine; copy it up when done")
     return Path(target).expanduser()
 

@@ -57,8 +57,8 @@ ALLOWED = {
     "converters.target": "",
     "converters.originals": "converters.formats",
     "converters.verification": "converters.mapping vidjax.lazy",
-    "converters": "vidjax vidjax.lazy vidjax.preprocessing vidjax.tokenizers vidjax.models "
-    "vidjax.card vidjax.stored vidjax.pretrained vidjax.data",
+    "converters": "vidjax vidjax.checksums vidjax.lazy vidjax.preprocessing vidjax.tokenizers "
+    "vidjax.models vidjax.card vidjax.stored vidjax.pretrained vidjax.data",
     "configs": "vidjax.configlib",
     "experiments": "vidjax.configlib vidjax.params vidjax.workdir vidjax.optim vidjax.sharding "
     "vidjax.task",

@@ -55,7 +55,7 @@ def predict(
         logits = apply({"params": loaded.params}, loaded.preprocess(path))[0]
         _check_finite(logits, path, folder)
         out[path], start = [], 0
-        for group, size in getattr(loaded.model, "groups", ()) or (("", len(logits)),):
+        for group, size in loaded.card.model.get("groups") or (("", len(logits)),):
             part = slice(start, start + size)
             names = loaded.classes[part] if loaded.classes else [f"class {i}" for i in range(size)]
             probabilities = np.asarray(jax.nn.softmax(logits[part]))

@@ -4,7 +4,7 @@ Reading is lazy (a tensor is read when asked for), so converting holds one copy 
 msgpack, npz and h5 files hold trees; their arrays are named by the path to them, joined with "/".
 """
 
-from converters.formats.containers import read, sha256, write
+from converters.formats.containers import read, write
 from converters.formats.h5 import write_h5
 from converters.formats.msgpack import write_msgpack
 from converters.formats.npz import SUFFIX as NPZ_SUFFIX
@@ -46,7 +46,6 @@ __all__ = [
     "open_source",
     "read",
     "read_json",
-    "sha256",
     "shapes",
     "write",
     "write_h5",

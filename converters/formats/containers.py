@@ -1,6 +1,5 @@
 """Weight files by the suffix of their names."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,8 +55,3 @@ def write(
         h5.write_h5(path, tensors)
     else:
         msgpack.write_msgpack(path, tensors, beside)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from converters import Options, convert, formats, importing
-from vidjax import pretrained
+from vidjax import checksums, pretrained
 from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
@@ -65,7 +65,7 @@ def test_the_command_and_its_summary(tmp_path):
     assert done.returncode == 0, done.stderr
     for text in (
         "45 tensors, 62,143 parameters, all bytes reproduced",
-        f"sha256 {formats.sha256(GOLDEN)} checkpoint-0.pth",
+        f"sha256 {checksums.sha256(GOLDEN)} checkpoint-0.pth",
         "eps=1e-06",
         "resize=cv2_linear",
         "note: clips of 16 frames, 224 pixels are assumed",
@@ -73,7 +73,7 @@ def test_the_command_and_its_summary(tmp_path):
     ):
         assert text in done.stdout
     provenance = read_card(tmp_path / "v").provenance
-    assert provenance["files"] == {"checkpoint-0.pth": formats.sha256(GOLDEN)}
+    assert provenance["files"] == {"checkpoint-0.pth": checksums.sha256(GOLDEN)}
     assert provenance["format"] == "original"
 
     failed = run(f"--from={tmp_path}/nothing.pth", f"--to={tmp_path}/w")

@@ -16,7 +16,7 @@ from converters import Options, formats, videomae
 from converters.convert import convert
 from converters.mapping import from_params
 from converters.videomae import architecture, published
-from vidjax import models, pretrained
+from vidjax import checksums, models, pretrained
 from vidjax.card import Card, read_card
 from vidjax.errors import UserError
 from vidjax.models import layers
@@ -518,7 +518,7 @@ def test_hf_round_trip(tmp_path, head, mean_pooling, bias):
     assert (facts.frames, facts.size, facts.short_side) == (4, 8, 10)
     assert (facts.mean, facts.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
     assert facts.resize == "pil_bilinear"
-    digest = formats.sha256(tmp_path / "hf" / "model.safetensors")
+    digest = checksums.sha256(tmp_path / "hf" / "model.safetensors")
     assert card.provenance["files"] == {"model.safetensors": digest}
 
     convert(str(tmp_path / "v"), tmp_path / "out", "hf", say=lambda line: None)
