@@ -114,7 +114,7 @@ def is_first() -> bool:
 
 
 def from_first(make: Callable[[], Any]) -> Any:
-    """What `make` gives, JSON values, on process 0, which alone calls it; the same on all.
+    """Calls `make` on process 0 alone; returns its result, JSON values, on all.
 
     Raises:
         UserError: as `make` on process 0, on all.

@@ -189,7 +189,7 @@ def _embedder(loaded: pretrained.Pretrained, mesh: jax.sharding.Mesh) -> Callabl
 
 
 def stamps_of(paths: Iterable[str]) -> dict[str, list[int]]:
-    """What tells whether videos changed; nothing tells it of those in object stores."""
+    """Returns the stamps that tell whether videos changed; those in object stores have none."""
     return {path: list(files.stamp(locators.container(path)) or (-1, -1)) for path in paths}
 
 

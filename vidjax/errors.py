@@ -23,7 +23,7 @@ class Again(Exception):
 
 
 class Interrupted(Again):
-    """The same, asked by Ctrl-C: commands exit with signals.EXIT_INTERRUPTED."""
+    """An end that Ctrl-C asked for: commands exit with signals.EXIT_INTERRUPTED."""
 
 
 class UserError(ValueError):

@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl, TensorBoard events, and how fast it is."""
+"""A run's reports: metrics.jsonl, TensorBoard events, and its speed."""
 
 import contextlib
 import math

@@ -37,7 +37,7 @@ def cosine_with_warmup(peak: float, final: float, total: int, warmup: int) -> Sc
 
 
 def linear_with_warmup(peak: float, final: float, total: int, warmup: int) -> Schedule:
-    """As `cosine_with_warmup`, but falling along a line (VideoPrism's stage 1)."""
+    """Returns `cosine_with_warmup`'s schedule with a linear fall (VideoPrism's stage 1)."""
 
     def schedule(step, factor=1.0):
         top = peak * factor
@@ -49,7 +49,7 @@ def linear_with_warmup(peak: float, final: float, total: int, warmup: int) -> Sc
 
 
 def timm_cosine(peak: float, final: float, total: int, warmup: int) -> Schedule:
-    """As `cosine_with_warmup`, but the cosine begins at step 0, unseen as long as the rate rises.
+    """Returns `cosine_with_warmup`'s schedule with a cosine from step 0, unseen while rates rise.
 
     timm's CosineLRScheduler as X-CLIP calls it (utils/optimizer.py): so the rate jumps down from
     the peak a little when the warm-up ends.
@@ -138,7 +138,7 @@ def make_optimizer(
 
 
 def _clip_by_rms(updates: Params) -> Params:
-    """As optax.clip_by_block_rms(1.0), but for each layer of `blocks`, which are stacked."""
+    """Returns optax.clip_by_block_rms(1.0) for each layer of the stacked `blocks` by itself."""
 
     def clip(path: tuple[str, ...], x: jax.Array) -> jax.Array:
         axes = tuple(range("blocks" in path, x.ndim))
@@ -211,7 +211,7 @@ def _scale_by_layer(decay: float, stages: Sequence[str]) -> optax.GradientTransf
 def _scale_by_rates(
     rates: Iterable[tuple[str, float]], schedule: Schedule
 ) -> optax.GradientTransformation:
-    """As optax.scale_by_learning_rate, with a factor of the peak for each parameter.
+    """Returns optax.scale_by_learning_rate with a factor of the peak for each parameter.
 
     That is the factor of the first regex that matches its whole path, or 1.
     """

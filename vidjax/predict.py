@@ -1,4 +1,4 @@
-"""What a video shows: `python -m vidjax.predict --checkpoint=FOLDER --video=a.mp4`.
+"""Answers about a video: `python -m vidjax.predict --checkpoint=FOLDER --video=a.mp4`.
 
 A classifier gives the probabilities of its classes. A video-text model gives those of texts:
 `--prompt="a video of a dog." --prompt="a video of a cat."`.

@@ -163,7 +163,7 @@ def param_shardings(boxed: Any, mesh: Mesh) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What this process reads of every batch.
+    """Clips of every batch that this process reads.
 
     Processes that have the same parts of a batch, because a tensor axis goes across them, read the
     same. So the number of shares may be smaller than that of processes.

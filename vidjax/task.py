@@ -1,4 +1,4 @@
-"""What a config stands for: its data, model, objective and evaluators. Shared by train and eval."""
+"""Data, model, objective and evaluators of a config. Shared by train and eval."""
 
 import contextlib
 import dataclasses
@@ -279,7 +279,7 @@ class Task:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | ClipTokenizer | None:
-        """What makes token ids of texts; None if the model reads none.
+        """Tokeniser of texts; None if the model reads none.
 
         That of config.data.tokenizer, or of the checkpoint that is evaluated or started from; with
         config.data.text_length, canonicalise and truncate where they are given.
@@ -309,7 +309,7 @@ class Task:
 
     @property
     def notices(self) -> list[str]:
-        """What is worth saying of lists, a frozen text tower, and a checkpoint's clips."""
+        """Notes about lists, a frozen text tower, and a checkpoint's clips."""
         splits = filter(self.has, ("train", "val"))
         found = [text for split in splits for text in self.videos(split).notices]
         freeze = self.config.optim.freeze

@@ -444,7 +444,7 @@ def _read_json(path: epath.Path):
 
 
 def _json_model(path: epath.Path) -> dict[str, Any]:
-    """What a tokenizer.json says of its model, and under `added_tokens` their ids."""
+    """Returns a tokenizer.json's model, with the ids of added tokens under `added_tokens`."""
     content = json_files.read(path)
     try:
         added = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
@@ -571,7 +571,7 @@ def _write_clip(encoding, path: str | os.PathLike) -> None:
 
 
 def _clean(text: str) -> str:
-    """As basic_clean, whitespace_clean and lower of the original."""
+    """Cleans a text by the original's basic_clean, whitespace_clean and lower."""
     import ftfy
 
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()

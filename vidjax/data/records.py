@@ -1,4 +1,4 @@
-"""What a data worker makes of one video: its clips, its label, and why others were not used.
+"""Records that data workers make: a video's clips and label, and why others were not used.
 
 A record is a dict of clips uint8 [R, T, H, W, 3], label, video_id, weight and errors, a list of
 (video_id, reason); in training on texts also text int32 [L] and text_mask bool [L]. The classes

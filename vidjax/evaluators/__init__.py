@@ -25,7 +25,7 @@ _TEXTS = 256  # embedded at once
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What evaluators get from the loop.
+    """Data and services that evaluators get from the loop.
 
     Attributes:
         predict: named functions of the objective.
@@ -225,7 +225,7 @@ def gather(values: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
 
 
 def check_views(seen: np.ndarray, views: int) -> np.ndarray:
-    """Which videos could be read, bool [videos].
+    """Returns whether each video could be read, bool [videos].
 
     Args:
         seen: views counted per video [videos]: all of them, or 0 for an unreadable video.

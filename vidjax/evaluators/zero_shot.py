@@ -12,7 +12,7 @@ from vidjax.evaluators.classification import Classification
 
 @dataclasses.dataclass(frozen=True)
 class ZeroShot(Classification):
-    """As Classification, with similarities of the video and the classes' texts for its scores.
+    """Classification whose scores are similarities of the video and the classes' texts.
 
     A class is the mean of its unit embeddings in all templates (Radford et al. 2021,
     arXiv:2103.00020, section 3.1.4), of their mean length, which is 1 but for X-CLIP, whose texts
@@ -44,7 +44,7 @@ class ZeroShot(Classification):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the classes."""
+        """Class names."""
         return self.context.classes(self.split) or ()
 
     @property
@@ -56,7 +56,7 @@ class ZeroShot(Classification):
         return lambda batch: self._scores(params, batch, classes)
 
     def class_embeddings(self, params) -> np.ndarray:
-        """What similarities are taken with, float32 [C, D]."""
+        """Embeddings of the classes' texts, float32 [C, D]."""
         texts = [t.replace("{}", name) for t in self.templates for name in self.names]
         embeddings = self.context.embed_texts(params, texts)
         if len(self.templates) == 1:

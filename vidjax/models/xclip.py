@@ -359,7 +359,7 @@ class PromptBlock(nn.Module):
 
 
 class Prompts(nn.Module):
-    """What a video adds to texts (VideoSpecificPrompt).
+    """Layers that add to texts what a video shows (VideoSpecificPrompt).
 
     Attributes:
         embed_dim: E.
@@ -393,12 +393,12 @@ class Prompts(nn.Module):
         self.share = self.param("alpha", init, (self.embed_dim,), jnp.float32)
 
     def context(self, patches: Array) -> Array:
-        """What texts look at: patches [B, T, N, D] of a video become [B, N, E]."""
+        """Makes of patches [B, T, N, D] of a video the context [B, N, E] that texts look at."""
         # The mean over frames before the projection, not after it: the same, T times cheaper.
         return self.proj(self.norm_visual(patches).mean(1))
 
     def __call__(self, texts: Array, context: Array) -> Array:
-        """What is added to texts [K, E] for each video: [B, K, E]."""
+        """Returns the addition to texts [K, E] for each video: [B, K, E]."""
         x = jnp.broadcast_to(texts.astype(self.dtype), (len(context), *texts.shape))
         seen = self.norm(context)
         x = scan_blocks(self.blocks, x, depth=self.depth, context=seen)

@@ -120,7 +120,7 @@ class Classification(Objective):
         return {"logits": self.logits, "loss": self.clip_losses}
 
     def scores(self, params, video: Array, **options) -> Array:
-        """What the model makes of normalised video [B, T, H, W, 3]: [B, C], float32."""
+        """Returns the model's scores of normalised video [B, T, H, W, 3]: [B, C], float32."""
         return self.model.apply({"params": params}, video, **options).astype(jnp.float32)
 
     def logits(self, params, batch) -> Array:

@@ -1,4 +1,4 @@
-"""What happens to decoded frames on the host: crops, flip, RandAugment. All uint8.
+"""Clips of decoded frames, on the host: crops, flip, RandAugment. All uint8.
 
 Shapes: T frames, S views or the crop's side, [T, H, W, 3] RGB in, [T, size, size, 3] out.
 Every box and every operation is drawn once per clip, so that motion stays motion.

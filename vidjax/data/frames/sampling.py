@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip. Pure numpy; indices are int64 and may repeat.
+"""Frames of a video that make a clip. Pure numpy; indices are int64 and may repeat.
 
 One random clip for training (`train_indices`) and fixed clips for evaluation and prediction
 (`view_indices`), by the name of the sampling:

@@ -1,4 +1,4 @@
-"""Which files a list means by its names.
+"""Files that a list means by its names.
 
 Lists often name files otherwise than they are stored: with another extension or none, with the
 backslashes or the leading folders of another machine, in another layout of folders. `resolve`

@@ -67,7 +67,7 @@ class Model(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Pooling:
-    """What makes a vector of tokens.
+    """Pooling of tokens to a vector.
 
     Attributes:
         reduce: function from tokens [B, N, D] to a vector [B, D], or what `layer` maps to one.
