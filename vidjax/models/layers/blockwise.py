@@ -69,7 +69,7 @@ def _join(x: Array, tokens: int) -> Array:
 
 
 def _exist(keys: int, size: int) -> Array | None:
-    """Returns whether each key is no zero of `_split`: bool [keys / size, size]; None if all are."""
+    """Returns whether each key is no zero of `_split`: bool [keys / size, size], or None."""
     return jnp.arange(keys + -keys % size).reshape(-1, size) < keys if keys % size else None
 
 
