@@ -19,7 +19,7 @@ and, where it applies, a fourth
 It is named as the model in `vidjax.models` that it converts to.
 """
 
-import vidjax  # noqa: F401 # isort: skip - first, as it listens to Ctrl-C
+import vidjax  # isort: skip - first, as it listens to Ctrl-C
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,8 +31,6 @@ import numpy as np
 from converters.mapping import Ignore, Rule
 from converters.options import Option, Options
 from vidjax.preprocessing import Preprocessing
-
-__all__ = ["Conversion", "Export", "Option", "Options", "TokenizerFile"]
 
 
 @dataclass(frozen=True)

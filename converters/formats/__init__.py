@@ -28,29 +28,3 @@ from converters.formats.source import (
     shapes,
 )
 from converters.formats.torch import write_torch
-
-__all__ = [
-    "CONFIG",
-    "IMAGE_CONVERTER",
-    "JSON_FILES",
-    "KERAS_TOKENIZER",
-    "KERAS_WEIGHTS",
-    "MERGES",
-    "NPZ_SUFFIX",
-    "PREPROCESSOR",
-    "PROCESSOR",
-    "TOKENIZERS",
-    "VIDEO_PREPROCESSOR",
-    "Source",
-    "count",
-    "open_source",
-    "read",
-    "read_json",
-    "shapes",
-    "write",
-    "write_h5",
-    "write_msgpack",
-    "write_npz",
-    "write_safetensors",
-    "write_torch",
-]

@@ -10,5 +10,3 @@ Nothing here may import jax, as workers import this package.
 
 from vidjax.data.bad_videos import BadVideos
 from vidjax.data.loader import Batches, eval_loader, train_loader
-
-__all__ = ["BadVideos", "Batches", "eval_loader", "train_loader"]

@@ -13,5 +13,3 @@
 
 from vidjax.data.lists.reader import read_list
 from vidjax.data.lists.shots import few_shot
-
-__all__ = ["few_shot", "read_list"]

@@ -25,33 +25,3 @@ from vidjax.models.layers.dense import (
 from vidjax.models.layers.initializers import INITS, torch_uniform
 from vidjax.models.layers.multihead import Attention, AttentionPool, Rotate
 from vidjax.models.layers.patches import PatchEmbed, grid_of, patchify, take_tokens
-
-__all__ = [
-    "ACTIVATIONS",
-    "INITS",
-    "REMAT_POLICIES",
-    "Array",
-    "Attention",
-    "AttentionPool",
-    "Block",
-    "LayerNorm",
-    "Linear",
-    "Mlp",
-    "PatchEmbed",
-    "Rotate",
-    "Speed",
-    "at_least_float32",
-    "constrain",
-    "drop_path",
-    "dropout",
-    "finish_block",
-    "grid_of",
-    "is_training",
-    "look_up",
-    "patchify",
-    "record",
-    "scan_blocks",
-    "take_tokens",
-    "torch_uniform",
-    "unit",
-]
