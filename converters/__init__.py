@@ -1,6 +1,7 @@
-"""Public weights in and out, one module per family of models.
+"""Public weights in and out, one package per family of models.
 
-A converter module (`videomae.py`) holds rule tables (`mapping.py`), three functions
+A family (`videomae/`) has a file for each format, with tables of rules (`mapping.py`). Its
+`__init__` holds three functions
 
     recognises(source) -> bool                   whether a file's tensors are of this family
     describe(source, options) -> Conversion      how to read them
@@ -16,7 +17,7 @@ and, where it applies, a fourth
 
     HUB_FILES  published name -> "org/name/path/to/file" on the hub, where these differ
 
-It is named as the model in `vidjax.models` that it converts to.
+The package is named as the model in `vidjax.models` that it converts to.
 """
 
 import vidjax  # isort: skip - first, as it listens to Ctrl-C
