@@ -567,12 +567,13 @@ def train_step(
     from vidjax import configlib, optim
     from vidjax.objectives.classification import Classification
     from vidjax.objectives.masked_autoencoding import MaskedAutoencoding
+    from vidjax.preprocessing import Preprocessing
     from vidjax.train import TrainState, make_train_step
 
     model, params = our_model(case, folder, dtype, **speed)
     pretraining = case.hf.endswith("PreTraining")
     objective = MaskedAutoencoding if pretraining else Classification
-    objective = objective(model, mean=(0.5,) * 3, std=(0.5,) * 3)
+    objective = objective(model, Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3))
     config = configlib.base().optim
     config.update(**LEARNING)
     optimizer = optim.make_optimizer(config, lambda step: LEARNING["lr"])

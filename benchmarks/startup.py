@@ -80,6 +80,7 @@ def vidjax_train(say: Say, folder: str, shape: list[int]) -> None:
     """From a converted folder to the first step of fine-tuning on a batch in memory."""
     from vidjax import compilation, configlib, load_model, optim
     from vidjax.objectives.classification import Classification
+    from vidjax.preprocessing import Preprocessing
     from vidjax.train import TrainState, make_train_step
 
     compilation.keep_programs()
@@ -89,7 +90,7 @@ def vidjax_train(say: Say, folder: str, shape: list[int]) -> None:
     say("imported")
     loaded = load_model(f"{folder}/vidjax")
     optimizer = optim.make_optimizer(configlib.base().optim, lambda step: 1e-4)
-    objective = Classification(loaded.model, mean=(0.5,) * 3, std=(0.5,) * 3)
+    objective = Classification(loaded.model, Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3))
     init = jax.jit(optimizer.init)
     state = TrainState(jnp.int32(0), loaded.params, init(loaded.params), {})
     del loaded

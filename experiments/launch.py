@@ -401,7 +401,7 @@ def _submit(todo: Sequence[Run], values: Any, more: Sequence[str]) -> None:
         fix = "install it with pip install xpk"
         make = functools.partial(xpk_command, tpu_type=values.tpu_type)
         make = functools.partial(make, num_slices=values.num_slices, **limits)
-        if not (files.is_remote(todo[0].workdir) or todo[0].workdir.isfiles.absolute()):
+        if not (files.is_remote(todo[0].workdir) or todo[0].workdir.is_absolute()):
             raise UserError(
                 f"--workdir={todo[0].workdir.parent} must be in a bucket or absolute with "
                 f"--target=xpk: where the pods find the storage that they share"

@@ -1,5 +1,6 @@
 """Every sweep fits its configs; runs are started, stopped, gone on with; scripts do their part."""
 
+import argparse
 import glob
 import json
 import os
@@ -395,6 +396,21 @@ def test_a_sweep_by_hand(tmp_path, demo_folder):
     found = launch_command(*common, "--collect")
     assert found.stdout.count(" done ") == 2 and "val/loss" in found.stdout
     assert pathlib.Path(tmp_path / "w" / "results.csv").exists()
+
+
+def test_pods_need_a_folder_that_they_all_see(tmp_path, capsys, monkeypatch):
+    values = argparse.Namespace(
+        target="xpk", dry_run=True, tpu_type="v5e-8", num_slices=1, grace=60, max_restarts=3
+    )
+    monkeypatch.chdir(tmp_path)
+    for place, fits in (("w/a", False), (tmp_path / "a", True), ("gs://bucket/w/a", True)):
+        run = launch.Run("a", epath.Path(place), ("python", f"--workdir={place}"))
+        if fits:
+            launch._submit([run], values, [])
+            assert f"--workdir={place}" in capsys.readouterr().out
+        else:
+            with pytest.raises(UserError, match="must be in a bucket or absolute"):
+                launch._submit([run], values, [])
 
 
 @pytest.mark.slow
