@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,17 @@ def json_files(folder: Path) -> dict[str, bytes]:
         for name in formats.JSON_FILES
         if formats.read_json(folder / FOLDER / name) is not None
     }
+
+
+def of_format(
+    provenance: Mapping[str, Any], format: str, files: Mapping[str, bytes]
+) -> tuple[Mapping[str, Any] | None, Mapping[str, bytes]]:
+    """Returns the naming of a card's source and its `files`, for an export in its own format.
+
+    None and no files for another format, whose names and JSON files are others.
+    """
+    same = provenance.get("format") == format
+    return (provenance["naming"], files) if same else (None, {})
 
 
 def tensors(folder: Path) -> Mapping[str, np.ndarray]:

@@ -232,7 +232,7 @@ def test_a_run_stops_at_a_changed_list(a_run, copy):
 
 
 def test_damaged_side_files(a_run, copy, capsys):
-    """What is broken in them is left out, and everything else stays."""
+    """Broken lines are left out, and everything else stays."""
     config, workdir = copy
     good = Journal(workdir / "metrics.jsonl").read()
     garbage = b'\xff\xfe\x00\n[1, 2]\n{"step": "3"}\n{"path": 7}\n' + b"[" * 100_000 + b"\n"
@@ -280,7 +280,7 @@ def test_events_that_cannot_be_written(small, a_run, tmp_path, monkeypatch, caps
 
 
 def test_a_save_that_times_out(small, tmp_path, monkeypatch):
-    """As where the clock jumps: the machine's fault, not that of the user."""
+    """A timeout, such as where the clock jumps, is the machine's fault."""
     config = small(checkpoint__every=2)
 
     def wait(self):

@@ -42,7 +42,7 @@ def test_merging_accounts_for_every_parameter():
 
 
 def test_fingerprints_tell_what_compression_hides():
-    """Of every kind of number, the same on any mesh and in numpy; none of them for other values."""
+    """Fingerprints are the same on any mesh and in numpy, and others for other values."""
     rng = np.random.default_rng(0)
     bits = rng.integers(2**32, size=(30, 640, 5), dtype=np.uint32)  # several blocks
     arrays = {

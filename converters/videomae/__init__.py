@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from converters import Conversion, Export, Option, Options
 from converters.formats import Source
 from converters.options import FRAMES, HEADS, SIZE
+from converters.originals import of_format
 from converters.videomae import architecture, hf, original
 from vidjax.card import Card
 
@@ -45,6 +46,6 @@ def describe(source: Source, options: Options) -> Conversion:
 
 def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
     """Plans how a model is written; JSON files in `originals` that still hold stay as they were."""
-    same = card.provenance.get("format") == format
-    naming = architecture.Naming(**card.provenance["naming"]) if same else None
-    return _MODULES[format].export(card, naming, originals if same else {})
+    naming, files = of_format(card.provenance, format, originals)
+    naming = None if naming is None else architecture.Naming(**naming)
+    return _MODULES[format].export(card, naming, files)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from converters import Conversion, Export, Options
 from converters.formats import Source
 from converters.options import FRAMES, HEADS, PREPROCESSING, RAW_TEXT, SIZE, TOKENIZER
+from converters.originals import of_format
 from converters.videoprism import hf, hf_config, keras, npz, published
 from vidjax.card import Card
 from vidjax.errors import UserError
@@ -45,7 +46,7 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
     Raises:
         UserError: the format has no such model, or wants LayerNorm scales in another form.
     """
-    model, same = card.model, card.provenance.get("format") == format
+    model = card.model
     if model["head"] not in hf_config.ARCHITECTURES:
         raise UserError(f"no published format has a VideoPrism with head {model['head']!r}")
     wanted, forms = float(format != "keras"), {0.0: "as they are used", 1.0: "less 1"}
@@ -55,8 +56,7 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
             f"{forms[model['scale_offset']]}: changing them would round them; convert the same "
             "checkpoint from a file of that format instead"
         )
-    naming = card.provenance["naming"] if same else None
-    plan = _MODULES[format].export(card, naming, originals if same else {})
+    plan = _MODULES[format].export(card, *of_format(card.provenance, format, originals))
     scalars = [key for key in ("logit_scale", "logit_bias") if model.get(key) is not None]
     if not scalars:
         return plan

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from converters import Conversion, Export, Option, Options
 from converters.formats import Source
 from converters.options import FRAMES, HEADS, INPUT_RANGE, SIZE
+from converters.originals import of_format
 from converters.vivit import hf, scenic
 from vidjax.card import Card
 
@@ -56,8 +57,7 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
     Raises:
         UserError: Hugging Face's ViViT has no such model.
     """
-    same = card.provenance.get("format") == format
-    naming = card.provenance["naming"] if same else None
+    naming, files = of_format(card.provenance, format, originals)
     if format == "hf":
-        return hf.export(card, naming, originals if same else {})
+        return hf.export(card, naming, files)
     return scenic.export(card, format, naming)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from converters import Conversion, Export, Options, formats, huggingface
+from converters import Conversion, Export, Options, formats, huggingface, limits
 from converters.formats import NPZ_SUFFIX, Source
 from converters.mapping import Ignore, Rule
 from converters.rules import flax_attention, flax_dense, flax_norm
@@ -165,8 +165,7 @@ def _read_shapes(shapes: _Shapes, naming: Naming, stage: str, options: Options) 
 
     *patch, _, width = shapes["embedding/kernel"]
     depth, heads, mlp_dim = sizes(stage)
-    if options.heads not in (None, heads):
-        raise UserError(f"--heads={options.heads}, but the file has {heads} heads; leave it out")
+    limits.check_heads(options, heads)
     factorised = stage == "SpatialTransformer"
     token = "cls_SpatialTransformer" if factorised else "cls"
     model = {

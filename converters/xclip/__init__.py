@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from converters import Conversion, Export, Option, Options
 from converters.formats import Source
 from converters.options import FRAMES, HEADS, PREPROCESSING, RAW_TEXT, SIZE, TOKENIZER
+from converters.originals import of_format
 from converters.xclip import hf, original
 from vidjax.card import Card
 
@@ -50,6 +51,4 @@ def export(card: Card, format: str, originals: Mapping[str, bytes]) -> Export:
     Raises:
         UserError: the format has no such model.
     """
-    same = card.provenance.get("format") == format
-    naming = card.provenance["naming"] if same else None
-    return _MODULES[format].export(card, naming, originals if same else {})
+    return _MODULES[format].export(card, *of_format(card.provenance, format, originals))

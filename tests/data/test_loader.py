@@ -333,7 +333,7 @@ def test_videos_may_have_several_labels(videos, bad_videos):
 
 
 def hang_on(path):
-    """What `loader._start_worker` does, and a reader that hangs on one video."""
+    """Starts a worker as `loader._start_worker`, with a reader that hangs on one video."""
 
     def start(*_):
         from vidjax.data.reading import pyav, watchdog

@@ -68,12 +68,17 @@ _lecun_normal = nn.initializers.lecun_normal()
 
 # g was not released. Its text tower has 16 layers with norms after the branches, too.
 VARIANTS = {
-    "B": dict(width=768, depth=12, num_heads=12, mlp_dim=3072, text_depth=12),
-    "L": dict(width=1024, depth=24, num_heads=16, mlp_dim=4096, text_depth=12),
-    "g": dict(
-        width=1408, depth=40, num_heads=16, mlp_dim=6144, text_depth=16, text_norm_out=True
-    ),
-}  # fmt: skip
+    "B": {"width": 768, "depth": 12, "num_heads": 12, "mlp_dim": 3072, "text_depth": 12},
+    "L": {"width": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096, "text_depth": 12},
+    "g": {
+        "width": 1408,
+        "depth": 40,
+        "num_heads": 16,
+        "mlp_dim": 6144,
+        "text_depth": 16,
+        "text_norm_out": True,
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ class _TorchPickler(pickle._Pickler):
         self.write(pickle.REDUCE)
 
     def save_script(self, obj):
-        """As TorchScript writes a module: an object without arguments, then its attributes."""
+        """Writes a module like TorchScript: an object without arguments, then its attributes."""
         self.save(_Fake(f"__torch__.{obj.module}", obj.name))
         self.write(pickle.EMPTY_TUPLE + pickle.NEWOBJ)
         self.memoize(obj)

@@ -129,8 +129,7 @@ def test_multi_scale_crop_has_4_scales_and_13_places():
 
 def test_corner_crop_has_5_places():
     rng = np.random.default_rng(0)
-    boxes = [crops.multi_scale_crop(256, 341, 224, rng, crops._CORNERS)
-             for _ in range(5000)]  # fmt: skip
+    boxes = [crops.multi_scale_crop(256, 341, 224, rng, crops._CORNERS) for _ in range(5000)]
     sides = (256, 224, 192, 168)
     shapes = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
     assert {box[2:] for box in boxes} == set(shapes)

@@ -31,7 +31,7 @@ def test_the_two_conventions_differ_by_antialiasing():
 
 
 def truncated(exact):
-    """What tf.cast makes of floats that may be some 1e-4 below an integer that they should be."""
+    """Casts as tf.cast floats that may be some 1e-4 below an integer that they should be."""
     return np.floor(exact + 1e-3)
 
 

@@ -55,8 +55,8 @@ def test_msrvtt_json(tmp_path, splits, asked, expected):
     path = write(tmp_path, json.dumps(msrvtt(*splits)), "videodatainfo.json")
     videos = read_list(path, dataset="msrvtt", split=asked, need_captions=True)
     # All 20 captions of a video are queries of the full test set, repeated ones, too.
-    assert [video.captions for video in videos] == [(f"first of {i}", "both", "both")
-                                                    for i in expected]  # fmt: skip
+    texts = [(f"first of {i}", "both", "both") for i in expected]
+    assert [video.captions for video in videos] == texts
     names = ("video0.mp4", "video1.mp4", "video2.mkv")
     assert [name for name, _ in captions(videos)] == [names[i] for i in expected]
     assert len(videos.notices) == (len(set(splits)) > 1)
