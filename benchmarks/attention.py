@@ -100,7 +100,7 @@ def train_step(
     if config.model.head == "video_text":
         config.model.vocab_size = 32_000  # VideoPrism's, whose tokeniser need not be at hand
     chips = devices[: mesh[0] * mesh[1] * mesh[2]]
-    return sharding.Program(config, sharding.mesh_of(chips, mesh)).compile()
+    return sharding.program_on(config, sharding.mesh_of(chips, mesh)).compile_step()
 
 
 def plan(compiled: Callable[..., Any], *arguments: Any) -> dict[str, Any]:

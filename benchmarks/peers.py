@@ -520,7 +520,7 @@ def kerashub_forward(
 def vidjax_step(
     case: str, quick: bool, batch: int, dtype: str, folder: str | None = None, **speed: Any
 ) -> tuple[dict, Once]:
-    """`vidjax.train.make_train_step` on bytes: normalisation, masks, backward, AdamW; donated.
+    """`make_train_step` on bytes: normalisation, masks, backward, AdamW; donated.
 
     Args:
         case, quick: see `case_of`.
@@ -564,11 +564,12 @@ def train_step(
     """The jitted train step, its state, clips in bytes, and the objective; see `vidjax_step`."""
     import jax.numpy as jnp
 
-    from vidjax import configlib, optim
+    from vidjax import configlib
     from vidjax.objectives.classification import Classification
     from vidjax.objectives.masked_autoencoding import MaskedAutoencoding
     from vidjax.preprocessing import Preprocessing
-    from vidjax.train import TrainState, make_train_step
+    from vidjax.training import optim
+    from vidjax.training.step import TrainState, make_train_step
 
     model, params = our_model(case, folder, dtype, **speed)
     pretraining = case.hf.endswith("PreTraining")

@@ -10,7 +10,6 @@ says about memory. Keeps --output, and a page beside it (.md), up to date sectio
 """
 
 import collections
-import contextlib
 import functools
 import json
 import math
@@ -24,16 +23,17 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from flax import linen as nn
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from benchmarks.harness import table
 from benchmarks.vivit_factorisations import machine
-from vidjax import configlib, sharding, task, train
+from vidjax import configlib, sharding
 from vidjax.errors import UserError, run_main
 from vidjax.params import flatten
+from vidjax.setup import Setup
+from vidjax.training.program import Program
 
 STEPS = 20
 COLLECTIVES = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
@@ -90,53 +90,25 @@ def mesh_of(devices: list[jax.Device], sizes: Sizes) -> Mesh:
     return jax.make_mesh(sizes, axes, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-class Program:
-    """The train step of a config on a mesh, which need not be one of this machine's devices."""
+def program_on(config: ConfigDict, mesh: Mesh) -> Program:
+    """The program of a config on a mesh, which need not be one of this machine's devices."""
+    setup = Setup(config)
+    _ = setup.abstract_params  # traced before the mesh is one that cannot run anything
+    setup.mesh = mesh
+    return Program(setup, lambda step, factor=1.0: 1e-3 * factor)
 
-    def __init__(self, config: ConfigDict, mesh: Mesh):
-        self.work = task.Task(config)
-        _ = self.work.abstract_params  # traced before the mesh is one that cannot run anything
-        self.work.mesh, self.rules = mesh, sharding.rules(config.mesh)
-        optimizer = self.work.optimizer(lambda step, factor=1.0: 1e-3 * factor)
-        with self.on_mesh():
-            self.init, self.state = train.abstract_state(self.work, optimizer)
-            self.step = train.make_train_step(
-                self.work.objective,
-                optimizer,
-                freeze=config.optim.freeze,
-                ema_decay=config.ema_decay,
-                grad_accum=config.grad_accum,
-                clip_parts=config.optim.clip_parts,
-                clip_norm=config.optim.clip_norm,
-                shardings=jax.tree.map(lambda x: x.sharding, self.state),
-            )
 
-    @contextlib.contextmanager
-    def on_mesh(self) -> Iterator[None]:
-        with jax.set_mesh(self.work.mesh), nn.logical_axis_rules(self.rules):
-            yield
-
-    def compile(self) -> Any:
-        """The step's program."""
-        place = jax.NamedSharding(self.work.mesh, sharding.BATCH)
-        batch = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-            self.work.example_batch(self.work.clips_per_step),
-        )
-        with self.on_mesh():
-            return self.step.lower(self.state, batch).compile()
-
-    def losses(self, compiled: Any, steps: int) -> list[float]:
-        """Losses of training on noise, the same on any mesh."""
-        rng, losses = np.random.default_rng(0), []
-        with self.on_mesh():
-            shardings = jax.tree.map(lambda x: x.sharding, self.state)
-            state = jax.jit(self.init, out_shardings=shardings)(jax.random.key(0))
-            for _ in range(steps):
-                batch = noise(self.work.example_batch(self.work.clips_per_step), rng)
-                state, figures = compiled(state, sharding.put_batch(batch, self.work.mesh))
-                losses.append(float(figures["loss"]))
-        return losses
+def losses(program: Program, compiled: Any, steps: int) -> list[float]:
+    """Losses of training on noise, the same on any mesh."""
+    rng, found, setup = np.random.default_rng(0), [], program.setup
+    with setup.on_mesh():
+        init = jax.jit(program.init, out_shardings=program.shardings)
+        state = init(jax.random.key(0))
+        for _ in range(steps):
+            batch = noise(setup.example_batch(setup.clips_per_step), rng)
+            state, metrics = compiled(state, sharding.put_batch(batch, setup.mesh))
+            found.append(float(metrics["loss"]))
+    return found
 
 
 def noise(shapes: dict[str, jax.ShapeDtypeStruct], rng: np.random.Generator) -> dict[str, Any]:
@@ -167,13 +139,13 @@ def measure_losses() -> Iterator[dict[str, Any]]:
     """Losses on one device and on eight, and how far they are apart at most, relatively."""
     for title, (name, overrides) in LOSSES.items():
         config = recipe(f"configs/{name}.py:demo", {**overrides, "data.batch_size": 32})
-        alone = Program(config, mesh_of(jax.devices()[:1], (1, 1, 1)))
-        expected = alone.losses(alone.compile(), STEPS)
+        alone = program_on(config, mesh_of(jax.devices()[:1], (1, 1, 1)))
+        expected = losses(alone, alone.compile_step(), STEPS)
         for sizes, sequence in MESHES:
             config.mesh.sequence = sequence
-            program = Program(config, mesh_of(jax.devices(), sizes))
-            compiled = program.compile()
-            found = program.losses(compiled, STEPS)
+            program = program_on(config, mesh_of(jax.devices(), sizes))
+            compiled = program.compile_step()
+            found = losses(program, compiled, STEPS)
             yield {
                 "recipe": title,
                 "mesh": sizes,
@@ -192,7 +164,7 @@ def measure_state() -> Iterator[dict[str, Any]]:
         overrides = {"model.variant": variant, "ema_decay": 0.999}
         config = recipe("configs/videomae_k400.py:H", overrides)
         for fsdp in (1, 2, 4, 8):
-            state = Program(config, mesh_of(jax.devices(), (8 // fsdp, fsdp, 1))).state
+            state = program_on(config, mesh_of(jax.devices(), (8 // fsdp, fsdp, 1))).state
             whole = {
                 path: x.size * x.dtype.itemsize
                 for path, x in flatten(state).items()
@@ -213,7 +185,7 @@ def planned(program: Program) -> dict[str, Any]:
     """What the compiler plans for a step; no collectives where the chip has less memory."""
     start = time.perf_counter()
     try:
-        compiled = program.compile()
+        compiled = program.compile_step()
     except jax.errors.JaxRuntimeError as error:
         found = re.search(r"required for HLO temporaries \(([\d.]+)G\)", str(error))
         if not found:
@@ -254,7 +226,7 @@ def measure_memory() -> Iterator[dict[str, Any]]:
             }
             config = recipe("configs/videomae_k400_finetune.py:B", overrides)
             mesh = mesh_of(tpu_devices(TOPOLOGIES["8 v5e"]), (1, 4, 2))
-            yield {"remat": remat, "sequence": sequence, **planned(Program(config, mesh))}
+            yield {"remat": remat, "sequence": sequence, **planned(program_on(config, mesh))}
 
 
 def plan_config(variant: str, phase: str, clips: int, remat: str) -> ConfigDict:
@@ -273,9 +245,9 @@ def operations(variant: str, phase: str, remat: str) -> float:
     clips = 8
     config = plan_config(variant, phase, clips, remat)
     config.model.unroll = 64  # XLA counts a loop once
-    program = Program(config, mesh_of(jax.devices(), (8, 1, 1)))
-    with program.on_mesh():
-        lowered = program.step.lower(program.state, program.work.example_batch(clips))
+    program = program_on(config, mesh_of(jax.devices(), (8, 1, 1)))
+    with program.setup.on_mesh():
+        lowered = program.train_step.lower(program.state, program.setup.example_batch(clips))
         return lowered.cost_analysis()["flops"] / clips
 
 
@@ -284,7 +256,7 @@ def measure_plan() -> Iterator[dict[str, Any]]:
     for variant, phase, name, clips, remat in PLAN:
         sizes = SIZES[name][variant]
         config = plan_config(variant, phase, clips * math.prod(sizes), remat)
-        program = Program(config, mesh_of(tpu_devices(TOPOLOGIES[name]), sizes))
+        program = program_on(config, mesh_of(tpu_devices(TOPOLOGIES[name]), sizes))
         state = program.state
         yield {
             **{"model": variant, "phase": phase, "machine": name, "mesh": sizes, "clips": clips},

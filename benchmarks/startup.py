@@ -78,10 +78,11 @@ def vidjax_predict(say: Say, folder: str, shape: list[int]) -> None:
 
 def vidjax_train(say: Say, folder: str, shape: list[int]) -> None:
     """From a converted folder to the first step of fine-tuning on a batch in memory."""
-    from vidjax import compilation, configlib, load_model, optim
+    from vidjax import compilation, configlib, load_model
     from vidjax.objectives.classification import Classification
     from vidjax.preprocessing import Preprocessing
-    from vidjax.train import TrainState, make_train_step
+    from vidjax.training import optim
+    from vidjax.training.step import TrainState, make_train_step
 
     compilation.keep_programs()
     import jax

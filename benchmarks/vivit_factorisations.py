@@ -41,7 +41,7 @@ from vidjax import models
 from vidjax.errors import UserError, run_main
 from vidjax.objectives.classification import Classification
 from vidjax.preprocessing import Preprocessing
-from vidjax.train import TrainState, make_train_step
+from vidjax.training.step import TrainState, make_train_step
 
 NUM_CLASSES = 400
 MODELS: dict[str, dict[str, Any]] = {
@@ -412,7 +412,7 @@ def render(report: dict[str, Any]) -> str:
     kinds = {
         "forward": "Measured: the jitted forward pass of one normalised clip, without reading "
         "and transforming videos.",
-        "train_step": "Measured: `vidjax.train.make_train_step` with one clip: normalisation, "
+        "train_step": "Measured: `make_train_step` with one clip: normalisation, "
         f'forward, backward with remat="{settings["remat"]}" and SGD with momentum; no other '
         "augmentation, no data pipeline. Its GFLOP are those with what is recomputed.",
     }

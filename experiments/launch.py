@@ -43,13 +43,14 @@ from typing import Any
 import jax
 from absl import flags
 from etils import epath
-from flax import linen as nn
 
 from experiments import collect
-from vidjax import configlib, files, optim, sharding, task
+from vidjax import configlib, files
 from vidjax.errors import EXIT_AGAIN, Again, UserError, run_main
-from vidjax.params import split_params
-from vidjax.workdir import check_same_run
+from vidjax.setup import Setup
+from vidjax.training import optim
+from vidjax.training.program import Program
+from vidjax.training.workdir import check_same_run
 
 _TAIL = 12  # lines of a failed run's log that are shown
 
@@ -169,28 +170,23 @@ def validate(run: Run, *, lists: str = "any") -> None:
 
 def _trace(config: Any, lists: str) -> None:
     read = lists == "read"
-    # An estimate is what a task can do without lists, but for what only they can tell.
+    # An estimate is what a setup can do without lists, but for what only they can tell.
     config.estimate = config.estimate or not read
-    work = task.Task(config)
-    if lists == "named" and not work.has("train"):
+    setup = Setup(config)
+    if lists == "named" and not setup.has("train"):
         raise UserError("no train videos: point --set=data.train=… at a list of them")
     if read:
-        total, warmup = work.total_steps, optim.warmup_steps(config.optim, work.steps_per_epoch)
-    else:  # how many steps an epoch has is not known
-        total = config.train_steps or config.train_epochs
-        warmup = config.optim.warmup_steps if config.train_steps else config.optim.warmup_epochs
-        if total <= 0:
-            raise UserError("set config.train_steps or config.train_epochs to train for some time")
-    schedule = optim.make_schedule(
-        config.optim, batch_size=config.data.batch_size, total=total, warmup=warmup
+        Program(setup)
+        return
+    # How many steps an epoch has is not known.
+    total = config.train_steps or config.train_epochs
+    warmup = config.optim.warmup_steps if config.train_steps else config.optim.warmup_epochs
+    if total <= 0:
+        raise UserError("set config.train_steps or config.train_epochs to train for some time")
+    batch_size = config.data.batch_size
+    Program(
+        setup, optim.make_schedule(config.optim, batch_size=batch_size, total=total, warmup=warmup)
     )
-    optimizer = work.optimizer(schedule)
-    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.rules(config.mesh)):
-        work.param_shardings()
-        params = jax.eval_shape(nn.meta.unbox, work.abstract_params)
-        optim.check_patterns(config.optim, params)
-        trained, _ = split_params(params, config.optim.freeze)
-        jax.eval_shape(optimizer.init, trained)
 
 
 def run_local(

@@ -8,7 +8,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from vidjax.data import BadVideos
 from vidjax.errors import UserError
 from vidjax.journal import Journal
-from vidjax.workdir import claim_workdir
+from vidjax.training.workdir import claim_workdir
 
 
 class Bucket(MemoryFileSystem):

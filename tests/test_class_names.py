@@ -5,15 +5,17 @@ import json
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 from flax import traverse_util
 
-from vidjax import configlib, models, optim, predict, pretrained, sharding, task, train
+from vidjax import configlib, models, predict, pretrained, train
 from vidjax import eval as evaluation
 from vidjax.card import Card, read_card
 from vidjax.data import demo
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
+from vidjax.setup import Setup
+from vidjax.training.program import Program
+from vidjax.training.start import initial_state
 
 SIZES = dict(
     width=16, depth=1, num_heads=2, mlp_dim=32, embed_dim=8, text_width=8, text_num_heads=2,
@@ -89,11 +91,9 @@ def test_a_run_from_clip(make, clip, workdir):
 
 
 def test_positions_and_new_parts(make, clip):
-    work, said = task.Task(make()), []
-    optimizer = optim.make_optimizer(work.config.optim, lambda step, factor: 1e-3)
-    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
-        init, abstract = train.abstract_state(work, optimizer)
-        state = train.initial_state(work, init, abstract, said.append)
+    setup, said = Setup(make()), []
+    with setup.on_mesh():
+        state = initial_state(Program(setup), said.append)
     flat = traverse_util.flatten_dict(state.params, sep="/")
     assert flat["encoder/pos_embed"].shape == (1, 17, 16)  # 4 x 4 patches, from 2 x 2
     assert "positions of patches resampled from (2, 2) to (4, 4)" in " ".join(said)
@@ -115,16 +115,16 @@ def test_other_classes_than_those_of_training(make, captioned, workdir, tmp_path
     names.write_text("id,name\n1,turning\n0,growing\n2,sliding\n")
     (tmp_path / "val.csv").write_text(f"path,label\n{captioned}/clips/val_00000.mp4,2\n")
     other = dict(data__val=str(tmp_path / "val.csv"), data__val_classes=str(names))
-    work = task.Task(make(**other))
-    assert work.classes == demo.EVENTS
-    assert work.videos("val").classes == ("growing", "turning", "sliding")
-    with work.config.unlocked():
-        work.config.evals.own = dict(name="zero_shot", split="train")
-        names = {k: e.names for k, (e, _) in work.evaluators(tmp_path).items()}
-        assert names["own"] == demo.EVENTS and names["val"] == work.videos("val").classes
-        work.config.evals = dict(loss=dict(name="loss"))
+    setup = Setup(make(**other))
+    assert setup.classes == demo.EVENTS
+    assert setup.videos("val").classes == ("growing", "turning", "sliding")
+    with setup.config.unlocked():
+        setup.config.evals.own = dict(name="zero_shot", split="train")
+        names = {k: e.names for k, (e, _) in setup.evaluators(tmp_path).items()}
+        assert names["own"] == demo.EVENTS and names["val"] == setup.videos("val").classes
+        setup.config.evals = dict(loss=dict(name="loss"))
     with pytest.raises(UserError, match=r"evals\.loss .* val has others"):
-        work.evaluators(tmp_path)
+        setup.evaluators(tmp_path)
     found = evaluation.evaluate(
         make(data__train="", data__name="custom", init="", **other), str(workdir), tmp_path
     )
@@ -135,11 +135,11 @@ def test_clip_as_it_is(make, clip, tmp_path):
     config = make("xclip_zeroshot", data__train="", init="", model__head="image_text")
     found = evaluation.evaluate(config, str(clip), tmp_path)
     assert found["val/videos"] == 16 and 0 <= found["val/top1"] <= 1
-    said = " ".join(task.Task(config, str(clip)).notices)
+    said = " ".join(Setup(config, str(clip)).notices)
     assert "made for frames 1, not 2" in said and "made for size 16, not 32" in said
     scratch = make(init="", data__tokenizer=f"{clip}/tokenizer.json", data__text_length=12)
-    assert "drawn at random" in " ".join(task.Task(scratch).notices)
-    assert "drawn at random" not in " ".join(task.Task(make()).notices)
+    assert "drawn at random" in " ".join(Setup(scratch).notices)
+    assert "drawn at random" not in " ".join(Setup(make()).notices)
 
 
 def test_names_of_classes_answer_for_a_video(captioned, workdir):
@@ -150,26 +150,26 @@ def test_names_of_classes_answer_for_a_video(captioned, workdir):
 
 
 def test_few_shots(make):
-    work = task.Task(make("xclip_fewshot_ucf101", data__shots=2))
-    labels = [video.label for video in work.videos("train")]
-    assert sorted(labels) == sorted(2 * list(range(8))) and len(work.videos("val")) == 16
-    other = task.Task(make("xclip_fewshot_ucf101", data__shots=2, data__shots_seed=1))
-    assert work.videos("train").videos != other.videos("train").videos
+    setup = Setup(make("xclip_fewshot_ucf101", data__shots=2))
+    labels = [video.label for video in setup.videos("train")]
+    assert sorted(labels) == sorted(2 * list(range(8))) and len(setup.videos("val")) == 16
+    other = Setup(make("xclip_fewshot_ucf101", data__shots=2, data__shots_seed=1))
+    assert setup.videos("train").videos != other.videos("train").videos
     with pytest.raises(UserError, match=r"has 4 .* 5"):
-        task.Task(make("xclip_fewshot_ucf101", data__shots=5)).videos("train")
+        Setup(make("xclip_fewshot_ucf101", data__shots=5)).videos("train")
 
 
 def test_what_class_names_need(make, captioned, tmp_path):
     with pytest.raises(UserError, match=r"another kind .* than xclip reads"):
-        task.Task(make(data__tokenizer=f"{captioned}/tokenizer.model"))
+        Setup(make(data__tokenizer=f"{captioned}/tokenizer.model"))
     (tmp_path / "train.csv").write_text(f"path,label\n{captioned}/clips/train_00000.mp4,0\n")
     with pytest.raises(UserError, match="needs the names of the classes"):
-        task.Task(make(data__train=str(tmp_path / "train.csv"), data__name="custom"))
+        Setup(make(data__train=str(tmp_path / "train.csv"), data__name="custom"))
     config = configlib.load("configs/videomae_k400_finetune.py:demo")
     config.data.train = config.data.val = f"{captioned}/train.csv"
     config.objective = dict(name="text_classification")
     with pytest.raises(UserError, match="needs a model of both"):
-        task.Task(config)
+        Setup(config)
     with pytest.raises(UserError, match="only 3 fit"):
-        task.Task(make(data__text_length=3))
-    assert len(task.Task(make(data__text_length=3, data__truncate=True)).objective.text[0]) == 3
+        Setup(make(data__text_length=3))
+    assert len(Setup(make(data__text_length=3, data__truncate=True)).objective.text[0]) == 3

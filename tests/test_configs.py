@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vidjax import configlib, models, optim, pretrained, task, train
+from vidjax import configlib, models, pretrained
 from vidjax.card import Card, write_card
 from vidjax.data import datasets, lists
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
+from vidjax.setup import Setup
+from vidjax.training import optim
+from vidjax.training.program import Program
 
 DEMO = "--config=configs/videomae_k400.py:demo"
 CONFIGS = sorted(glob.glob("configs/*.py"))
@@ -54,29 +57,20 @@ def test_config_traces_its_step(
         encoder = models.build("videoprism", "B", head="video", **sizes)
         write_card(tmp_path, Card(models.config_of(encoder), FACTS))
         config.init = str(tmp_path)
-    work = task.Task(config)
-    assert work.evaluators(tmp_path)  # they exist, and the objective predicts what they need
+    setup = Setup(config)
+    assert setup.evaluators(tmp_path)  # they exist, and the objective predicts what they need
     size = math.lcm(16, config.data.mix_group or 1, config.optim.clip_parts)
-    batch, freeze = work.example_batch(size), config.optim.freeze
+    batch = setup.example_batch(size)
     # Recipes that differ only in rates, and in what they are called, share a step.
     plain = configlib.plain(config)["optim"]
     cfg = {key: value for key, value in plain.items() if key not in RATES}
-    objective = dataclasses.replace(work.objective, preprocessing=FACTS)  # its shapes are `batch`'s
-    key = objective, str((cfg, batch, config.ema_decay, work.mesh))
+    objective = dataclasses.replace(setup.objective, preprocessing=FACTS)
+    key = objective, str((cfg, batch, config.ema_decay, setup.mesh))
     if key in TRACED:
         return
-    optimizer = work.optimizer(lambda step, factor=1.0: 1e-3 * factor)
-    _, abstract = train.abstract_state(work, optimizer)
-    step = train.make_train_step(
-        work.objective,
-        optimizer,
-        freeze=freeze,
-        seed=config.seed,
-        clip_parts=config.optim.clip_parts,
-        clip_norm=config.optim.clip_norm,
-    )
-    state, figures = jax.eval_shape(step, abstract, batch)
-    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (abstract, state))
+    program = Program(setup, lambda step, factor=1.0: 1e-3 * factor)
+    state, figures = jax.eval_shape(program.train_step, program.state, batch)
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (program.state, state))
     assert shapes[0] == shapes[1]
     assert figures["loss"].shape == () and figures["loss"].dtype == jnp.float32
     TRACED.add(key)
@@ -126,7 +120,7 @@ def test_published_videomaev2_recipes(variant, batch, peak, final, parameters, c
     assert (config.optim.b2, config.optim.clip_norm) == (0.95, clip_norm)
     objective = config.objective
     assert (objective.mask_ratio, objective.decoder_mask_ratio) == (0.9, 0.5)
-    model = task.Task(config).model
+    model = Setup(config).model
     fields = model.config
     assert fields["decoder_depth"] == 4
     assert (
@@ -171,7 +165,7 @@ def test_published_videomaev2_finetuning(
     )
     assert config.data.stride == (2 if name.endswith("hmdb51") else 4)
     assert (
-        task.Task(config).num_classes
+        Setup(config).num_classes
         == {"k400": 400, "k710": 710, "ssv2": 174, "hmdb51": 51}[config.data.name]
     )
 
@@ -214,10 +208,10 @@ def test_a_mix_group_that_does_not_divide():
     config = configlib.load("configs/videomae_ucf101_finetune.py")
     config.data.mix_group = 24
     with pytest.raises(UserError, match="mix_group = 24 must divide the 256 clips"):
-        task.Task(config)
+        Setup(config)
     config.data.update(mix_group=64, mix_partners="shuffled")
     with pytest.raises(UserError, match="mix_partners must be reversed or permuted"):
-        task.Task(config)
+        Setup(config)
 
 
 # Of Kinetics, Something-Something and Epic-Kitchens.
@@ -255,24 +249,24 @@ def test_published_vivit_recipes(name, lr, epochs, parameters, recipe):
     found = [config.data[key] for key in keys]
     assert [*found, config.model.drop_path, objective, config.evals.test.views] == recipe
     assert (config.data.frames, config.data.augment) == (32, "scale_jitter")
-    found = pretrained.param_specs(task.Task(config).model)
+    found = pretrained.param_specs(Setup(config).model)
     assert sum(math.prod(x.shape) for x in found.values()) == parameters
 
 
 def test_labels_of_another_kind_than_the_models_answers(tmp_path):
-    model = task.Task(configlib.load("configs/vivit_k400.py:demo")).model
+    model = Setup(configlib.load("configs/vivit_k400.py:demo")).model
     write_card(tmp_path, Card(models.config_of(model), FACTS))
     with pytest.raises(UserError, match=r"motion \(4 classes\) and direction \(2 classes\), but"):
-        task.Task(configlib.load("configs/vivit_epic.py:demo"), str(tmp_path))
+        Setup(configlib.load("configs/vivit_epic.py:demo"), str(tmp_path))
 
 
 def test_ssv2_is_never_flipped(tmp_path, monkeypatch):
     assert configlib.load("configs/videomae_ssv2_finetune.py").data.flip == 0
     config = with_list(configlib.load("configs/videomae_ssv2_finetune.py"), tmp_path, monkeypatch)
     config.data.flip = 0.5
-    work = task.Task(config)
+    setup = Setup(config)
     with pytest.raises(UserError, match="mirror"):
-        work.train_batches(0, tmp_path)
+        setup.train_batches(0, tmp_path)
 
 
 def test_parse_arg():
@@ -292,7 +286,7 @@ def test_sizes_can_be_set_that_no_config_names():
     config.model.num_heads = 16  # as Hugging Face's small says
     assert config.model.fc_norm_eps is None
     config.model.fc_norm_eps = 1e-5
-    assert task.Task(config).model.config["num_heads"] == 16
+    assert Setup(config).model.config["num_heads"] == 16
 
 
 def test_validation_labels_are_the_training_lists(tmp_path):
@@ -303,12 +297,12 @@ def test_validation_labels_are_the_training_lists(tmp_path):
     config = configlib.load("configs/videomae_k400_finetune.py:demo")
     config.data.update(name="custom", train=str(tmp_path / "train.csv"))
     config.data.val = str(tmp_path / "val.csv")
-    work = task.Task(config)
-    assert work.num_classes == 3
-    assert [video.label for video in work.videos("val")] == [2, 0]
+    setup = Setup(config)
+    assert setup.num_classes == 3
+    assert [video.label for video in setup.videos("val")] == [2, 0]
     (tmp_path / "val.csv").write_text("cat.mp4,dog\n")
     with pytest.raises(UserError, match="'dog' is unknown"):
-        task.Task(config).videos("val")
+        Setup(config).videos("val")
 
 
 MISTAKES = [

@@ -35,9 +35,9 @@ def test_numerics_come_from_the_checkpoint(small, workdir, tmp_path):
     evaluation.evaluate(config, str(tmp_path / "other"), tmp_path / "out")
     report = json.loads((tmp_path / "out/results.json").read_text())
     assert "pil_bilinear" in report["protocol"][0]
-    work = evaluation.task.Task(config, str(tmp_path / "other"))
-    assert work.model.config["eps"] == 1e-3
-    assert work.objective.preprocessing.mean == (0.5,) * 3
+    setup = evaluation.Setup(config, str(tmp_path / "other"))
+    assert setup.model.config["eps"] == 1e-3
+    assert setup.objective.preprocessing.mean == (0.5,) * 3
 
 
 def test_wrong_checkpoints_are_answered_and_leave_nothing(small, workdir, tmp_path):

@@ -26,7 +26,8 @@ from vidjax.checkpoints import Checkpoints
 from vidjax.errors import EXIT_AGAIN, Again, Fault, UserError
 from vidjax.journal import Journal
 from vidjax.params import FINGERPRINTS
-from vidjax.workdir import claim_workdir, release_workdir
+from vidjax.training.step import TrainState, make_train_step
+from vidjax.training.workdir import claim_workdir, release_workdir
 
 
 def assert_same(a, b):
@@ -134,8 +135,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step():
             return (params["w"] * batch["x"]).sum(), {}
 
     optimizer, params = optax.adam(0.1), {"w": jnp.float32(2.0)}
-    step = train.make_train_step(Objective(), optimizer, skip_nonfinite=True, ema_decay=0.5)
-    state = train.TrainState(jnp.int32(0), params, optimizer.init(params), {"w": jnp.float32(2.0)})
+    step = make_train_step(Objective(), optimizer, skip_nonfinite=True, ema_decay=0.5)
+    state = TrainState(jnp.int32(0), params, optimizer.init(params), {"w": jnp.float32(2.0)})
     state, figures = step(state, {"x": jnp.float32([1.0])})
     good = jax.device_get(state)
     assert figures["finite"] and good.params["w"] < 2

@@ -22,12 +22,14 @@ ALLOWED = {
     "vidjax.compilation": "",
     "vidjax.configlib": "vidjax.models vidjax.objectives",
     "vidjax.params": "",
-    "vidjax.optim": "vidjax.params",
     "vidjax.sharding": "",
     "vidjax.files": "",
     "vidjax.progress": "",
     "vidjax.checkpoints": "vidjax.params",
-    "vidjax.workdir": "vidjax.checkpoints vidjax.data.lists",
+    "vidjax.training.optim": "vidjax.params",
+    "vidjax.training.workdir": "vidjax.checkpoints vidjax.data.lists",
+    "vidjax.training": "vidjax.card vidjax.models vidjax.params vidjax.pretrained vidjax.setup "
+    "vidjax.sharding",
     "vidjax.journal": "",
     "vidjax.checksums": "",
     "vidjax.distributed": "vidjax.signals",
@@ -60,8 +62,7 @@ ALLOWED = {
     "converters": "vidjax vidjax.checksums vidjax.lazy vidjax.preprocessing vidjax.tokenizers "
     "vidjax.models vidjax.card vidjax.stored vidjax.pretrained vidjax.data",
     "configs": "vidjax.configlib",
-    "experiments": "vidjax.configlib vidjax.params vidjax.workdir vidjax.optim vidjax.sharding "
-    "vidjax.task",
+    "experiments": "vidjax.configlib vidjax.setup vidjax.training",
 }
 
 
@@ -87,7 +88,7 @@ def test_imports_go_one_way(path):
     home = next((key for key in ALLOWED if module == key or module.startswith(f"{key}.")), None)
     if home is None:
         last = module.removeprefix("vidjax").strip(".")
-        assert last in {"", "train", "eval", "predict", "embed", "task"}
+        assert last in {"", "train", "eval", "predict", "embed", "setup"}
         return
     for name in imports(path):
         if not name.startswith(("vidjax", "converters", "configs", "experiments")):

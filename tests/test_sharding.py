@@ -11,9 +11,11 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from vidjax import optim, sharding, task, train
+from vidjax import sharding
 from vidjax.models import layers
 from vidjax.models.layers import attention
+from vidjax.setup import Setup
+from vidjax.training.program import Program
 
 RNG = np.random.default_rng(0)
 
@@ -41,17 +43,14 @@ def losses(config, start=None, steps=3):
     """Losses of training on noise, and the state that it started from, if not from `start`."""
     rng = np.random.default_rng(0)
     with on_mesh(**config.mesh):
-        work = task.Task(config)
-        optimizer = optim.make_optimizer(config.optim, lambda step, factor=1.0: 1e-3 * factor)
-        init, abstract = train.abstract_state(work, optimizer)
-        shardings = jax.tree.map(lambda x: x.sharding, abstract)
-        step = train.make_train_step(work.objective, optimizer, shardings=shardings)
-        start = start or jax.device_get(jax.jit(init)(jax.random.key(0)))
-        state, found = jax.device_put(start, shardings), []
+        setup = Setup(config)
+        program = Program(setup, lambda step, factor=1.0: 1e-3 * factor)
+        start = start or jax.device_get(jax.jit(program.init)(jax.random.key(0)))
+        state, found = jax.device_put(start, program.shardings), []
         for _ in range(steps):
-            shapes = work.example_batch(work.clips_per_step)
+            shapes = setup.example_batch(setup.clips_per_step)
             batch = {name: draw(name, x, rng) for name, x in shapes.items()}
-            state, figures = step(state, sharding.put_batch(batch, work.mesh))
+            state, figures = program.train_step(state, sharding.put_batch(batch, setup.mesh))
             found.append(float(figures["loss"]))
     return found, start
 
@@ -189,12 +188,11 @@ def test_text_tables_are_looked_up_without_detours(capfd):
 
 
 def test_state_shrinks_with_fsdp(small):
-    work = task.Task(small(estimate=True, ema_decay=0.9))
-    optimizer = optim.make_optimizer(work.config.optim, lambda step: 1e-3)
+    setup = Setup(small(estimate=True, ema_decay=0.9))
 
     def bytes_on_device(fsdp):
-        work.mesh = sharding.make_mesh(mesh_config(data=8 // fsdp, fsdp=fsdp, tensor=1))
-        _, state = train.abstract_state(work, optimizer)
+        setup.mesh = sharding.make_mesh(mesh_config(data=8 // fsdp, fsdp=fsdp, tensor=1))
+        state = Program(setup, lambda step: 1e-3).state
         assert jax.tree.structure(state.ema_params) == jax.tree.structure(state.params)
         arrays = jax.tree.leaves(state)
         size = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays)

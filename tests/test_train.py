@@ -14,10 +14,16 @@ from flax import linen as nn
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from vidjax import configlib, models, optim, pretrained, sharding, task, train
+from vidjax import configlib, models, pretrained, sharding, train
 from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
+from vidjax.setup import Setup
+from vidjax.training import optim
+from vidjax.training.estimate import estimate
+from vidjax.training.program import Program
+from vidjax.training.start import initial_state
+from vidjax.training.step import TrainState, make_train_step
 
 
 def assert_same(a, b):
@@ -79,7 +85,7 @@ def test_losses_agree_on_any_mesh(small, a_run, tmp_path):
         return [line["loss"] for line in lines if "loss" in line]
 
     config = small(log_every=1, **AVERAGED)
-    assert task.Task(config).mesh.shape == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert Setup(config).mesh.shape == {"data": 8, "fsdp": 1, "tensor": 1}
     config.mesh.update(data=2, fsdp=2, tensor=2)
     train.train(config, tmp_path / "run")
     first = losses(a_run[0])
@@ -90,9 +96,8 @@ def test_losses_agree_on_any_mesh(small, a_run, tmp_path):
 def test_fsdp_splits_parameters_and_moments(small):
     config = small()
     config.mesh.update(data=1, fsdp=8, tensor=1)
-    work = task.Task(config)
-    optimizer = optim.make_optimizer(config.optim, lambda step: 1e-3)
-    _, abstract = train.abstract_state(work, optimizer)
+    setup = Setup(config)
+    abstract = Program(setup).state
     kernel = abstract.params["encoder"]["blocks"]["mlp"]["fc1"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (2, 4, 64)
     moments = [x for x in jax.tree.leaves(abstract.opt_state) if x.shape == kernel.shape]
@@ -111,8 +116,8 @@ def test_grad_accumulation_averages():
     results = []
     for parts in (1, 4):
         params = {"w": jnp.float32(2.0)}
-        state = train.TrainState(jnp.int32(0), params, optimizer.init(params), {})
-        step = train.make_train_step(Square(), optimizer, grad_accum=parts)
+        state = TrainState(jnp.int32(0), params, optimizer.init(params), {})
+        step = make_train_step(Square(), optimizer, grad_accum=parts)
         results.append(jax.device_get(step(state, batch)))
     np.testing.assert_allclose(results[0][1]["loss"], results[1][1]["loss"], rtol=1e-6)
     np.testing.assert_allclose(results[0][1]["grad_norm"], results[1][1]["grad_norm"], rtol=1e-6)
@@ -145,10 +150,10 @@ def test_each_shard_is_clipped_before_the_mean(sizes, clip_parts, grad_accum):
     assert min(norms) < 1.0 < max(norms)
 
     optimizer, params = optax.sgd(1.0), {"w": jnp.zeros(3)}
-    step = train.make_train_step(
+    step = make_train_step(
         Noisy(), optimizer, seed=7, grad_accum=grad_accum, clip_parts=clip_parts, clip_norm=1.0
     )
-    state, batch = train.TrainState(jnp.int32(0), params, optimizer.init(params), {}), {"x": x}
+    state, batch = TrainState(jnp.int32(0), params, optimizer.init(params), {}), {"x": x}
     with contextlib.ExitStack() as stack:
         if sizes:
             data, fsdp, tensor = sizes
@@ -191,27 +196,24 @@ def test_losses_of_vivit_are_those_of_scenics_clipping_on_each_device(small):
         }
         for _ in range(20)
     ]
-    work = task.Task(config)
-    optimizer = optim.make_optimizer(config.optim, lambda step: 0.4)
-    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
-        init, abstract = train.abstract_state(work, optimizer)
-        shardings = jax.tree.map(lambda x: x.sharding, abstract)
-        start = jax.device_get(jax.jit(init)(jax.random.key(0)))
+    setup = Setup(config)
+    program = Program(setup, lambda step: 0.4)
+    with setup.on_mesh():
+        start = jax.device_get(jax.jit(program.init)(jax.random.key(0)))
 
     def losses(clip_parts):
-        step = train.make_train_step(
-            work.objective, optimizer, clip_parts=clip_parts, clip_norm=1.0, shardings=shardings
-        )
-        state, found = jax.device_put(start, shardings), []
-        with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
+        setup.config.optim.clip_parts = clip_parts
+        program = Program(setup, lambda step: 0.4)
+        state, found = jax.device_put(start, program.shardings), []
+        with setup.on_mesh():
             for batch in batches:
-                state, figures = step(state, sharding.put_batch(batch, work.mesh))
+                state, figures = program.train_step(state, sharding.put_batch(batch, setup.mesh))
                 found.append(float(figures["loss"]))
         return found
 
     key = jax.random.key(0)  # without augmentation and dropout nothing is drawn from it
     one_device = jax.jit(
-        jax.value_and_grad(lambda params, batch: work.objective.loss(params, batch, rng=key)[0])
+        jax.value_and_grad(lambda params, batch: setup.objective.loss(params, batch, rng=key)[0])
     )
     clip = optax.clip_by_global_norm(1.0)
     params = start.params
@@ -258,13 +260,13 @@ def test_a_run_hands_on_what_an_export_needs(small, a_run, tmp_path):
     kept = {"problem_type": "single_label_classification"}
     provenance = card.provenance | {"kept": kept}
     write_card(tmp_path, dataclasses.replace(card, provenance=provenance))
-    work = task.Task(small("videomae_k400_finetune", init=str(tmp_path), init_missing=(".*",)))
-    assert work.kept == kept
+    setup = Setup(small("videomae_k400_finetune", init=str(tmp_path), init_missing=(".*",)))
+    assert setup.kept == kept
 
 
 def test_clips_that_leave_a_rest_beside_the_patches(small):
     with pytest.raises(UserError, match=r"size=36 leave a rest beside patches of \(2, 8, 8\)"):
-        task.Task(small(data__size=36, data__short_side=36))
+        Setup(small(data__size=36, data__short_side=36))
 
 
 def test_fine_tuning_takes_over_the_encoder(small, a_run, tmp_path, capsys):
@@ -302,10 +304,9 @@ def test_an_image_model_starts_a_video_model(small, factorisation, tmp_path):
         traverse_util.unflatten_dict(params, sep="/"),
         Card(models.config_of(image), Preprocessing(frames=1)),
     )
-    work, said = task.Task(config), []
-    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
-        init, abstract = train.abstract_state(work, optax.identity())
-        state = train.initial_state(work, init, abstract, said.append)
+    setup, said = Setup(config), []
+    with setup.on_mesh():
+        state = initial_state(Program(setup), said.append)
     found = traverse_util.flatten_dict(jax.device_get(state.params), sep="/")
     kernel = params["encoder/patch_embed/kernel"][0]
     np.testing.assert_array_equal(found["encoder/patch_embed/kernel"], [0 * kernel, kernel])
@@ -354,33 +355,28 @@ def test_workdir_with_something_else(small, tmp_path):
         train.train(small(), "ftp://host/run")
 
 
-def test_estimate_needs_no_data(small, capsys):
-    assert train.train(small(estimate=True, data__train="", data__val=""), None) is None
-    said = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
-    work = task.Task(small())
-    _, abstract = train.abstract_state(
-        work, optim.make_optimizer(work.config.optim, lambda step: 1.0)
-    )
-    count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(abstract.params))
-    assert said["parameters"] == f"{count:,}"
+def test_estimate_needs_no_data(small):
+    found = estimate(small(estimate=True, data__train="", data__val="", train_steps=0))
+    state = Program(Setup(small())).state
+    count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(state.params))
+    assert found["parameters"] == count
     # Parameters and two moments, float32, whole on each device, and two int32 counters.
-    size = int(said["state_bytes"].split(" = ")[0].replace(",", ""))
-    assert size == 3 * 4 * count + 3 * 4
-    assert "MiB per device" in said["peak_bytes"]
+    assert found["state_bytes"] == 3 * 4 * count + 3 * 4
+    assert found["peak_bytes"] > found["state_bytes"] + found["batch_bytes"]
 
 
 def test_batch_that_does_not_divide(small):
     config = small()
     config.data.batch_size = 12
     with pytest.raises(UserError, match="must divide into 8 devices"):
-        task.Task(config)
+        Setup(config)
 
 
 def test_mesh_that_does_not_fit(small):
     config = small()
     config.mesh.update(data=3)
     with pytest.raises(UserError, match="does not make 8 devices; set one"):
-        task.Task(config)
+        Setup(config)
 
 
 def test_sharded_init_equals_unsharded(small):
@@ -388,10 +384,8 @@ def test_sharded_init_equals_unsharded(small):
     for mesh in ({"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}):
         config = small()
         config.mesh.update(mesh)
-        work = task.Task(config)
-        optimizer = optim.make_optimizer(config.optim, lambda step: 1e-3)
-        with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
-            init, abstract = train.abstract_state(work, optimizer)
-            state = train.initial_state(work, init, abstract, print)
+        setup = Setup(config)
+        with setup.on_mesh():
+            state = initial_state(Program(setup), print)
         states.append(jax.device_get(state.params))
     assert_same(*states)

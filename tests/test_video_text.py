@@ -7,13 +7,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from vidjax import configlib, optim, pretrained, sharding, task, train
+from vidjax import configlib, pretrained, train
 from vidjax import eval as evaluation
 from vidjax.card import read_card, write_card
 from vidjax.data import demo
 from vidjax.errors import UserError
+from vidjax.setup import Setup
+from vidjax.training.program import Program
+from vidjax.training.start import initial_state
 
 SIZES = dict(width=16, depth=1, num_heads=2, mlp_dim=32, temporal_depth=1)
 
@@ -73,21 +75,19 @@ def test_the_tokeniser_travels_with_the_run(captioned, workdir):
 
 def start(config):
     """The state that a run starts from, and what it says."""
-    work, said = task.Task(config), []
-    optimizer = optim.make_optimizer(config.optim, lambda step: 1e-3)
-    with jax.set_mesh(work.mesh), nn.logical_axis_rules(sharding.RULES):
-        init, abstract = train.abstract_state(work, optimizer)
-        return work, train.initial_state(work, init, abstract, said.append), said
+    setup, said = Setup(config), []
+    with setup.on_mesh():
+        return setup, initial_state(Program(setup), said.append), said
 
 
 def test_stage_2_starts_from_stage_1(make, workdir):
-    work, state, said = start(make("videoprism_stage2", init=str(workdir)))
+    setup, state, said = start(make("videoprism_stage2", init=str(workdir)))
     params = state.params
     source = pretrained.load_params(workdir)
     jax.tree.map(np.testing.assert_array_equal, params["encoder"], source["encoder"])
     jax.tree.map(np.testing.assert_array_equal, params["teacher"]["pool"], source["pool"])
     assert "the teacher is the checkpoint" in " ".join(said)
-    assert work.model.config["auxiliary_depth"] == 0  # as the checkpoint has it
+    assert setup.model.config["auxiliary_depth"] == 0  # as the checkpoint has it
     kept = [str(p) for p, x in jax.tree_util.tree_leaves_with_path(state.opt_state) if x.ndim]
     assert kept and not any("teacher" in path for path in kept)
 
@@ -98,26 +98,26 @@ def test_numerics_are_those_of_the_start(make, workdir, tmp_path):
     shutil.copytree(workdir, tmp_path / "other")
     write_card(tmp_path / "other", other)
     config = make("videoprism_msrvtt", init=str(tmp_path / "other"))
-    assert task.Task(config).model.config["scale_offset"] == 0
+    assert Setup(config).model.config["scale_offset"] == 0
     with config.unlocked():
         config.model.scale_offset = 1.0
     with pytest.raises(UserError, match=r"scale_offset 0\.0, but config\.model"):
-        task.Task(config)
+        Setup(config)
 
 
 def test_distillation_needs_a_teacher_that_stays(make, workdir):
     with pytest.raises(UserError, match="needs a teacher"):
-        task.Task(make("videoprism_stage2"))
+        Setup(make("videoprism_stage2"))
     with pytest.raises(UserError, match="must keep the teacher"):
-        task.Task(make("videoprism_stage2", init=str(workdir), optim__freeze=()))
+        Setup(make("videoprism_stage2", init=str(workdir), optim__freeze=()))
 
 
 def test_a_probe_starts_from_any_run(make, workdir):
-    work, state, said = start(make("probe", init=str(workdir), data__name="custom"))
+    setup, state, said = start(make("probe", init=str(workdir), data__name="custom"))
     source = pretrained.load_params(workdir)
     found = state.params["backbone"]["encoder"]
     jax.tree.map(np.testing.assert_array_equal, found, source["encoder"])
-    assert work.preprocessing.mean == (0.0,) * 3 and work.preprocessing.resize == "pil_lanczos"
+    assert setup.preprocessing.mean == (0.0,) * 3 and setup.preprocessing.resize == "pil_lanczos"
     assert "left out, as a probe looks at the encoder only" in " ".join(said)
     kept = [str(p) for p, x in jax.tree_util.tree_leaves_with_path(state.opt_state) if x.ndim]
     assert kept and not any("backbone" in path for path in kept)
@@ -125,17 +125,17 @@ def test_a_probe_starts_from_any_run(make, workdir):
 
 def test_what_texts_need(make, captioned, workdir, tmp_path):
     with pytest.raises(UserError, match=r"set config\.data\.tokenizer"):
-        task.Task(make("videoprism_stage1", data__tokenizer="", data__name="custom"))
+        Setup(make("videoprism_stage1", data__tokenizer="", data__name="custom"))
     other = tmp_path / "small.csv"
     other.write_text("a.mp4 0\n")
     for split in ("train", "val"):  # both are read before the first step
         with pytest.raises(UserError, match="caption"):
-            task.Task(make("videoprism_stage1", **{f"data__{split}": str(other)})).videos(split)
+            Setup(make("videoprism_stage1", **{f"data__{split}": str(other)})).videos(split)
     with pytest.raises(UserError, match=r"repeats is 2, but must be 1"):
-        task.Task(make("videoprism_stage1", data__repeats=2))
+        Setup(make("videoprism_stage1", data__repeats=2))
     with pytest.raises(UserError, match="knows 20"):
-        task.Task(make("videoprism_stage1", model__vocab_size=20))
+        Setup(make("videoprism_stage1", model__vocab_size=20))
     with pytest.raises(UserError, match="a probe needs an encoder"):
         config = configlib.load("configs/probe.py")
         config.data.update(train=f"{captioned}/train.csv")
-        task.Task(config)
+        Setup(config)

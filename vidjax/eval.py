@@ -6,15 +6,14 @@
 import json
 import os
 
-import jax
 from absl import flags
 from etils import epath
-from flax import linen as nn
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from vidjax import compilation, configlib, distributed, pretrained, sharding, task
+from vidjax import compilation, configlib, distributed, pretrained
 from vidjax.errors import UserError, disk_errors, run_main
+from vidjax.setup import Setup
 
 
 def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict[str, float]:
@@ -29,7 +28,7 @@ def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict
     Raises:
         UserError: the checkpoint does not fit the config's objective, or no evaluators.
     """
-    work = task.Task(config, folder)
+    setup = Setup(config, folder)
     output = epath.Path(output).expanduser()
 
     def make_output() -> None:
@@ -39,25 +38,21 @@ def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict
             raise UserError(f"--output={output} cannot be written: {error}") from None
 
     distributed.from_first(make_output)
-    with (
-        disk_errors(output),
-        jax.set_mesh(work.mesh),
-        nn.logical_axis_rules(sharding.rules(config.mesh)),
-    ):
-        evaluators = work.evaluators(output)
+    with disk_errors(output), setup.on_mesh():
+        evaluators = setup.evaluators(output)
         if not evaluators:
             raise UserError(
                 "there is nothing to evaluate: point --config.data.val at a list, or set "
                 "config.evals"
             )
-        shardings = traverse_util.flatten_dict(work.param_shardings(), sep="/")
+        shardings = traverse_util.flatten_dict(setup.param_shardings(), sep="/")
         stored = pretrained.open_params(folder)
         params = stored.place(stored.references(), shardings)
         params = traverse_util.unflatten_dict(params, sep="/")
         if distributed.is_first():
-            for line in work.describe_evaluation():
+            for line in setup.describe_evaluation():
                 print(f"evaluation {line}")
-            for line in work.notices:
+            for line in setup.notices:
                 print(f"note: {line}")
         results = {
             f"{key}/{name}": value
@@ -66,7 +61,7 @@ def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict
         }
     report = {
         "checkpoint": str(folder),
-        "protocol": work.describe_evaluation(),
+        "protocol": setup.describe_evaluation(),
         "results": results,
     }
     if distributed.is_first():

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vidjax import configlib, optim
+from vidjax import configlib
 from vidjax.errors import UserError
 from vidjax.params import split_params
+from vidjax.training import optim
 
 PARAMS = {
     "encoder": {

@@ -5,16 +5,17 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 from etils import epath
+from flax import linen as nn
 from ml_collections import ConfigDict
 
-from vidjax import configlib, data, evaluators, models, objectives, optim, pretrained, sharding
+from vidjax import configlib, data, evaluators, models, objectives, pretrained, sharding
 from vidjax.card import Card, read_card
 from vidjax.data import datasets, demo, lists
 from vidjax.data.lists.digests import digests_of
@@ -22,6 +23,7 @@ from vidjax.errors import UserError
 from vidjax.evaluators import split_of
 from vidjax.preprocessing import Preprocessing, check_views
 from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer
+from vidjax.training import optim
 
 # Preprocessing that comes from the checkpoint rather than from the config, and fields of a model
 # that evaluation takes from the config rather than from the checkpoint.
@@ -29,7 +31,7 @@ _CARD_FACTS = ("mean", "std", "resize", "fit", "stretch_to")
 _SPEED = ("dtype", "remat", "unroll", "attention")
 
 
-class Task:
+class Setup:
     """Reads a config; opens lists when they are first asked for.
 
     Attributes:
@@ -221,7 +223,7 @@ class Task:
         evals = self.config.evals.to_dict()
         return {key: entry for key, entry in evals.items() if self.has(split_of(entry))}
 
-    @functools.cache  # noqa: B019 - a task lives as long as its run
+    @functools.cache  # noqa: B019 - a setup lives as long as its run
     def videos(self, split: str) -> datasets.VideoList:
         """The videos of a split, "train" or "val"."""
         if split not in ("train", "val"):
@@ -388,6 +390,12 @@ class Task:
     def abstract_params(self) -> Any:
         """Shapes of the model's parameters, with their logical axes (boxed)."""
         return jax.eval_shape(self.objective.init, jax.random.key(0), self.example_batch(1))
+
+    @contextlib.contextmanager
+    def on_mesh(self) -> Iterator[None]:
+        """Makes `mesh` the current one, with the sharding rules of the config."""
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(sharding.rules(self.config.mesh)):
+            yield
 
     def param_shardings(self) -> Any:
         """Where each of the model's parameters lies on the mesh."""

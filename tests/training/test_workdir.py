@@ -7,9 +7,10 @@ import re
 import pytest
 from etils import epath
 
-from vidjax import configlib, task
+from vidjax import configlib
 from vidjax.errors import UserError
-from vidjax.workdir import check_same_lists, check_same_run, claim_workdir, release_workdir
+from vidjax.setup import Setup
+from vidjax.training.workdir import check_same_lists, check_same_run, claim_workdir, release_workdir
 
 
 def test_what_a_killed_claim_left_is_no_other_run(tmp_path):
@@ -58,17 +59,17 @@ def test_a_list_that_changed(small, demo_folder, tmp_path, change, message):
     lines = (demo_folder / "train.csv").read_text().splitlines()
     lines = [f"{demo_folder}/{line}" for line in lines if not line.startswith("path")]
     config, workdir = _listed(small, tmp_path, lines), tmp_path / "run"
-    work = task.Task(config)
+    setup = Setup(config)
     claim_workdir(epath.Path(workdir), configlib.plain(config))
     check = functools.partial(check_same_lists, epath.Path(workdir))
-    assert check(work.lists(), False) == []
-    changed = task.Task(_listed(small, tmp_path, change(lines))).lists()
+    assert check(setup.lists(), False) == []
+    changed = Setup(_listed(small, tmp_path, change(lines))).lists()
     assert check(changed, False) == []  # there is no checkpoint yet
-    assert check(work.lists(), False) == []
+    assert check(setup.lists(), False) == []
     (workdir / "checkpoints/2").mkdir(parents=True)
     with pytest.raises(UserError, match=f"config.data.train {message}; put the old"):
         check(changed, False)
-    assert check(work.lists(), False) == []
+    assert check(setup.lists(), False) == []
     assert re.search(f"train {message} since the run started", check(changed, True)[0])
     assert check(changed, False) == []  # which is the run's list now
     (workdir / "lists.json").write_text("{")
