@@ -67,6 +67,12 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "", cutoff: floa
     return f"did you mean {prefix + close[0]!r}?" if close else ""
 
 
+def suggest(name: str, known: list[str], prefix: str = "") -> str:
+    """Returns "did you mean 'x'?", or all the known names where none is like `name`."""
+    every = ", ".join(prefix + key for key in known) or "none"
+    return did_you_mean(name, known, prefix, cutoff=0.5) or f"known here: {every}"
+
+
 def printable(text: str) -> str:
     """Returns text for a terminal: without control characters, at most 40 lines of 500 characters.
 

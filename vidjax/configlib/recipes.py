@@ -1,0 +1,133 @@
+"""Config files: their arguments, loading, and demo runs."""
+
+import importlib.util
+import pathlib
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vidjax import models, objectives
+from vidjax.errors import UserError, suggest
+
+
+def use_demo(config: ConfigDict, *, steps: int, lr: float, data: str = "demo") -> None:
+    """Turns a recipe into one that a laptop runs in minutes, on clips that it makes itself.
+
+    The data is `vidjax.data.demo`: eight motions that no single frame tells apart. Sizes, rates and
+    durations change, and augmentation goes; the code that runs is the recipe's own.
+    """
+    config.train_steps, config.train_epochs, config.log_every = steps, 0.0, 20
+    config.data.update(
+        name=data,
+        train="",
+        val="",
+        root="",
+        classes="",
+        batch_size=32,
+        repeats=1,
+        frames=8,
+        stride=2,
+        sampling="dense",
+        size=32,
+        short_side=32,
+        augment="center_crop",
+        flip=0.0,
+        rand_augment="",
+        fit="crop",
+        views_short_side=None,
+        mix_group=0,
+    )
+    if "variant" in config.model:
+        config.model.variant = None
+    config.model.dtype = "float32"
+    config.model.update(models.demo_fields(config.model.name, config.model.head))
+    objective = objectives.find(config.objective.name)
+    config.objective.update({k: v for k, v in objective.demo.items() if k in config.objective})
+    config.optim.update(
+        lr=lr,
+        min_lr=0.0,
+        lr_batch_size=0,
+        layer_decay=1.0,
+        warmup_epochs=1.0,
+        warmup_steps=0,
+        clip_parts=min(config.optim.clip_parts, 8),
+    )
+    for entry in config.evals.values():
+        if "every" in entry:
+            entry.every = 100
+        if "views" in entry:
+            entry.views = (3, 1)
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
+    """Parses a config's argument, such as "L,frames=32,demo".
+
+    Args:
+        arg: comma-separated `key=value` items; a bare word sets a boolean key of that name to
+            True, or else is the value of the first key.
+        **defaults: the keys; values are converted to the type of their default.
+    """
+    values = dict(defaults)
+    first = next(iter(defaults))
+    for item in filter(None, (arg or "").split(",")):
+        key, equals, text = item.partition("=")
+        if not equals:
+            key, text = (item, "True") if defaults.get(item) is False else (first, item)
+        if key not in defaults:
+            raise UserError(f"config argument {item!r} is unknown; {suggest(key, list(defaults))}")
+        kind = type(defaults[key])
+        try:
+            values[key] = {"True": True, "False": False}[text] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            raise UserError(
+                f"config argument {key} must be a {kind.__name__}, not {text!r}"
+            ) from None
+    return SimpleNamespace(**values)
+
+
+def choose(what: str, choice: str, table: Mapping[str, Any]) -> Any:
+    """table[choice]; a UserError names the choices if there is no such key."""
+    if choice not in table:
+        raise UserError(f"there is no recipe for {what} {choice!r}; there are {', '.join(table)}")
+    return table[choice]
+
+
+def load(file_and_arg: str) -> ConfigDict:
+    """Runs the config file of "path.py:arg" and returns its config, locked.
+
+    Raises:
+        UserError: there is no such file, or it has no get_config.
+    """
+    return run_file(file_and_arg, "config", "get_config").lock()
+
+
+def run_file(file_and_arg: str, kind: str, function: str) -> Any:
+    """Calls a function of the Python file of "path.py:arg" with the argument, or with None.
+
+    Args:
+        file_and_arg: the file, and perhaps a colon and what the function is given.
+        kind: what such files hold, for messages; the folder of that name, plural, has known ones.
+        function: its name.
+
+    Raises:
+        UserError: there is no such file, or it has no such function.
+    """
+    name, _, arg = file_and_arg.partition(":")
+    path = pathlib.Path(name)
+    if not path.is_file() or path.suffix != ".py":
+        known = sorted(str(p) for p in pathlib.Path(f"{kind}s").glob("*.py") if p.stem[0] != "_")
+        raise UserError(f"there is no {kind} file {name}; {suggest(name, known)}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        raise UserError(f"{kind} file {name} must define {function}(arg)")
+    return getattr(module, function)(arg or None)
+
+
+def load_beside(file: str, name_and_arg: str) -> ConfigDict:
+    """The config of another file in the folder of `file`, not locked: a recipe that is like it."""
+    name, colon, arg = name_and_arg.partition(":")
+    return load(f"{pathlib.Path(file).with_name(name)}{colon}{arg}").unlock()
