@@ -26,6 +26,8 @@ from vidjax.checkpoints import Checkpoints
 from vidjax.errors import EXIT_AGAIN, Again, Fault, UserError
 from vidjax.journal import Journal
 from vidjax.params import FINGERPRINTS
+from vidjax.training.nonfinite import MAX_SKIPS
+from vidjax.training.report import Report
 from vidjax.training.step import TrainState, make_train_step
 from vidjax.training.workdir import claim_workdir, release_workdir
 
@@ -52,14 +54,14 @@ def copy(a_run, tmp_path):
 
 def at(step, action, monkeypatch):
     """Calls `action` when that step is reported."""
-    report = train._Run.report
+    report = Report.step
 
     def wrapped(self, now, *args):
         report(self, now, *args)
         if now == step:
             action()
 
-    monkeypatch.setattr(train._Run, "report", wrapped)
+    monkeypatch.setattr(Report, "step", wrapped)
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(small, a_run, tmp_path, monkeypatch):
@@ -154,7 +156,7 @@ def test_a_loss_that_is_not_finite(small, tmp_path, nonfinite):
     with pytest.raises(UserError, match="at step") as error:
         train.train(config, tmp_path / "run")
     found = Journal(tmp_path / "run/nonfinite.jsonl").read()
-    assert len(found) == {"stop": 1, "skip": train._SKIPS}[nonfinite]
+    assert len(found) == {"stop": 1, "skip": MAX_SKIPS}[nonfinite]
     steps = [entry["step"] for entry in found]
     assert f"step {steps[-1]}" in str(error.value)
     # The first one is told, as it comes, with its figures and its 16 videos.
@@ -403,7 +405,7 @@ def test_the_best_checkpoint_is_kept(small, tmp_path):
 
 def test_wrong_settings(small, tmp_path):
     for key, value, message in (
-        ("checkpoint__best", "val/loss", "best must be a figure of one of config.evals"),
+        ("checkpoint__best", "val/loss", "best must be a metric of one of config.evals"),
         ("checkpoint__best_is", "most", "best_is must be max or min"),
         ("nonfinite", "go", "nonfinite must be stop or skip"),
         ("profile", (3,), "profile must be the first and the last step"),
@@ -414,5 +416,5 @@ def test_wrong_settings(small, tmp_path):
     config = small()
     config.evals = {"val": {"name": "loss", "every": 1}}
     config.checkpoint.best = "val/top1"
-    with pytest.raises(UserError, match="is 'val/top1', but the figures are val/loss"):
+    with pytest.raises(UserError, match="is 'val/top1', but the metrics are val/loss"):
         train.train(config, tmp_path / "run")

@@ -27,9 +27,9 @@ ALLOWED = {
     "vidjax.progress": "",
     "vidjax.checkpoints": "vidjax.params",
     "vidjax.training.optim": "vidjax.params",
-    "vidjax.training.workdir": "vidjax.checkpoints vidjax.data.lists",
-    "vidjax.training": "vidjax.card vidjax.models vidjax.params vidjax.pretrained vidjax.setup "
-    "vidjax.sharding",
+    "vidjax.training": "vidjax vidjax.card vidjax.checkpoints vidjax.configlib vidjax.data.lists "
+    "vidjax.distributed vidjax.evaluators vidjax.journal vidjax.metrics vidjax.models "
+    "vidjax.params vidjax.pretrained vidjax.progress vidjax.setup vidjax.sharding",
     "vidjax.journal": "",
     "vidjax.checksums": "",
     "vidjax.distributed": "vidjax.signals",

@@ -22,6 +22,7 @@ from vidjax.setup import Setup
 from vidjax.training import optim
 from vidjax.training.estimate import estimate
 from vidjax.training.program import Program
+from vidjax.training.report import Report
 from vidjax.training.start import initial_state
 from vidjax.training.step import TrainState, make_train_step
 
@@ -49,7 +50,7 @@ def test_resuming_is_exact(small, a_run, name, tmp_path):
         whole = train.train(small(name, **AVERAGED), tmp_path / "whole")
     halves = small(name, **AVERAGED)
     halves.checkpoint.every = 2
-    run = train._Run.report
+    run = Report.step
 
     def stop_at_3(self, step, *args):
         run(self, step, *args)
@@ -57,7 +58,7 @@ def test_resuming_is_exact(small, a_run, name, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train._Run, "report", stop_at_3)
+        patch.setattr(Report, "step", stop_at_3)
         train.train(halves, tmp_path / "halves")
     resumed = train.train(halves, tmp_path / "halves")
     assert int(resumed.step) == 4

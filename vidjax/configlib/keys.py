@@ -172,7 +172,7 @@ def check(config: ConfigDict) -> None:
     best = config.checkpoint.best
     if best and (best.split("/")[0] not in config.evals or "/" not in best):
         raise UserError(
-            f"config.checkpoint.best must be a figure of one of config.evals "
+            f"config.checkpoint.best must be a metric of one of config.evals "
             f"({', '.join(config.evals) or 'there are none'}), such as 'val/top1', not {best!r}"
         )
     trace = config.profile

@@ -10,13 +10,52 @@ from typing import Any
 from etils import epath
 from flax import traverse_util
 
-from vidjax import files
+import vidjax
+from vidjax import configlib, files, models, pretrained
+from vidjax.card import Card, write_card
 from vidjax.checkpoints import last_good
 from vidjax.data.lists.digests import difference
 from vidjax.errors import Again, Fault, UserError, disk_problem, first_line, some
+from vidjax.evaluators import with_views
+from vidjax.setup import Setup
 
 _LOCK = "run.lock"
 _UNFINISHED = ("config.json.tmp", "config.tmp")  # the latter by older versions
+
+
+def claim_run(workdir: epath.Path, setup: Setup) -> list[str]:
+    """Claims the workdir for a run and writes its card; see `claim_workdir`.
+
+    Returns:
+        Notes on changes of its lists; see `check_same_lists`.
+
+    Raises:
+        UserError: the workdir cannot be this run's.
+    """
+    config = setup.config
+    if config.profile and files.is_remote(workdir):
+        raise UserError(
+            f"config.profile = {config.profile} needs a --workdir on a disk, as the profiler "
+            f"writes to disks only"
+        )
+    plain = configlib.plain(config)
+    claim_workdir(workdir, plain, configlib.plain(configlib.base()))
+    changes = check_same_lists(workdir, setup.lists(), config.data.allow_changed_lists)
+    card = Card(
+        model=models.config_of(setup.model),
+        preprocessing=with_views(setup.preprocessing, config.evals.to_dict()),
+        classes=setup.classes if setup.learns_classes else None,
+        provenance={
+            "source": config.init or "random",
+            "format": "vidjax",
+            "vidjax": vidjax.__version__,
+            "objective": plain["objective"],
+            "kept": setup.kept,
+        },
+        tokenizer=setup.tokenizer and pretrained.keep_tokenizer(setup.tokenizer, workdir),
+    )
+    write_card(workdir, card)
+    return changes
 
 
 def claim_workdir(

@@ -1,0 +1,72 @@
+"""The evaluators of a run: when they are due, and what comes of them."""
+
+from collections.abc import Iterable, Mapping
+
+from vidjax.checkpoints import Checkpoints
+from vidjax.errors import UserError
+from vidjax.evaluators import Evaluator
+from vidjax.training.report import Report
+from vidjax.training.step import TrainState
+
+
+class Evaluations:
+    """Runs evaluators on the state of a step, reports the results, and judges the checkpoint.
+
+    Args:
+        evaluators: name -> (evaluator, steps between its runs; 0: only after the last step).
+        checkpoints: of the run; the one of the step is the latest when `best` is evaluated.
+        report: gets the results.
+        best: metric that decides on the best checkpoint, such as "val/top1"; "" for none.
+    """
+
+    def __init__(
+        self,
+        evaluators: Mapping[str, tuple[Evaluator, int]],
+        checkpoints: Checkpoints,
+        report: Report,
+        best: str,
+    ):
+        self._evaluators, self._best = evaluators, best
+        self._checkpoints, self._report = checkpoints, report
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all evaluators."""
+        return list(self._evaluators)
+
+    def due(self, step: int) -> list[str]:
+        """Returns the names of those that are due after `step`."""
+        every = {name: every for name, (_, every) in self._evaluators.items() if every}
+        return [name for name in every if step and step % every[name] == 0]
+
+    def late(self, step: int) -> list[str]:
+        """Returns those that were due when an earlier run ended at `step`, and were not done."""
+        done = {metric.partition("/")[0] for metric in self._report.logged if "/" in metric}
+        return [name for name in self.due(step) if name not in done]
+
+    def judge(self, names: Iterable[str]) -> bool:
+        """Whether one of `names` decides on the best checkpoint, which must be saved before."""
+        return self._best.partition("/")[0] in names
+
+    def run(self, names: Iterable[str], state: TrainState, step: int) -> dict[str, float]:
+        """Evaluates the parameters of a step, or their moving average, and returns all metrics.
+
+        Raises:
+            UserError: an evaluator cannot work, or gives no metric `best`.
+        """
+        params, metrics = state.ema_params or state.params, {}
+        for name in names:
+            evaluator, _ = self._evaluators[name]
+            metrics |= {f"{name}/{k}": v for k, v in evaluator.run(params, step).items()}
+        if self.judge(names):
+            if self._best not in metrics:
+                raise UserError(
+                    f"config.checkpoint.best is {self._best!r}, but the metrics are "
+                    f"{', '.join(metrics)}"
+                )
+            self._checkpoints.judge(step, metrics[self._best])
+        if metrics:  # written last: what stands there is not evaluated again
+            self._report.scalars(step, metrics)
+            values = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+            self._report.log(f"step {step}: {values}")
+        return metrics
