@@ -44,7 +44,7 @@ class Evaluations:
         done = {metric.partition("/")[0] for metric in self._report.logged if "/" in metric}
         return [name for name in self.due(step) if name not in done]
 
-    def judge(self, names: Iterable[str]) -> bool:
+    def decides_best(self, names: Iterable[str]) -> bool:
         """Whether one of `names` decides on the best checkpoint, which must be saved before."""
         return self._best.partition("/")[0] in names
 
@@ -58,7 +58,7 @@ class Evaluations:
         for name in names:
             evaluator, _ = self._evaluators[name]
             metrics |= {f"{name}/{k}": v for k, v in evaluator.run(params, step).items()}
-        if self.judge(names):
+        if self.decides_best(names):
             if self._best not in metrics:
                 raise UserError(
                     f"config.checkpoint.best is {self._best!r}, but the metrics are "
