@@ -78,9 +78,8 @@ LONG = (64, 224)  # frames and size of a clip of 6,272 tokens
 
 
 def recipe(name: str, overrides: dict[str, Any]) -> ConfigDict:
-    """The config `name` with its argument, that needs no data."""
+    """The config `name` with its argument and overrides."""
     config = configlib.load(name).unlock()
-    config.estimate = True
     config.update_from_flattened_dict(overrides)
     return config
 
@@ -92,7 +91,7 @@ def mesh_of(devices: list[jax.Device], sizes: Sizes) -> Mesh:
 
 def program_on(config: ConfigDict, mesh: Mesh) -> Program:
     """The program of a config on a mesh, which need not be one of this machine's devices."""
-    setup = Setup(config)
+    setup = Setup(config, without_lists=True)
     _ = setup.abstract_params  # traced before the mesh is one that cannot run anything
     setup.mesh = mesh
     return Program(setup, lambda step, factor=1.0: 1e-3 * factor)

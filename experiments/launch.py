@@ -170,9 +170,7 @@ def validate(run: Run, *, lists: str = "any") -> None:
 
 def _trace(config: Any, lists: str) -> None:
     read = lists == "read"
-    # An estimate is what a setup can do without lists, but for what only they can tell.
-    config.estimate = config.estimate or not read
-    setup = Setup(config)
+    setup = Setup(config, without_lists=not read)
     if lists == "named" and not setup.has("train"):
         raise UserError("no train videos: point --set=data.train=… at a list of them")
     if read:

@@ -43,7 +43,7 @@ def losses(config, start=None, steps=3):
     """Losses of training on noise, and the state that it started from, if not from `start`."""
     rng = np.random.default_rng(0)
     with on_mesh(**config.mesh):
-        setup = Setup(config)
+        setup = Setup(config, without_lists=True)
         program = Program(setup, lambda step, factor=1.0: 1e-3 * factor)
         start = start or jax.device_get(jax.jit(program.init)(jax.random.key(0)))
         state, found = jax.device_put(start, program.shardings), []
@@ -75,7 +75,7 @@ TEXT = {
     ],
 )
 def test_losses_agree_on_any_mesh(small, name, overrides):
-    config = small(name, estimate=True)
+    config = small(name)
     config.update_from_flattened_dict(overrides)
     expected, start = losses(config)
     assert np.ptp(expected) > 1e-3
@@ -188,7 +188,7 @@ def test_text_tables_are_looked_up_without_detours(capfd):
 
 
 def test_state_shrinks_with_fsdp(small):
-    setup = Setup(small(estimate=True, ema_decay=0.9))
+    setup = Setup(small(ema_decay=0.9), without_lists=True)
 
     def bytes_on_device(fsdp):
         setup.mesh = sharding.make_mesh(mesh_config(data=8 // fsdp, fsdp=fsdp, tensor=1))

@@ -186,7 +186,7 @@ def test_shards_that_do_not_divide():
 def test_losses_of_vivit_are_those_of_scenics_clipping_on_each_device(small):
     """20 steps at a high rate beside a loop as Scenic's pmap: gradient of each of 8 devices, its
     norm clipped, the mean, SGD with momentum."""
-    config = small("vivit_k400", data__batch_size=32, optim__clip_parts=8, estimate=True)
+    config = small("vivit_k400", data__batch_size=32, optim__clip_parts=8)
     config.model.num_classes = 8
     assert config.optim.name == "sgd" and config.optim.clip_norm == 1.0
     rng = np.random.default_rng(0)
@@ -197,7 +197,7 @@ def test_losses_of_vivit_are_those_of_scenics_clipping_on_each_device(small):
         }
         for _ in range(20)
     ]
-    setup = Setup(config)
+    setup = Setup(config, without_lists=True)
     program = Program(setup, lambda step: 0.4)
     with setup.on_mesh():
         start = jax.device_get(jax.jit(program.init)(jax.random.key(0)))
@@ -357,7 +357,7 @@ def test_workdir_with_something_else(small, tmp_path):
 
 
 def test_estimate_needs_no_data(small):
-    found = estimate(small(estimate=True, data__train="", data__val="", train_steps=0))
+    found = estimate(small(data__train="", data__val="", train_steps=0))
     state = Program(Setup(small())).state
     count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(state.params))
     assert found["parameters"] == count

@@ -37,6 +37,8 @@ class Setup:
     Attributes:
         config: as given.
         checkpoint: the folder that is evaluated; None in training.
+        without_lists: whether texts are stand-ins, as nothing is read but what only lists can tell:
+            for shapes and sizes alone.
         card: of that folder.
         mesh: of all devices.
         share: what this process reads of every batch.
@@ -53,8 +55,14 @@ class Setup:
         UserError: for whatever in the config does not fit.
     """
 
-    def __init__(self, config: ConfigDict, checkpoint: str | None = None):
-        self.config, self.checkpoint = config, checkpoint
+    def __init__(
+        self,
+        config: ConfigDict,
+        checkpoint: str | None = None,
+        *,
+        without_lists: bool = False,
+    ):
+        self.config, self.checkpoint, self.without_lists = config, checkpoint, without_lists
         self.card = read_card(checkpoint) if checkpoint else None
         self.objective_class = objectives.find(config.objective.name)
         self._check_config()
@@ -155,7 +163,7 @@ class Setup:
                 f"{_names(self.dataset.groups)}, but the model answers {_names(groups)}; choose "
                 f"the config of its own data"
             )
-        if self.reads_text and not self.config.estimate:
+        if self.reads_text and not self.without_lists:
             self._check_vocabulary()
 
     def _check_vocabulary(self) -> None:
@@ -178,7 +186,7 @@ class Setup:
 
         Empty in the evaluation of a checkpoint that was not trained by names.
         """
-        if self.config.estimate:
+        if self.without_lists:
             ids, mask = np.zeros((self.num_classes, 16), int), np.ones((self.num_classes, 16), bool)
         else:
             names = self._learned_names()
@@ -367,7 +375,7 @@ class Setup:
             "weight": jax.ShapeDtypeStruct((size,), "float32"),
         }
         if self._reads("captions"):
-            length = 64 if self.config.estimate else self.tokenizer.length
+            length = 64 if self.without_lists else self.tokenizer.length
             text = (size, cfg.text_length or length)
             batch["text"] = jax.ShapeDtypeStruct(text, "int32")
             batch["text_mask"] = jax.ShapeDtypeStruct(text, "bool")

@@ -73,7 +73,9 @@ def _loop(program: Program, run: Run) -> TrainState:
                 run.nonfinite.add(step, metrics, batch["video_id"])
 
                 last, evals, stop = step == total, evaluations.due(step), run.preemption.asked()
-                save = last or step % config.checkpoint.every == 0 or evaluations.decides_best(evals)
+                save = (
+                    last or step % config.checkpoint.every == 0 or evaluations.decides_best(evals)
+                )
                 log = last or step % config.log_every == 0
                 # Metrics are looked at before a save: a state that is not finite must not replace
                 # one that is.

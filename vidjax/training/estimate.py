@@ -14,13 +14,13 @@ from vidjax.training.program import Program
 def estimate(config: ConfigDict) -> dict[str, int]:
     """Returns the number of parameters, and bytes on each device of the state and of a batch.
 
-    `peak_bytes` is what XLA plans for one train step: state, batch, and temporaries. With
-    config.estimate set neither videos nor durations are needed.
+    `peak_bytes` is what XLA plans for one train step: state, batch, and temporaries. Neither videos
+    nor durations are needed.
 
     Raises:
         UserError: a config that does not fit.
     """
-    setup = Setup(config)
+    setup = Setup(config, without_lists=True)
     program = Program(setup, optim.cosine_with_warmup(1.0, 0.0, 2, 1))  # any rates take as much
     memory = program.compile_step().memory_analysis()
     return {
