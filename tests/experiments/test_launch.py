@@ -138,7 +138,7 @@ def test_what_else_is_refused(sweep, tmp_path):
 
 def test_bugs_keep_their_traceback_and_name_the_run(sweep, tmp_path, monkeypatch):
     (run,) = launch.runs(sweep(RUN.format("a", {})), tmp_path)
-    monkeypatch.setattr(launch, "Setup", lambda config: 1 / 0)
+    monkeypatch.setattr(launch, "Setup", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError) as raised:
         launch.validate(run)
     assert raised.value.__notes__ == [f"in run a: {shlex.join(run.argv)}"]
