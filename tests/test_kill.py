@@ -15,8 +15,8 @@ import time
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from processes import SMALL, finish, kill, log, start
 
+from tests.support.processes import SMALL, finish, kill, log, start
 from vidjax import configlib, pretrained
 from vidjax.journal import Journal
 

@@ -1,0 +1,1 @@
+"""Vidjax's tests; `tests.support` holds what several of them use."""
