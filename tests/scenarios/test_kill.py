@@ -2,7 +2,7 @@
 
 By pytest (marker slow) a few kills; as a program as many as wanted:
 
-    python tests/test_kill.py --kills=25 --processes=1
+    python -m tests.scenarios.test_kill --kills=25 --processes=1
 """
 
 import argparse
