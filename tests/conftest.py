@@ -52,7 +52,7 @@ def pytest_collection_finish(session):
 
 def pytest_collection_modifyitems(items):
     """Whole runs come first: their tests share programs, and short tests fill the end."""
-    first = ("test_train.py", "test_video_text.py", "test_class_names.py")
+    first = ("test_train.py", "test_videoprism_stages.py", "test_xclip_from_clip.py")
     items.sort(key=lambda item: item.path.name not in first)
 
 

@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from damage import change_card
 
+from tests.support.damage import change_card
 from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing

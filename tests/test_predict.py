@@ -8,9 +8,9 @@ import sys
 import jax
 import numpy as np
 import pytest
-from made_videos import write_audio, write_video
 
 import vidjax
+from tests.support.videos import write_audio, write_video
 from vidjax import models, predict, pretrained
 from vidjax.card import Card
 from vidjax.errors import UserError

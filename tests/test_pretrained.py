@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from damage import change_card
 from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
 import vidjax
+from tests.support.damage import change_card
 from vidjax import models, pretrained, tokenizers
 from vidjax import stored as stored_params
 from vidjax.card import Card, read_card, write_card

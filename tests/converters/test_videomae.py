@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from in_memory import same_tensors
 
 from converters import Options, formats, videomae
 from converters.convert import convert
 from converters.mapping import from_params
 from converters.videomae import architecture, published
+from tests.support.converting import same_tensors
 from vidjax import checksums, models, pretrained
 from vidjax.card import Card, read_card
 from vidjax.errors import UserError

@@ -5,17 +5,17 @@ import json
 import pathlib
 import shutil
 
-import in_memory
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 from flax import traverse_util
-from in_memory import command, same_params, same_tensors
 
 from converters import Options, formats, hub, registry, videoprism
 from converters.mapping import from_params
+from tests.support import converting
+from tests.support.converting import command, same_params, same_tensors
 from vidjax import models, pretrained
 from vidjax import tokenizers as texts
 from vidjax.card import Card, read_card, write_card
@@ -32,8 +32,8 @@ FEATURES, EMBEDDINGS, FLOAT64 = 2e-5, 2e-6, 1e-10
 SOFTMAX32 = 1e-6  # KerasHub's float64 run has a softmax in float32
 
 
-described = functools.partial(in_memory.described, videoprism)
-written = functools.partial(in_memory.written, videoprism)
+described = functools.partial(converting.described, videoprism)
+written = functools.partial(converting.written, videoprism)
 
 
 @functools.cache

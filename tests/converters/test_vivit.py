@@ -7,19 +7,19 @@ import os
 import pathlib
 import re
 
-import in_memory
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import serialization, traverse_util
 from flax.training import checkpoints
-from in_memory import same_tensors
 
 from converters import Options, formats, vivit
 from converters.convert import convert
 from converters.mapping import from_params
 from converters.vivit import published
+from tests.support import converting
+from tests.support.converting import same_tensors
 from vidjax import models, pretrained
 from vidjax.card import Card, read_card
 from vidjax.errors import UserError
@@ -51,8 +51,8 @@ def to_vidjax(source, target, options=None, **changes):
 
 
 # Saving costs half a second a folder: what the command does, but in memory.
-described = functools.partial(in_memory.described, vivit)
-written = functools.partial(in_memory.written, vivit)
+described = functools.partial(converting.described, vivit)
+written = functools.partial(converting.written, vivit)
 
 
 def exported(folder, target, format):

@@ -6,16 +6,16 @@ import gzip
 import json
 import pathlib
 
-import in_memory
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from in_memory import command, same_params, same_tensors
 
 from converters import Options, formats, registry, xclip
 from converters.mapping import from_params
+from tests.support import converting
+from tests.support.converting import command, same_params, same_tensors
 from vidjax import models, pretrained
 from vidjax import tokenizers as texts
 from vidjax.card import Card, read_card
@@ -27,8 +27,8 @@ GOLDEN = GOLDENS / "xclip"
 FLOAT32, FLOAT64 = 5e-6, 1e-12  # of values up to 7
 
 
-described = functools.partial(in_memory.described, xclip)
-written = functools.partial(in_memory.written, xclip)
+described = functools.partial(converting.described, xclip)
+written = functools.partial(converting.written, xclip)
 
 
 @functools.cache

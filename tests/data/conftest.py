@@ -4,7 +4,14 @@ import os
 import pathlib
 
 import pytest
-from made_videos import cut_by_stream_copy, rotate_header, set_matrix, write_audio, write_video
+
+from tests.support.videos import (
+    cut_by_stream_copy,
+    rotate_header,
+    set_matrix,
+    write_audio,
+    write_video,
+)
 
 
 @pytest.fixture(scope="session")

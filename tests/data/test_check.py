@@ -10,10 +10,10 @@ import time
 
 import numpy as np
 import pytest
-from damage import damage
-from made_videos import FRAMES, number_of, write_pictures
 
 import vidjax
+from tests.support.damage import damage
+from tests.support.videos import FRAMES, number_of, write_pictures
 from vidjax.data import check, datasets, lists
 from vidjax.data.reading import pyav, video, watchdog
 from vidjax.errors import UserError, VideoError

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
-from damage import damage
-from made_videos import FRAMES, number_of
 
+from tests.support.damage import damage
+from tests.support.videos import FRAMES, number_of
 from vidjax.data import check, datasets, lists, pack
 from vidjax.data.lists import missing
 from vidjax.data.reading import locators, pyav, video

@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 import pytest
-from made_videos import FRAMES, number_of, write_video
 
+from tests.support.videos import FRAMES, number_of, write_video
 from vidjax.data import windows
 from vidjax.data.datasets import Video
 from vidjax.data.frames.clips import prepare

@@ -10,8 +10,8 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from made_videos import FRAMES, number_of, picture, set_matrix, write_video
 
+from tests.support.videos import FRAMES, number_of, picture, set_matrix, write_video
 from vidjax import data
 from vidjax.data import check, lists, pack, windows
 from vidjax.data.datasets import Video

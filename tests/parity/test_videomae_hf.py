@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from round_trip import check_back_to_hugging_face, command
 
+from tests.support.round_trip import check_back_to_hugging_face, command
 from vidjax import load_model
 from vidjax.card import Card
 from vidjax.objectives.masked_autoencoding import pixel_targets

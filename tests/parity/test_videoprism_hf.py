@@ -11,8 +11,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from round_trip import check_back_to_hugging_face, command
 
+from tests.support.round_trip import check_back_to_hugging_face, command
 from vidjax import load_model, pretrained
 from vidjax.card import Card
 from vidjax.models.layers import positions

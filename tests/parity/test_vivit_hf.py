@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from round_trip import check_back_to_hugging_face, command
 
 from converters import huggingface, processors
 from converters.vivit.published import PROCESSORS
+from tests.support.round_trip import check_back_to_hugging_face, command
 from vidjax import load_model, pretrained
 from vidjax.card import Card
 from vidjax.data.frames.clips import eval_views

@@ -10,8 +10,8 @@ import functools
 import jax
 import numpy as np
 import pytest
-from round_trip import check_back_to_hugging_face, command
 
+from tests.support.round_trip import check_back_to_hugging_face, command
 from vidjax import load_model, pretrained
 from vidjax import tokenizers as texts
 from vidjax.objectives import contrastive

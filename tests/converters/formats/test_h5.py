@@ -5,10 +5,10 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
-from in_memory import same_tensors
-from made_files import VALUES
 
 from converters import formats
+from tests.support.converting import same_tensors
+from tests.support.weight_files import VALUES
 from vidjax.errors import UserError
 
 

@@ -4,10 +4,10 @@ import msgpack
 import numpy as np
 import pytest
 from flax import serialization, traverse_util
-from in_memory import same_tensors
-from made_files import ARRAYS, TREE
 
 from converters import formats
+from tests.support.converting import same_tensors
+from tests.support.weight_files import ARRAYS, TREE
 from vidjax.errors import UserError
 
 

@@ -4,10 +4,10 @@ import pickle
 
 import numpy as np
 import pytest
-from in_memory import same_tensors
-from made_files import ARRAYS, VALUES, Evil
 
 from converters import formats
+from tests.support.converting import same_tensors
+from tests.support.weight_files import ARRAYS, VALUES, Evil
 from vidjax.errors import UserError
 
 

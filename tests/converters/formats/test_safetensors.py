@@ -5,9 +5,9 @@ import json
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
-from made_files import VALUES
 
 from converters import formats
+from tests.support.weight_files import VALUES
 from vidjax.lazy import LazyArrays
 
 

@@ -4,9 +4,9 @@ import json
 
 import msgpack
 import pytest
-from made_files import ARRAYS, VALUES
 
 from converters import formats
+from tests.support.weight_files import ARRAYS, VALUES
 from vidjax.errors import UserError
 
 

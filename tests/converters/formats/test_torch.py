@@ -7,10 +7,10 @@ import zipfile
 
 import numpy as np
 import pytest
-from made_files import VALUES, Evil
 
 from converters import formats
 from converters.formats import torch
+from tests.support.weight_files import VALUES, Evil
 from vidjax.errors import UserError
 
 # torch.save's zip files are made here by hand, with the reference's own pickle calls: classes of

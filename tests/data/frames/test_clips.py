@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 import pytest
-from made_frames import config, noise, smooth
 
+from tests.support.frames import config, noise, smooth
 from vidjax.data.frames import clips, crops, randaugment, scenic_randaugment
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing

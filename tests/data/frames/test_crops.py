@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 import pytest
-from made_frames import columns, config, linear_resize, noise
 from PIL import Image
 
+from tests.support.frames import columns, config, linear_resize, noise
 from vidjax.data.frames import clips, crops
 from vidjax.data.frames.resize import resize, resize_short_side
 from vidjax.errors import UserError

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from made_frames import noise, smooth
 from PIL import Image, ImageEnhance, ImageOps
 
+from tests.support.frames import noise, smooth
 from vidjax.data.frames import randaugment
 
 RANDAUG = "rand-m7-n4-mstd0.5-inc1"

@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 import pytest
-from made_frames import linear_resize, noise
 from PIL import Image
 
+from tests.support.frames import linear_resize, noise
 from vidjax.data.frames.resize import resize, resize_short_side
 from vidjax.preprocessing import RESIZES
 

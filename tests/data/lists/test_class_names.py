@@ -1,8 +1,8 @@
 """Classes files."""
 
 import pytest
-from made_lists import ABC, EPIC, FRAMES, pairs, read, write
 
+from tests.support.lists import ABC, EPIC, FRAMES, pairs, read, write
 from vidjax.data.lists import read_list
 from vidjax.errors import UserError
 

@@ -1,7 +1,8 @@
 """Lines as other tools write them: which column holds the path, which the label."""
 
 import pytest
-from made_lists import ABC, FRAMES, IDS, read, refused
+
+from tests.support.lists import ABC, FRAMES, IDS, read, refused
 
 
 @pytest.mark.parametrize(

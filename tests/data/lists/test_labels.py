@@ -1,8 +1,8 @@
 """Labels as numbers: names, several labels, numbers that contradict names."""
 
 import pytest
-from made_lists import ABC, EPIC, pairs, read, write
 
+from tests.support.lists import ABC, EPIC, pairs, read, write
 from vidjax.data.lists import read_list
 from vidjax.errors import UserError
 

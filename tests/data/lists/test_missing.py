@@ -1,7 +1,8 @@
 """Why videos are missing."""
 
 import pytest
-from made_lists import refused
+
+from tests.support.lists import refused
 
 
 @pytest.mark.parametrize(

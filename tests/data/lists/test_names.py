@@ -4,8 +4,8 @@ import collections
 
 import fsspec
 import pytest
-from made_lists import ABC, read, refused
 
+from tests.support.lists import ABC, read, refused
 from vidjax.data.lists import read_list
 from vidjax.data.reading import locators
 

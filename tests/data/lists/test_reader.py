@@ -1,8 +1,8 @@
 """Reading a list: its format, what is missing, what is noticed, what is refused."""
 
 import pytest
-from made_lists import touch, write
 
+from tests.support.lists import touch, write
 from vidjax.data.datasets import DATASETS
 from vidjax.data.lists import read_list, reader
 from vidjax.errors import UserError

@@ -9,8 +9,8 @@ import fsspec
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
-from made_videos import FRAMES, number_of
 
+from tests.support.videos import FRAMES, number_of
 from vidjax.data import check, datasets, lists, windows
 from vidjax.data.reading import locators, video
 from vidjax.errors import UserError

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from made_videos import FRAMES, number_of, picture, set_matrix, write_video
 
 import vidjax
+from tests.support.videos import FRAMES, number_of, picture, set_matrix, write_video
 from vidjax.data.reading import decord_reader, frame_folders, pyav, watchdog
 from vidjax.data.reading.video import read_frames, read_video
 from vidjax.errors import UserError, VideoError

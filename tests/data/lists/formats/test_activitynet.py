@@ -2,8 +2,7 @@
 
 import json
 
-from made_lists import captions, touch, write
-
+from tests.support.lists import captions, touch, write
 from vidjax.data.lists import read_list
 
 

@@ -1,8 +1,8 @@
 """EPIC-Kitchens' csv."""
 
 import pytest
-from made_lists import EPIC, EPIC_HEADER, EPIC_ROWS, pairs, read, touch, write
 
+from tests.support.lists import EPIC, EPIC_HEADER, EPIC_ROWS, pairs, read, touch, write
 from vidjax.data.lists import read_list
 from vidjax.errors import UserError
 

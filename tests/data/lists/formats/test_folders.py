@@ -1,8 +1,8 @@
 """Folders of classes."""
 
 import pytest
-from made_lists import FRAMES, pairs, read, refused, touch
 
+from tests.support.lists import FRAMES, pairs, read, refused, touch
 from vidjax.data.lists import read_list
 from vidjax.errors import UserError
 

@@ -1,8 +1,8 @@
 """HMDB51's splits."""
 
 import pytest
-from made_lists import pairs, touch, write
 
+from tests.support.lists import pairs, touch, write
 from vidjax.data.lists import read_list
 from vidjax.errors import UserError
 

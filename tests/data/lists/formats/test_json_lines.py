@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from made_lists import EPIC, pairs, write
 
+from tests.support.lists import EPIC, pairs, write
 from vidjax.data.datasets import Video
 from vidjax.data.lists import read_list
 from vidjax.errors import UserError

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from made_lists import ABC, read, refused, write
 
+from tests.support.lists import ABC, read, refused, write
 from vidjax.data.lists import read_list
 from vidjax.errors import UserError
 

@@ -3,8 +3,8 @@
 import os
 
 import pytest
-from made_lists import read, touch, write
 
+from tests.support.lists import read, touch, write
 from vidjax.data.lists import read_list
 
 

@@ -1,8 +1,8 @@
 """Lines of text: labels and captions."""
 
 import pytest
-from made_lists import captions, pairs, write
 
+from tests.support.lists import captions, pairs, write
 from vidjax.data.lists import read_list
 from vidjax.errors import UserError
 

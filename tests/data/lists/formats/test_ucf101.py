@@ -1,8 +1,8 @@
 """UCF101's splits."""
 
 import pytest
-from made_lists import touch, write
 
+from tests.support.lists import touch, write
 from vidjax.data.lists import read_list
 from vidjax.errors import UserError
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from made_lists import captions, touch, write
 
+from tests.support.lists import captions, touch, write
 from vidjax.data.lists import read_list
 from vidjax.errors import UserError
 

@@ -7,8 +7,8 @@ import sys
 import jax
 import numpy as np
 import pytest
-from processes import finish, log, start
 
+from tests.support.processes import finish, log, start
 from vidjax import pretrained, sharding, train
 from vidjax.errors import UserError
 from vidjax.journal import Journal

@@ -18,8 +18,8 @@ import numpy as np
 import optax
 import pytest
 from etils import epath
-from processes import finish, log, start
 
+from tests.support.processes import finish, log, start
 from vidjax import configlib, metrics, pretrained, train
 from vidjax.card import read_card
 from vidjax.checkpoints import Checkpoints

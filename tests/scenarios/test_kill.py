@@ -2,7 +2,7 @@
 
 By pytest (marker slow) a few kills; as a program as many as wanted:
 
-    python tests/test_kill.py --kills=25 --processes=1
+    python -m tests.scenarios.test_kill --kills=25 --processes=1
 """
 
 import argparse
@@ -15,8 +15,8 @@ import time
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from processes import SMALL, finish, kill, log, start
 
+from tests.support.processes import SMALL, finish, kill, log, start
 from vidjax import configlib, pretrained
 from vidjax.journal import Journal
 

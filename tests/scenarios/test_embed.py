@@ -15,10 +15,10 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from damage import damage
-from made_videos import write_video
 
 import vidjax
+from tests.support.damage import damage
+from tests.support.videos import write_video
 from vidjax import embed, embeddings, models, pretrained
 from vidjax.card import Card
 from vidjax.data import BadVideos, windows

@@ -17,17 +17,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from damage import damage
 
 from converters import Options, formats, registry, videomae, videoprism, vivit, xclip
 from converters.mapping import to_params
+from tests.support.damage import damage
 from vidjax import models, pretrained, tokenizers
 from vidjax.card import Card, read_card
 from vidjax.data import lists
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
 
-GOLDENS = pathlib.Path(__file__).parent / "goldens"
+GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 _RNG = np.random.default_rng(0)
 ARRAYS = {
     "encoder.weight": _RNG.standard_normal((7, 5), np.float32),
@@ -178,7 +178,7 @@ FAMILIES = {
 @functools.cache
 def hugging_face(family: str, parent: pathlib.Path) -> pathlib.Path:
     """A folder of Hugging Face's layout, exported from a golden checkpoint."""
-    from in_memory import described, written
+    from tests.support.converting import described, written
 
     module, path, options = FAMILIES[family]
     card, params, _ = described(module, GOLDENS / path, **options)

@@ -11,7 +11,7 @@ import pytest
 
 from vidjax.data import segments
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 SENTENCE = "interrupted; run the same command again\n"
 
 PROGRAM = """

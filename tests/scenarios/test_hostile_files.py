@@ -6,13 +6,13 @@ import resource
 import time
 import zipfile
 
-import mutations
 import numpy as np
 import pytest
 
 from converters import formats
 from converters.formats import unpickling
 from converters.mapping import Rule, to_params
+from tests.support import mutations
 from vidjax import errors, json_files
 from vidjax.errors import UserError
 

@@ -1,0 +1,1 @@
+"""Made inputs, damage, processes and checks that several test files share."""
