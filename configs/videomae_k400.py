@@ -24,8 +24,7 @@ def get_config(arg=None):
     config.train_epochs = arg.epochs
     config.model.update(
         name="videomae", variant=arg.variant, head="reconstruct", eps=1e-6,
-        decoder_norm_eps=configlib.unset(float), decoder_depth=configlib.unset(int),
-        pos_grid=configlib.unset(tuple), drop_path=0.0, dtype="bfloat16",
+        drop_path=0.0, dtype="bfloat16",
     )  # fmt: skip
     # decoder_mask_ratio=0.5 is VideoMAE V2's dual masking.
     config.objective = dict(

@@ -35,10 +35,8 @@ def get_config(arg=None):
     config = configlib.base()
     config.train_epochs = recipe["epochs"]
     config.model.update(
-        name="videomae", variant=recipe["variant"], head="classify", eps=1e-6,
-        fc_norm_eps=configlib.unset(float), pos_grid=configlib.unset(tuple),
+        name="videomae", variant=recipe["variant"], head="classify", eps=1e-6, dtype="bfloat16",
         drop_path=recipe.get("drop_path", 0.1), head_dropout=recipe.get("head_dropout", 0.0),
-        dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(
         name="classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0, erase=0.25

@@ -1,4 +1,4 @@
-"""VideoMAE pre-training on Something-Something V2.
+"""VideoMAE pre-training on Something-Something V2: else as videomae_k400.py.
 
     python -m vidjax.train --config=configs/videomae_ssv2.py:B --workdir=runs/videomae_b \
         --config.data.train=ssv2/train.manifest.jsonl --config.data.val=ssv2/val.manifest.jsonl
@@ -22,23 +22,8 @@ BATCH_SIZE = {"S": 1024, "B": 2048}
 def get_config(arg=None):
     arg = configlib.parse_arg(arg, variant="B", epochs=2400.0, demo=False)
     batch_size = configlib.choose("variant", arg.variant, BATCH_SIZE)
-    config = configlib.base()
-    config.train_epochs = arg.epochs
-    config.model.update(
-        name="videomae", variant=arg.variant, head="reconstruct", eps=1e-6,
-        decoder_norm_eps=configlib.unset(float), decoder_depth=configlib.unset(int),
-        pos_grid=configlib.unset(tuple), drop_path=0.0, dtype="bfloat16",
-    )  # fmt: skip
-    # decoder_mask_ratio=0.5 is VideoMAE V2's dual masking.
-    config.objective = dict(
-        name="masked_autoencoding", mask_ratio=0.9, norm_pix=True, decoder_mask_ratio=0.0
-    )
-    config.data.update(name="ssv2", frames=16, stride=2, batch_size=batch_size)
-    config.optim.update(
-        lr=1.5e-4, min_lr=1e-5, lr_batch_size=256, warmup_epochs=40.0, weight_decay=0.05, b2=0.95
-    )
-    config.evals.val = dict(name="loss", every=5_000)
-    config.evals.pictures = dict(name="reconstruction", every=5_000)
+    config = configlib.load_beside(__file__, f"videomae_k400.py:{arg.variant},epochs={arg.epochs}")
+    config.data.update(name="ssv2", stride=2, batch_size=batch_size)
     if arg.demo:
         configlib.use_demo(config, steps=200, lr=2e-3)
     return config

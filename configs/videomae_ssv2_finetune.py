@@ -1,4 +1,4 @@
-"""VideoMAE fine-tuning on Something-Something V2.
+"""VideoMAE fine-tuning on Something-Something V2: else as videomae_k400_finetune.py.
 
     python -m vidjax.train --config=configs/videomae_ssv2_finetune.py:B --workdir=runs/ssv2_b \
         --config.init=videomae_base_ssv2/ --config.data.train=ssv2/train.manifest.jsonl \
@@ -29,30 +29,15 @@ RECIPES = {
 def get_config(arg=None):
     arg = configlib.parse_arg(arg, variant="B", demo=False)
     recipe = configlib.choose("variant", arg.variant, RECIPES)
-    config = configlib.base()
+    config = configlib.load_beside(__file__, "videomae_k400_finetune.py:B")
     config.train_epochs = recipe["epochs"]
-    config.model.update(
-        name="videomae", variant=recipe["variant"], head="classify", eps=1e-6,
-        fc_norm_eps=configlib.unset(float), pos_grid=configlib.unset(tuple),
-        drop_path=0.1, head_dropout=0.0, dtype="bfloat16",
-    )  # fmt: skip
-    config.objective = dict(
-        name="classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0, erase=0.25
-    )
-    # The head and its norm start fresh; the decoder and the last norm have no place here.
-    config.init_missing = ("fc_norm/.*", "head/.*")
-    config.init_unused = ("encoder/norm/.*", "encoder_to_decoder/.*", "mask_token", "decoder/.*")
+    config.model.variant = recipe["variant"]
     config.data.update(
-        name="ssv2", frames=16, sampling="segment",
+        name="ssv2", sampling="segment", flip=0.0,
         batch_size=recipe["batch_size"], repeats=recipe["repeats"], mix_group=recipe["mix_group"],
-        augment="random_resized_crop", flip=0.0, rand_augment="rand-m7-n4-mstd0.5-inc1",
     )  # fmt: skip
-    config.optim.update(
-        lr=recipe["lr"], min_lr=1e-6, lr_batch_size=256, warmup_epochs=5.0,
-        weight_decay=0.05, layer_decay=recipe.get("layer_decay", 0.75),
-    )  # fmt: skip
-    config.evals.val = dict(name="classification", every=2_000)
-    config.evals.test = dict(name="classification", views=(2, 3))
+    config.optim.update(lr=recipe["lr"], layer_decay=recipe.get("layer_decay", 0.75))
+    config.evals.test.views = (2, 3)
     if arg.demo:
         configlib.use_demo(config, steps=500, lr=1e-3)
     return config

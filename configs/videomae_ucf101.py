@@ -1,4 +1,4 @@
-"""VideoMAE pre-training on UCF101, from nothing.
+"""VideoMAE pre-training on UCF101, from nothing: else as videomae_k400.py.
 
     python -m vidjax.train --config=configs/videomae_ucf101.py --workdir=runs/videomae_ucf101 \
         --config.data.train=ucf101/trainlist01.txt --config.data.val=ucf101/testlist01.txt
@@ -17,23 +17,10 @@ from vidjax import configlib
 
 def get_config(arg=None):
     arg = configlib.parse_arg(arg, demo=False)
-    config = configlib.base()
-    config.train_epochs = 3200.0
-    config.model.update(
-        name="videomae", variant="B", head="reconstruct", eps=1e-6,
-        decoder_norm_eps=configlib.unset(float), pos_grid=configlib.unset(tuple),
-        drop_path=0.0, dtype="bfloat16",
-    )  # fmt: skip
-    # decoder_mask_ratio=0.5 is VideoMAE V2's dual masking.
-    config.objective = dict(
-        name="masked_autoencoding", mask_ratio=0.75, norm_pix=True, decoder_mask_ratio=0.0
-    )
-    config.data.update(name="ucf101", frames=16, stride=4, batch_size=192)
-    config.optim.update(
-        lr=3e-4, min_lr=1e-5, lr_batch_size=256, warmup_epochs=40.0, weight_decay=0.05, b2=0.95
-    )
-    config.evals.val = dict(name="loss", every=5_000)
-    config.evals.pictures = dict(name="reconstruction", every=5_000)
+    config = configlib.load_beside(__file__, "videomae_k400.py:B,epochs=3200")
+    config.objective.mask_ratio = 0.75
+    config.data.update(name="ucf101", batch_size=192)
+    config.optim.lr = 3e-4
     if arg.demo:
         configlib.use_demo(config, steps=200, lr=2e-3)
     return config

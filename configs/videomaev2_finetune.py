@@ -51,7 +51,6 @@ def get_config(arg=None):
     config.train_epochs = recipe["epochs"]
     config.model.update(
         variant=variant,
-        patch_size=configlib.unset(tuple),
         drop_path=recipe.get("drop_path", 0.1),
         head_dropout=recipe.get("head_dropout", 0.0),
     )

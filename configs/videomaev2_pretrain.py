@@ -37,10 +37,7 @@ def get_config(arg=None):
     config.train_epochs = arg.epochs or recipe["epochs"]
     config.model.update(
         name="videomae", variant=arg.variant, head="reconstruct", eps=1e-6,
-        decoder_norm_eps=configlib.unset(float), decoder_depth=4,
-        **configlib.unset_keys(decoder_width=int, decoder_num_heads=int, decoder_mlp_dim=int),
-        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple),
-        drop_path=0.0, dtype="bfloat16",
+        decoder_depth=4, drop_path=0.0, dtype="bfloat16",
     )  # fmt: skip
     config.model.update(recipe.get("decoder", {}))
     if arg.variant in ("H", "g"):

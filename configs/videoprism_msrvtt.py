@@ -27,12 +27,7 @@ def get_config(arg=None):
     config.train_epochs = 5.0
     config.model.update(
         name="videoprism", variant=arg.variant, head="video_text", eps=1e-6,
-        temporal_depth=4,
-        **configlib.unset_keys(
-            pos_grid=tuple, patch_size=tuple, vocab_size=int, text_depth=int, logit_scale=float,
-            auxiliary_depth=int,
-        ),
-        remat="full", dtype="bfloat16",
+        temporal_depth=4, remat="full", dtype="bfloat16",
     )  # fmt: skip
     # 0.01 is the temperature of the original's example.
     config.objective = dict(name="contrastive", loss_kind="softmax", temperature=0.01, parts=1)

@@ -31,7 +31,6 @@ def get_config(arg=None):
     config.model.update(
         name="videoprism", variant=arg.variant, head="video_text", eps=1e-6,
         auxiliary_depth=0, logit_scale=2.6592, temporal_depth=4,
-        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, vocab_size=int, text_depth=int),
         remat="full", dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(name="contrastive", loss_kind="softmax", drop_tokens=0.5, parts=1)

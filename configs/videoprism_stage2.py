@@ -27,7 +27,6 @@ def get_config(arg=None):
         name="videoprism", variant=arg.variant, head="distil", eps=1e-6,
         temporal_depth=4, decoder_width=512, decoder_depth=4,
         decoder_num_heads=8, decoder_mlp_dim=2048,
-        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, auxiliary_depth=int),
         remat="full", dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(name="distillation", mask_ratio=0.65, shuffle=True, global_weight=1.0)

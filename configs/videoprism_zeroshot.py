@@ -22,7 +22,6 @@ def get_config(arg=None):
     config.train_steps = 1  # it only evaluates
     config.model.update(
         name="videoprism", variant="B", head="video_text", eps=1e-6, temporal_depth=4,
-        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, vocab_size=int, text_depth=int),
         dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(name="contrastive", temperature=0.01)

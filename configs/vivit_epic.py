@@ -23,30 +23,18 @@ from vidjax import configlib
 
 def get_config(arg=None):
     arg = configlib.parse_arg(arg, frames=32, demo=False)
-    config = configlib.base()
+    config = configlib.load_beside(__file__, f"vivit_k400.py:L_encoder,frames={arg.frames}")
     config.train_epochs = 50.0
-    config.model.update(
-        name="vivit", variant="L", head="classify", eps=1e-6,
-        factorisation="encoder", temporal_depth=4,
-        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, sampled_frames=int),
-        drop_path=0.2, dropout=0.0, dtype="bfloat16",
-    )  # fmt: skip
-    config.objective = dict(
-        name="classification", label_smoothing=0.2, mixup=0.1, color_jitter=0.0, grey=0.0
-    )
+    config.model.update(temporal_depth=4, drop_path=0.2)
+    # Unset: the defaults, of which this factorisation reads only the pool.
+    del config.model.attention_order, config.init_options.temporal_attention, config.model.pool
+    config.objective.update(label_smoothing=0.2, mixup=0.1, color_jitter=0.0, grey=0.0)
     # An image has no temporal encoder, and the released Kinetics model's is deeper.
     config.init_missing = ("head/.*", "encoder/temporal/.*")
-    config.init_options = dict(inflation="central_frame")
-    config.data.update(
-        name="epic_kitchens", frames=arg.frames, stride=1, sampling="dense_cycle", batch_size=64,
-        size=224, short_side=256, resize="tf_bilinear", mean=(0.5,) * 3, std=(0.5,) * 3,
-        augment="scale_jitter", flip=0.5, rand_augment="scenic-n2-m15",
-    )  # fmt: skip
-    config.optim.update(
-        name="sgd", momentum=0.9, lr=0.5, warmup_epochs=2.5, clip_norm=1.0, clip_parts=32
-    )
-    config.evals.val = dict(name="classification", every=1_000)
-    config.evals.test = dict(name="classification", views=(4, 1), average="logits")
+    config.data.update(name="epic_kitchens", stride=1, rand_augment="scenic-n2-m15")
+    config.optim.lr = 0.5
+    config.evals.val.every = 1_000
+    config.evals.test.views = (4, 1)
     if arg.demo:
         configlib.use_demo(config, steps=300, lr=0.1)
         config.data.name = "demo_pairs"

@@ -42,7 +42,6 @@ def get_config(arg=None):
         name="vivit", variant=recipe["variant"], head="classify", eps=1e-6,
         factorisation=recipe["factorisation"], pool=recipe.get("pool", "token"),
         temporal_depth=recipe.get("temporal_depth", 4), attention_order="time_space",
-        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, sampled_frames=int),
         drop_path=0.0, dropout=0.0, dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(

@@ -1,4 +1,4 @@
-"""X-CLIP on HMDB-51 with a few videos of each class: else as xclip_k400.py.
+"""X-CLIP on HMDB-51 with a few videos of each class: else as xclip_fewshot_ucf101.py.
 
     python -m vidjax.train --config=configs/xclip_fewshot_hmdb51.py:8 --workdir=runs/hmdb51_8 \
         --config.init=clip_b16/ --config.data.train=hmdb51/splits \
@@ -18,13 +18,8 @@ from vidjax import configlib
 
 def get_config(arg=None):
     arg = configlib.parse_arg(arg, shots=16, frames=32, demo=False)
-    base = f"xclip_k400.py:B/16,frames={arg.frames},demo={arg.demo}"
+    base = f"xclip_fewshot_ucf101.py:{arg.shots},frames={arg.frames},demo={arg.demo}"
     config = configlib.load_beside(__file__, base)
-    config.data.shots = arg.shots
-    del config.evals.test  # the paper's one view is `val`
-    config.evals.val.every = 0
     if not arg.demo:
-        config.train_epochs = 50.0
-        config.data.update(name="hmdb51", batch_size=64)
-        config.optim.update(lr=2e-6, min_lr=2e-8)
+        config.data.name = "hmdb51"
     return config

@@ -32,9 +32,6 @@ def get_config(arg=None):
     config.train_epochs = 30.0
     config.model.update(
         name="xclip", variant=arg.variant.partition("@")[0], head="video_text", eps=1e-5,
-        **configlib.unset_keys(pos_grid=tuple, patch_size=tuple, embed_dim=int, text_width=int),
-        **configlib.unset_keys(text_num_heads=int, text_depth=int, vocab_size=int),
-        **configlib.unset_keys(mit_num_heads=int, prompt_num_heads=int, drop_path=float),
         dtype="bfloat16",
     )  # fmt: skip
     config.objective = dict(

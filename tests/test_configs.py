@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vidjax import configlib, models, pretrained
+from vidjax import configlib, models, objectives, pretrained
 from vidjax.card import Card, write_card
 from vidjax.data import datasets, lists
 from vidjax.errors import UserError
@@ -277,7 +277,7 @@ def test_parse_arg():
     assert parse("L,frames=32,demo") == {"variant": "L", "frames": 32, "demo": True}
     with pytest.raises(UserError, match="did you mean 'frames'"):
         parse("L,frame=32")
-    with pytest.raises(UserError, match="must be a int"):
+    with pytest.raises(UserError, match="frames must be an integer, not 'many'"):
         parse("frames=many")
 
 
@@ -287,6 +287,60 @@ def test_sizes_can_be_set_that_no_config_names():
     assert config.model.fc_norm_eps is None
     config.model.fc_norm_eps = 1e-5
     assert Setup(config).model.config["num_heads"] == 16
+
+
+@pytest.mark.parametrize("arg", ["", ":demo"])
+@pytest.mark.parametrize("path", CONFIGS)
+def test_all_fields_are_keys(path, arg):
+    """Config blocks have the fields of model and objective that the config file does not set."""
+    config = configlib.load(path + arg)
+    fields = set(models.fields_of(config.model.name, config.model.head))
+    assert fields | {"name", "head"} <= set(config.model) <= fields | {"name", "head", "variant"}
+    keys = set(objectives.keys_of(config.objective.name))
+    assert set(config.objective) == keys | {"name"}
+    unset = [key for key in fields if config.model[key] is None]
+    assert unset and type(None) not in [config.model.get_type(key) for key in unset]
+
+
+def test_unset_keys_take_values_of_their_types():
+    overrides = {
+        "model.patch_size": (2, 14, 14),
+        "model.variant": "B",
+        "model.pos_grid": (8, 2, 2),
+        "model.fc_norm_eps": 1e-5,
+        "model.unroll": 2,
+        "model.pool": "first",
+        "objective.color_jitter": 0.5,
+        "objective.jitter_frames": True,
+    }
+    arguments = ["--config=configs/videomae_k400_finetune.py:demo"]
+    arguments += [f"--config.{key}={value}" for key, value in overrides.items()]
+    config = configlib.of_command(arguments)
+    assert config.is_locked
+    for key, value in overrides.items():
+        block, _, name = key.partition(".")
+        assert config[block][name] == value and type(config[block][name]) is type(value)
+    assert objectives.keywords(config) == dict(
+        name="classification", label_smoothing=0.1, mixup=0.0, cutmix=0.0, erase=0.0,
+        color_jitter=0.5, jitter_frames=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "get_config of .* must return a config, not None"),
+        ("return configlib.base()", "config.model.name is missing"),
+        ("config.model.update(name='vivid', head=None); return config", "unknown model: 'vivid'"),
+        ("config.model.update(name='vivit', head='x'); return config", "unknown head of vivit"),
+    ],
+)
+def test_a_config_file_that_is_wrong(tmp_path, body, message):
+    lines = ["def get_config(arg):", "  config = configlib.base()"]
+    lines += ["  config.objective.name = 'classification'", f"  {body}"]
+    (tmp_path / "mine.py").write_text("\n".join(["from vidjax import configlib", *lines]))
+    with pytest.raises(UserError, match=message):
+        configlib.load(f"{tmp_path}/mine.py")
 
 
 def test_validation_labels_are_the_training_lists(tmp_path):
@@ -309,13 +363,26 @@ MISTAKES = [
     ((), "say what to train"),
     (("--config=configs/videomae_k440.py",), "did you mean 'configs/videomae_k400.py'"),
     (("--config=configs/videomae_k400.py", "--config.optim.lrr=1"), "'optim.lr'"),
-    (("--config=configs/videomae_k400.py", "--config.optim.lr=fast"), "could not convert"),
+    ((DEMO, "--config.optim.lr=fast"), "config.optim.lr must be a number, not 'fast'"),
     (("--config=configs/videomae_k400.py:XXL",), "no recipe for variant 'XXL'"),
     (("--config=configs/videomae_k400.py",), "--config.data.train"),
     ((DEMO,), "--workdir"),
     (("--config=configs/videomae_k400.py", "--config.data.train=no.csv"), "no.csv"),
     ((DEMO, "stray"), "stray"),
     (("--config", "configs/no.py"), "there is no config file configs/no.py"),
+    (("--config",), "--config needs a file"),
+    (("--config", "--workdir=runs"), "--config needs a file"),
+    (("--config.seed=1", DEMO), "--config.seed must come after --config=FILE"),
+    ((DEMO, "--config.batch_size=8"), "did you mean 'data.batch_size'?"),
+    ((DEMO, "--config.seed.x=1"), "config.seed is a single value"),
+    ((DEMO, "--noconfig.estimation"), "did you mean 'estimate'?"),
+    ((DEMO, "--config.estimate=maybe"), "config.estimate must be true or false, not 'maybe'"),
+    ((DEMO, "--config.model.variant=XXL"), "unknown variant of videomae: 'XXL'"),
+    ((DEMO, "--config.model.patch_sizes=(2,8,8)"), "did you mean 'model.patch_size'?"),
+    ((DEMO, "--config.model.pos_grid=(2,a"), "config.model.pos_grid must be a tuple, such as"),
+    ((DEMO, "--config.model.pos_grid=(2,14)"), "config.model.pos_grid must be a list of 3"),
+    ((DEMO, "--config.model.decoder_norm_eps=small"), "decoder_norm_eps must be a number, not"),
+    ((DEMO, "--config.objective=0.5"), "config.objective must be a dict, not '0.5'"),
     (("--config", "configs/videomae_k400.py", "--config.optim.lrr=1"), "'optim.lr'"),
     (
         ("--config=configs/videomae_k400.py:demo", "--config.model.remat=dot"),
@@ -414,7 +481,7 @@ def test_published_xclip_recipes(name, epochs, peak, end, batch, frames):
     assert (data.size, data.short_side, data.views_short_side) == (side, side * 256 // 224, side)
     assert (data.resize, data.augment, data.flip) == ("mmcv_linear", "corner_crop", 0.5)
     assert data.shots == (int(name.rpartition(":")[2]) if "fewshot" in name else 0)
-    assert config.objective.to_dict() == dict(
+    assert objectives.keywords(config) == dict(
         name="text_classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0,
         color_jitter=0.8, grey=0.2, jitter_frames=True,
     )  # fmt: skip

@@ -29,7 +29,8 @@ ALLOWED = {
     "vidjax.training.optim": "vidjax.params",
     "vidjax.training": "vidjax vidjax.card vidjax.checkpoints vidjax.configlib vidjax.data.lists "
     "vidjax.distributed vidjax.evaluators vidjax.journal vidjax.metrics vidjax.models "
-    "vidjax.params vidjax.pretrained vidjax.progress vidjax.setup vidjax.sharding",
+    "vidjax.objectives vidjax.params vidjax.pretrained vidjax.progress vidjax.setup "
+    "vidjax.sharding",
     "vidjax.journal": "",
     "vidjax.checksums": "",
     "vidjax.distributed": "vidjax.signals",

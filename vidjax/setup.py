@@ -246,7 +246,7 @@ class Setup:
                 f"{cfg.name} (lines of `path label`; --config.data.root for relative paths), or "
                 f"append :demo to the config's name, which needs no data"
             )
-        classes, num_classes, name = cfg.classes, self.config.model.num_classes, cfg.name
+        classes, num_classes, name = cfg.classes, self.config.model.get("num_classes"), cfg.name
         training = split == "train" and not self.checkpoint
         own_classes = self.dataset and self.dataset.own_classes
         if split == "val" and (cfg.val_classes or own_classes):

@@ -9,7 +9,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vidjax import models, objectives
+from vidjax.configlib.keys import complete
 from vidjax.errors import UserError, suggest
+from vidjax.json_files import describe
 
 
 def use_demo(config: ConfigDict, *, steps: int, lr: float, data: str = "demo") -> None:
@@ -82,25 +84,44 @@ def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
             values[key] = {"True": True, "False": False}[text] if kind is bool else kind(text)
         except (KeyError, ValueError):
             raise UserError(
-                f"config argument {key} must be a {kind.__name__}, not {text!r}"
+                f"config argument {key} must be {describe(kind)}, not {text!r}"
             ) from None
     return SimpleNamespace(**values)
 
 
 def choose(what: str, choice: str, table: Mapping[str, Any]) -> Any:
-    """table[choice]; a UserError names the choices if there is no such key."""
+    """Returns table[choice].
+
+    Raises:
+        UserError: there is no such key; it names those that there are.
+    """
     if choice not in table:
         raise UserError(f"there is no recipe for {what} {choice!r}; there are {', '.join(table)}")
     return table[choice]
 
 
 def load(file_and_arg: str) -> ConfigDict:
-    """Runs the config file of "path.py:arg" and returns its config, locked.
+    """Runs the config file of "path.py:arg" and returns its config, complete and locked.
 
     Raises:
-        UserError: there is no such file, or it has no get_config.
+        UserError: there is no such file, it has no get_config, or its config lacks a key.
     """
-    return run_file(file_and_arg, "config", "get_config").lock()
+    config = _get_config(file_and_arg)
+    complete(config)
+    return config.lock()
+
+
+def load_beside(file: str, name_and_arg: str) -> ConfigDict:
+    """Returns the config of another file in the folder of `file`, neither complete nor locked."""
+    name, colon, arg = name_and_arg.partition(":")
+    return _get_config(f"{pathlib.Path(file).with_name(name)}{colon}{arg}")
+
+
+def _get_config(file_and_arg: str) -> ConfigDict:
+    config = run_file(file_and_arg, "config", "get_config")
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config of {file_and_arg} must return a config, not {config!r:.80}")
+    return config
 
 
 def run_file(file_and_arg: str, kind: str, function: str) -> Any:
@@ -125,9 +146,3 @@ def run_file(file_and_arg: str, kind: str, function: str) -> Any:
     if not hasattr(module, function):
         raise UserError(f"{kind} file {name} must define {function}(arg)")
     return getattr(module, function)(arg or None)
-
-
-def load_beside(file: str, name_and_arg: str) -> ConfigDict:
-    """The config of another file in the folder of `file`, not locked: a recipe that is like it."""
-    name, colon, arg = name_and_arg.partition(":")
-    return load(f"{pathlib.Path(file).with_name(name)}{colon}{arg}").unlock()

@@ -107,11 +107,29 @@ def build(name: str, model: nn.Module, preprocessing: Preprocessing, **fields: A
     return objective(model=model, preprocessing=preprocessing, **fields)
 
 
+def keys_of(name: str) -> dict[str, Any]:
+    """Returns the keys of config.objective besides `name`, with the types of their values.
+
+    They are the fields of the class in module `name` that neither config.data nor the setup gives.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    objective = find(name)
+    given = {"model", "preprocessing", "text", "text_mask", *objective.from_data}
+    fields = dataclasses.fields(objective)
+    return {field.name: field.type for field in fields if field.name not in given}
+
+
+def keywords(config: Any) -> dict[str, Any]:
+    """Returns the keywords of `build` that config.objective sets, `name` among them."""
+    return {key: x for key, x in config.objective.to_dict().items() if x is not None}
+
+
 def from_config(
     config: Any, model: nn.Module, preprocessing: Preprocessing, **fields: Any
 ) -> Objective:
     """Makes the objective of a config; `fields` are those that no key gives."""
-    keywords = config.objective.to_dict()
-    name = keywords.pop("name")
-    shared = {key: config.data[key] for key in find(name).from_data}
-    return build(name, model, preprocessing, **keywords, **shared, **fields)
+    shared = {key: config.data[key] for key in find(config.objective.name).from_data}
+    fields = {**keywords(config), **shared, **fields}
+    return build(model=model, preprocessing=preprocessing, **fields)

@@ -11,7 +11,7 @@ from etils import epath
 from flax import traverse_util
 
 import vidjax
-from vidjax import configlib, files, models, pretrained
+from vidjax import configlib, files, models, objectives, pretrained
 from vidjax.card import Card, write_card
 from vidjax.checkpoints import last_good
 from vidjax.data.lists.digests import difference
@@ -38,8 +38,7 @@ def claim_run(workdir: epath.Path, setup: Setup) -> list[str]:
             f"config.profile = {config.profile} needs a --workdir on a disk, as the profiler "
             f"writes to disks only"
         )
-    plain = configlib.plain(config)
-    claim_workdir(workdir, plain, configlib.plain(configlib.base()))
+    claim_workdir(workdir, configlib.plain(config), configlib.plain(configlib.base()))
     changes = check_same_lists(workdir, setup.lists(), config.data.allow_changed_lists)
     card = Card(
         model=models.config_of(setup.model),
@@ -49,7 +48,7 @@ def claim_run(workdir: epath.Path, setup: Setup) -> list[str]:
             "source": config.init or "random",
             "format": "vidjax",
             "vidjax": vidjax.__version__,
-            "objective": plain["objective"],
+            "objective": objectives.keywords(config),
             "kept": setup.kept,
         },
         tokenizer=setup.tokenizer and pretrained.keep_tokenizer(setup.tokenizer, workdir),
