@@ -33,6 +33,7 @@ from vidjax.training.estimate import estimate
 from vidjax.training.program import Program
 from vidjax.training.start import initial_state
 from vidjax.training.step import TrainState
+from vidjax.training.throughput import Throughput, summary
 from vidjax.training.workdir import (
     check_same_lists,
     check_workdir,
@@ -154,7 +155,7 @@ class _Run:
 
     def steps(self, state: TrainState, batches, evaluators) -> TrainState:
         setup, config = self.setup, self.setup.config
-        clock = metrics.Throughput(setup.clips_per_step)
+        clock = Throughput(setup.clips_per_step)
         queued: collections.deque[tuple[int, Mapping, np.ndarray]] = collections.deque()
         first, last = config.profile or (0, 0)  # of the trace
         for step in range(self.start + 1, self.total + 1):
@@ -233,12 +234,12 @@ class _Run:
             + ("" if skip else ", or leave such steps out with --config.nonfinite=skip")
         )
 
-    def report(self, step: int, figures: Mapping, clock: metrics.Throughput) -> None:
+    def report(self, step: int, figures: Mapping, clock: Throughput) -> None:
         figures = {key: float(value) for key, value in figures.items() if key != "finite"}
         figures |= {"lr": float(self.schedule(step - 1))} | clock.lap(self.total - step)
         if distributed.is_first():
             self.writer.write(step, figures)
-        self.progress.report(metrics.summary(figures), figures["seconds_left"])
+        self.progress.report(summary(figures), figures["seconds_left"])
 
     def evaluate(self, evaluators: Mapping, state: TrainState, step: int) -> dict[str, float]:
         params = state.ema_params or state.params
