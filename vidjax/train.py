@@ -20,11 +20,20 @@ from etils import epath
 from ml_collections import ConfigDict
 
 import vidjax
-from vidjax import compilation, configlib, distributed, files, metrics, models, pretrained, sharding
+from vidjax import (
+    compilation,
+    configlib,
+    distributed,
+    evaluators,
+    files,
+    models,
+    pretrained,
+    sharding,
+    writers,
+)
 from vidjax.card import Card, write_card
 from vidjax.checkpoints import Checkpoints, last_good
 from vidjax.errors import Again, Interrupted, UserError, run_main
-from vidjax.evaluators import with_views
 from vidjax.journal import Journal
 from vidjax.progress import Progress
 from vidjax.setup import Setup
@@ -89,8 +98,8 @@ class _Run:
         # Asked once, as not all may see at once what is new on a network's disk.
         self.start = distributed.from_first(lambda: self.checkpoints.latest_step() or 0)
         first = distributed.is_first()
-        self.writer = metrics.MetricsWriter(workdir, self.start) if first else None
-        self.known = set(distributed.from_first(lambda: sorted(self.writer.known)))
+        self.writers = writers.build(config.writers, workdir, self.start, configlib.plain(config))
+        self.known = set(distributed.from_first(lambda: sorted(self.writers.known)))
         self.progress = Progress(
             "step", self.total, self.start, text="compiling", every=math.inf, quiet=not first
         )
@@ -112,7 +121,7 @@ class _Run:
         )
         card = Card(
             model=models.config_of(setup.model),
-            preprocessing=with_views(setup.preprocessing, config.evals.to_dict()),
+            preprocessing=evaluators.with_views(setup.preprocessing, config.evals.to_dict()),
             classes=setup.classes if setup.learns_classes else None,
             provenance={
                 "source": config.init or "random",
@@ -212,9 +221,9 @@ class _Run:
         values = {k: float(v) for k, v in jax.device_get(figures).items() if k != "finite"}
         ids = distributed.gather(video_ids)
         path = self.workdir / "nonfinite.jsonl"
+        self.writers.scalars(step, values)
         if distributed.is_first():
             videos = self.setup.videos("train")
-            self.writer.write(step, values)
             shown = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
             paths = [videos[i].path for i in dict.fromkeys(ids.tolist()) if i >= 0]
             Journal(path).add({"step": step, **shown, "videos": paths})
@@ -237,29 +246,25 @@ class _Run:
     def report(self, step: int, figures: Mapping, clock: Throughput) -> None:
         figures = {key: float(value) for key, value in figures.items() if key != "finite"}
         figures |= {"lr": float(self.schedule(step - 1))} | clock.lap(self.total - step)
-        if distributed.is_first():
-            self.writer.write(step, figures)
+        self.writers.scalars(step, figures)
         self.progress.report(summary(figures), figures["seconds_left"])
 
-    def evaluate(self, evaluators: Mapping, state: TrainState, step: int) -> dict[str, float]:
-        params = state.ema_params or state.params
-        results = {}
-        for key, (evaluator, _) in evaluators.items():
-            try:
-                found = {f"{key}/{k}": v for k, v in evaluator.run(params, step).items()}
-            except Again:
-                self.end(step, state)
-            results |= found
+    def evaluate(self, due: Mapping, state: TrainState, step: int) -> dict[str, float]:
+        try:
+            found = evaluators.run_all(due, state.ema_params or state.params)
+        except Again:
+            self.end(step, state)
+        self.writers.pictures(step, found.pictures)
+        results = found.metrics
         best = self.setup.config.checkpoint.best
-        if best.split("/")[0] in evaluators:
+        if best.split("/")[0] in due:
             if best not in results:
                 raise UserError(
                     f"config.checkpoint.best is {best!r}, but the figures are {', '.join(results)}"
                 )
             self.checkpoints.judge(step, results[best])
         if results:  # written last: what stands there is not evaluated again
-            if distributed.is_first():
-                self.writer.write(step, results)
+            self.writers.scalars(step, results)
             self.say(f"step {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in results.items()))
         return results
 
@@ -321,7 +326,8 @@ class _Run:
             place = self.checkpoints.folder / str(best["step"])
             self.say(f"best checkpoint: {place} with {best['figure']} {best['value']:.4g}")
         self.say(f"  to use it: --checkpoint={self.workdir} or --config.init={self.workdir}")
-        self.say(f"metrics: {self.writer.path}")
+        for place in self.writers.places:
+            self.say(f"metrics: {place}")
         for picture in sorted(self.workdir.glob(f"*_{self.total}.png")):
             self.say(f"picture: {picture}")
 
@@ -329,8 +335,7 @@ class _Run:
         self.preemption.close()
         self.end_trace()
         self.progress.close()
-        if self.writer:
-            self.writer.close()
+        self.writers.close()
         self.checkpoints.close()
         release_workdir(self.workdir)
 

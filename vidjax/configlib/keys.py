@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
+from vidjax import writers
 from vidjax.errors import UserError
 
 
@@ -111,6 +112,7 @@ def base() -> ConfigDict:
     # `tensor` between attention and MLP, which saves memory with long clips (see sharding.rules).
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1, "sequence": False})
     config.log_every = 50
+    config.writers = ("jsonl", "tensorboard")  # of metrics and pictures: vidjax.writers
     config.checkpoint = ConfigDict(
         {
             "every": 1000,  # steps
@@ -169,6 +171,7 @@ def check(config: ConfigDict) -> None:
     ):
         if value not in known:
             raise UserError(f"config.{key} must be {' or '.join(known)}, not {value!r}")
+    writers.check(config.writers)
     best = config.checkpoint.best
     if best and (best.split("/")[0] not in config.evals or "/" not in best):
         raise UserError(
