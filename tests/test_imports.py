@@ -20,7 +20,7 @@ ALLOWED = {
     "vidjax.json_files": "",
     "vidjax.lazy": "",
     "vidjax.compilation": "",
-    "vidjax.configlib": "vidjax.models vidjax.objectives",
+    "vidjax.configlib": "vidjax.models vidjax.objectives vidjax.writers",
     "vidjax.params": "",
     "vidjax.sharding": "",
     "vidjax.files": "",
@@ -28,13 +28,13 @@ ALLOWED = {
     "vidjax.checkpoints": "vidjax.params",
     "vidjax.training.optim": "vidjax.params",
     "vidjax.training": "vidjax vidjax.card vidjax.checkpoints vidjax.configlib vidjax.data.lists "
-    "vidjax.distributed vidjax.evaluators vidjax.journal vidjax.metrics vidjax.models "
+    "vidjax.distributed vidjax.evaluators vidjax.journal vidjax.models vidjax.writers "
     "vidjax.objectives vidjax.params vidjax.pretrained vidjax.progress vidjax.setup "
     "vidjax.sharding",
     "vidjax.journal": "",
     "vidjax.checksums": "",
     "vidjax.distributed": "vidjax.signals",
-    "vidjax.metrics": "vidjax.journal",
+    "vidjax.writers": "vidjax.distributed vidjax.journal",
     "vidjax.embeddings": "vidjax.checksums",
     "vidjax.preprocessing": "",
     "vidjax.tokenizers": "",

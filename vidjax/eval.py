@@ -3,6 +3,7 @@
 `python -m vidjax.eval --config=configs/videomae_k400_finetune.py --checkpoint=FOLDER`
 """
 
+import contextlib
 import json
 import os
 
@@ -11,19 +12,20 @@ from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from vidjax import compilation, configlib, distributed, pretrained
+from vidjax import compilation, configlib, distributed, evaluators, files, pretrained, writers
 from vidjax.errors import UserError, disk_errors, run_main
 from vidjax.setup import Setup
+from vidjax.stored import find_params
 
 
 def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict[str, float]:
     """Runs every evaluator of `config` on the checkpoint in `folder`.
 
     The model with its numerics, and mean, deviation and resizing of its input are the
-    checkpoint's; what is evaluated and on how many views is the config's. Figures go to
-    output/results.json, with the protocol that they were measured by; videos that could not be
-    read to output/bad_videos.jsonl. Each video counts once on any number of
-    devices and processes.
+    checkpoint's; what is evaluated and on how many views is the config's. Metrics go to
+    output/results.json, with the protocol that they were measured by; these and pictures to
+    `config.writers`, at the checkpoint's step (0 if it is no run's); videos that could not be read
+    to output/bad_videos.jsonl. Each video counts once on any number of devices and processes.
 
     Raises:
         UserError: the checkpoint does not fit the config's objective, or no evaluators.
@@ -39,35 +41,38 @@ def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict
 
     distributed.from_first(make_output)
     with disk_errors(output), setup.on_mesh():
-        evaluators = setup.evaluators(output)
-        if not evaluators:
+        evals = setup.evaluators(output)
+        if not evals:
             raise UserError(
                 "there is nothing to evaluate: point --config.data.val at a list, or set "
                 "config.evals"
             )
-        shardings = traverse_util.flatten_dict(setup.param_shardings(), sep="/")
-        stored = pretrained.open_params(folder)
-        params = stored.place(stored.references(), shardings)
-        params = traverse_util.unflatten_dict(params, sep="/")
-        if distributed.is_first():
-            for line in setup.describe_evaluation():
-                print(f"evaluation {line}")
-            for line in setup.notices:
-                print(f"note: {line}")
-        results = {
-            f"{key}/{name}": value
-            for key, (evaluator, _) in evaluators.items()
-            for name, value in evaluator.run(params, 0).items()
-        }
+        name = f"{files.absolute(folder).name}/{output.name}"
+        plain = configlib.plain(config)
+        with contextlib.closing(writers.build(config.writers, output, 0, plain, name)) as to:
+            shardings = traverse_util.flatten_dict(setup.param_shardings(), sep="/")
+            stored = pretrained.open_params(folder)
+            params = stored.place(stored.references(), shardings)
+            params = traverse_util.unflatten_dict(params, sep="/")
+            if distributed.is_first():
+                for line in setup.describe_evaluation():
+                    print(f"evaluation {line}")
+                for line in setup.notices:
+                    print(f"note: {line}")
+            found = evaluators.run_all(evals, params)
+            path, in_run = find_params(folder)
+            step = int(path.parent.name) if in_run else 0
+            to.pictures(step, found.pictures)
+            to.scalars(step, found.metrics)
     report = {
         "checkpoint": str(folder),
         "protocol": setup.describe_evaluation(),
-        "results": results,
+        "results": found.metrics,
     }
     if distributed.is_first():
         with disk_errors(output):
             (output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
-    return results
+    return found.metrics
 
 
 def main(argv: list[str]) -> None:

@@ -427,7 +427,7 @@ class Setup:
     ) -> dict[str, tuple[evaluators.Evaluator, int]]:
         """The evaluators of `config.evals` and the steps between their runs.
 
-        They write pictures to `workdir`, and call `between` before each batch.
+        Videos that cannot be read are listed in `workdir`; `between` is called before each batch.
         """
 
         def batches(split: str, views: tuple[int, int]):
@@ -456,7 +456,6 @@ class Setup:
             num_videos=lambda split: len(self.videos(split)),
             num_classes=self.model.config.get("num_classes") or len(self._learned_names()),
             groups=self.model.config.get("groups", ()),
-            workdir=workdir,
             captions=lambda split: [video.captions for video in self.videos(split)],
             tokenize=self.tokenizer,
             classes=lambda split: self.videos(split).classes,

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from vidjax import compilation, configlib, distributed, files, sharding
 from vidjax.errors import Interrupted, UserError, run_main
-from vidjax.metrics import Throughput
 from vidjax.setup import Setup
 from vidjax.training.estimate import estimate
 from vidjax.training.nonfinite import AHEAD
@@ -21,6 +20,7 @@ from vidjax.training.program import Program
 from vidjax.training.run import Run, Stop
 from vidjax.training.start import initial_state
 from vidjax.training.step import TrainState
+from vidjax.training.throughput import Throughput
 from vidjax.training.workdir import workdir_errors
 
 

@@ -3,7 +3,6 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from vidjax import evaluators
 from vidjax.errors import UserError
@@ -12,13 +11,12 @@ from vidjax.evaluators.classification import accuracies, ranks
 from vidjax.evaluators.reconstruction import figure
 
 
-def context(batches, num_videos, tmp_path, **predict):
+def context(batches, num_videos, **predict):
     return evaluators.Context(
         predict=predict,
         batches=lambda split, views: iter(batches),
         num_videos=lambda split: num_videos,
         num_classes=3,
-        workdir=tmp_path,
     )
 
 
@@ -35,10 +33,14 @@ def logits_of(params, batch):
     return batch["logits"]
 
 
-def run(entry, batches, num_videos, tmp_path, **predict):
+def evaluate(entry, batches, num_videos, **predict):
     predict = predict or {"logits": logits_of}
-    built = evaluators.build({"x": entry}, context(batches, num_videos, tmp_path, **predict))
-    return built["x"][0].run(None, 0)
+    built = evaluators.build({"x": entry}, context(batches, num_videos, **predict))
+    return built["x"][0].run(None)
+
+
+def run(*args, **predict):
+    return evaluate(*args, **predict).metrics
 
 
 # Two views of three videos; the last batch is padded with a confident wrong answer.
@@ -49,18 +51,18 @@ VIEWS = [
 ]
 
 
-def test_padding_does_not_count_and_ties_are_wrong(tmp_path):
-    found = run({"name": "classification", "views": (2, 1)}, VIEWS, 3, tmp_path)
+def test_padding_does_not_count_and_ties_are_wrong():
+    found = run({"name": "classification", "views": (2, 1)}, VIEWS, 3)
     # Video 0 is wrong, video 1 right, and video 2 ties between classes 0 and 1.
     assert found == {"top1": pytest.approx(1 / 3), "top5": 1.0, "videos": 3, "unreadable": 0}
 
 
 @pytest.mark.parametrize(("average", "top1"), [("softmax", 1.0), ("logits", 0.0)])
-def test_views_are_averaged_as_asked(average, top1, tmp_path):
+def test_views_are_averaged_as_asked(average, top1):
     # One loud wrong view against two that are right: probabilities outvote it, logits do not.
     views = [batch([[9, 0, 0], [0, 2.9, 0], [0, 2.9, 0]], [0] * 3, [1] * 3, [1] * 3)]
     entry = {"name": "classification", "views": (3, 1), "average": average}
-    assert run(entry, views, 1, tmp_path)["top1"] == top1
+    assert run(entry, views, 1)["top1"] == top1
 
 
 def test_partial_or_double_counts_are_a_bug():
@@ -70,9 +72,9 @@ def test_partial_or_double_counts_are_a_bug():
         check_views(np.array([2, 4, 2]), 2)
 
 
-def test_unreadable_videos_are_left_out_and_counted(tmp_path):
+def test_unreadable_videos_are_left_out_and_counted():
     batches = [batch([[9, 0, 0], [0, 9, 0]], [0, 2], [0, 0], [1, 1])]
-    found = run({"name": "classification"}, batches, 3, tmp_path)
+    found = run({"name": "classification"}, batches, 3)
     assert found == {"top1": 0.5, "top5": 1.0, "videos": 2.0, "unreadable": 1.0}
     with pytest.raises(UserError, match="no video"):
         check_views(np.array([0, 0]), 1)
@@ -84,16 +86,16 @@ def test_constant_scores_are_not_right(value):
     assert accuracies(found) == {"top1": 0.0, "top5": 0.0}
 
 
-def test_several_answers_are_ranked_one_by_one_and_together(tmp_path):
+def test_several_answers_are_ranked_one_by_one_and_together():
     # Two nouns, three verbs. Video 0 has both right, video 1 only its noun.
     logits = [[0, 2, 1, 0, 0], [3, 0, 0, 2, 0], [0, 0, 0, 0, 0]]
     batches = [batch(logits, [0, 1, 1], [[1, 0], [0, 2], [0, 0]], [1, 1, 0])]
     groups = dict(groups=(("noun", 2), ("verb", 3)))
     for average in ("softmax", "logits"):
         entry = {"name": "classification", "average": average}
-        made = context(batches, 2, tmp_path, logits=logits_of)
+        made = context(batches, 2, logits=logits_of)
         made = dataclasses.replace(made, num_classes=5, **groups)
-        found = evaluators.build({"x": entry}, made)["x"][0].run(None, 0)
+        found = evaluators.build({"x": entry}, made)["x"][0].run(None).metrics
         assert found["noun_top1"] == 1.0 and found["verb_top1"] == 0.5 and found["top1"] == 0.5
         assert found["noun_top5"] == found["verb_top5"] == 1.0
 
@@ -110,7 +112,7 @@ def test_an_action_scores_the_product_of_its_probabilities():
     assert (ranks([nouns, verbs], labels) != found).any()  # of products of logits
 
 
-def test_loss_ignores_padding(tmp_path):
+def test_loss_ignores_padding():
     batches = [
         {"weight": jnp.array([1.0, 1.0]), "value": jnp.array([1.0, 2.0])},
         {"weight": jnp.array([1.0, 0.0]), "value": jnp.array([6.0, np.nan])},
@@ -119,7 +121,7 @@ def test_loss_ignores_padding(tmp_path):
     def losses(params, batch):
         return {"loss": batch["value"]}
 
-    found = run({"name": "loss"}, batches, 3, tmp_path, loss=losses)
+    found = run({"name": "loss"}, batches, 3, loss=losses)
     assert found == {"loss": 3.0, "videos": 3.0}
 
 
@@ -132,14 +134,17 @@ def test_figure_has_a_row_per_name_and_clip():
     assert [pixels[y, 20, 0] for y in middle] == [0, 64, 128]
 
 
-def test_picture_skips_what_could_not_be_read(tmp_path):
+def test_picture_skips_what_could_not_be_read():
     batches = [{"weight": jnp.zeros(2)}, {"weight": jnp.array([0.0, 1.0])}]
 
     def pictures(params, batch):
         return {"1 original": jnp.stack([jnp.full((2, 16, 16, 3), v) for v in (1.0, 0.5)])}
 
-    run({"name": "reconstruction", "scale": 1}, batches, 2, tmp_path, reconstruction=pictures)
-    pixels = np.asarray(Image.open(tmp_path / "reconstruction_0.png"))
+    entry = {"name": "reconstruction", "scale": 1}
+    found = evaluate(entry, batches, 2, reconstruction=pictures)
+    assert found.metrics == {} and list(found.pictures) == ["reconstruction"]
+    pixels = found.pictures["reconstruction"]
+    assert pixels.dtype == np.uint8
     assert pixels.shape[0] < 2 * (16 + 14) and pixels[4 + 14 + 8, 8, 0] == 128
 
 
@@ -152,6 +157,23 @@ def test_picture_skips_what_could_not_be_read(tmp_path):
         ({"name": "reconstruction"}, "predicts 'reconstruction'"),
     ],
 )
-def test_wrong_entries_are_answered(entry, message, tmp_path):
+def test_wrong_entries_are_answered(entry, message):
     with pytest.raises(UserError, match=message):
-        run(entry, [], 1, tmp_path)
+        run(entry, [], 1)
+
+
+def test_names_of_several_evaluators():
+    """Pictures are known by their evaluators only where several have the same name."""
+
+    class Fake:
+        def __init__(self, *pictures):
+            self.pictures = pictures
+
+        def run(self, params):
+            pictures = {name: np.zeros((1, 1, 3), np.uint8) for name in self.pictures}
+            return evaluators.Evaluation({"top1": params}, pictures)
+
+    both = {"val": (Fake("confusion"), 1), "test": (Fake("confusion", "mistakes"), 0)}
+    found = evaluators.run_all(both, 0.5)
+    assert found.metrics == {"val/top1": 0.5, "test/top1": 0.5}
+    assert list(found.pictures) == ["val/confusion", "test/confusion", "mistakes"]

@@ -115,7 +115,7 @@ class Toy:
         ids = np.array([[int(text.split()[-1].rstrip("."))] for text in texts], np.int32)
         return ids, np.ones_like(ids, bool)
 
-    def context(self, tmp_path, **fields):
+    def context(self):
         def text_embedding(params, batch):
             assert batch["text_mask"].dtype == bool
             x = params["texts"][batch["text"][:, 0]]
@@ -137,7 +137,6 @@ class Toy:
             "batches": self.batches,
             "num_videos": lambda split: len(self.vectors),
             "num_classes": 0,
-            "workdir": tmp_path,
             "captions": lambda split: [(f"number {i}",) for i in range(len(self.vectors))],
             "tokenize": self.tokenize,
             "put": self.put,
@@ -145,103 +144,103 @@ class Toy:
         }
         return evaluators.Context(**fields)
 
-    def run(self, tmp_path, entry=None, **fields):
+    def run(self, entry=None, **fields):
         entry = entry or {"name": "retrieval", "views": (self.views, 1)}
         if "classes" in fields:
             fields["classes"] = lambda split, names=fields["classes"]: names
-        context = dataclasses.replace(self.context(tmp_path), **fields)
+        context = dataclasses.replace(self.context(), **fields)
         params = {"texts": jnp.asarray(self.texts), "scale": jnp.float32(1.0)}
-        return evaluators.build({"x": entry}, context)["x"][0].run(params, 0)
+        return evaluators.build({"x": entry}, context)["x"][0].run(params).metrics
 
 
-def test_matching_embeddings_are_found_and_scrambled_ones_by_chance(tmp_path):
+def test_matching_embeddings_are_found_and_scrambled_ones_by_chance():
     x = vectors(0, 101, WIDTH)
-    found = Toy(x, x).run(tmp_path)
+    found = Toy(x, x).run()
     assert found["t2v_r1"] == found["v2t_r1"] == found["v2t_mean_rank"] == 1.0
     assert (found["videos"], found["captions"], found["unreadable"]) == (101, 101, 0)
     scrambled = x[np.random.default_rng(1).permutation(101)]
-    found = Toy(x, scrambled).run(tmp_path)
+    found = Toy(x, scrambled).run()
     assert found["t2v_r1"] < 0.05 and found["v2t_r10"] < 0.25
     assert 40 < found["t2v_mean_rank"] < 62 and 40 < found["v2t_median_rank"] < 62
 
 
-def test_a_mesh_and_padding_change_nothing(tmp_path):
+def test_a_mesh_and_padding_change_nothing():
     x = vectors(0, 27, WIDTH)
     texts = x + 0.9 * vectors(1, 27, WIDTH)
-    alone = Toy(x, texts, batch=9).run(tmp_path)
+    alone = Toy(x, texts, batch=9).run()
     assert 0 < alone["t2v_r1"] < 1 and 0 < alone["v2t_r1"] < 1
     mesh = sharding.make_mesh(SimpleNamespace(data=8, fsdp=1, tensor=1))
     with jax.set_mesh(mesh):
-        assert Toy(x, texts, batch=8, mesh=mesh).run(tmp_path) == alone
-    assert Toy(x, texts, batch=40).run(tmp_path) == alone
+        assert Toy(x, texts, batch=8, mesh=mesh).run() == alone
+    assert Toy(x, texts, batch=40).run() == alone
 
 
-def test_several_captions_and_views(tmp_path):
+def test_several_captions_and_views():
     x = vectors(0, 11, WIDTH)
     texts = np.concatenate([vectors(9, 11, WIDTH), x])  # the second caption of each is right
     toy = Toy(x, texts, views=3, batch=4, noise=0.05)
-    found = toy.run(tmp_path, captions=lambda _: [(f"a {i}", f"b {i + 11}") for i in range(11)])
+    found = toy.run(captions=lambda _: [(f"a {i}", f"b {i + 11}") for i in range(11)])
     assert found["captions"] == 22 and found["v2t_r1"] == 1.0
     assert 0.5 <= found["t2v_r1"] < 0.9
     assert toy.asked == [f"{k} {i + 11 * (k == 'b')}" for i in range(11) for k in "ab"]
 
 
-def test_unreadable_videos_are_no_answers_and_not_asked_for(tmp_path):
+def test_unreadable_videos_are_no_answers_and_not_asked_for():
     x = vectors(0, 10, WIDTH)
     # The unreadable one would be every text's nearest, and its text every video's.
     x[4] = unit(x.sum(0))
     texts = 0.1 * x + x[4]
     texts[4] = x[4]
     toy = Toy(x, texts, bad=(4,))
-    found = toy.run(tmp_path)
+    found = toy.run()
     assert (found["videos"], found["captions"], found["unreadable"]) == (9, 9, 1)
     assert "number 4" not in toy.asked and len(toy.asked) == 9
-    alone = Toy(np.delete(x, 4, 0), np.delete(texts, 4, 0)).run(tmp_path)
+    alone = Toy(np.delete(x, 4, 0), np.delete(texts, 4, 0)).run()
     assert found == alone | {"unreadable": 1}
 
 
-def test_lists_without_captions_are_answered(tmp_path):
+def test_lists_without_captions_are_answered():
     x = vectors(0, 3, WIDTH)
     with pytest.raises(UserError, match="which 3 videos of the val split do not have"):
-        Toy(x, x).run(tmp_path, captions=None)
+        Toy(x, x).run(captions=None)
     with pytest.raises(UserError, match="which 1 videos"):
-        Toy(x, x).run(tmp_path, captions=lambda _: [("0",), (), ("2",)])
+        Toy(x, x).run(captions=lambda _: [("0",), (), ("2",)])
     with pytest.raises(UserError, match="no tokeniser"):
-        Toy(x, x).run(tmp_path, tokenize=None)
+        Toy(x, x).run(tokenize=None)
     with pytest.raises(UserError, match="predicts 'text_embedding' and 'video_embedding'"):
-        Toy(x, x).run(tmp_path, predict={"logits": None})
+        Toy(x, x).run(predict={"logits": None})
 
 
 ZERO_SHOT = {"name": "zero_shot"}
 NAMES = ("0", "1", "2")  # the toy's labels are 0, 1, 2, 0, 1, 2, ...
 
 
-def test_zero_shot_finds_the_classes_by_their_texts(tmp_path):
+def test_zero_shot_finds_the_classes_by_their_texts():
     classes = vectors(0, 3, WIDTH)
     x = unit(classes[np.arange(14) % 3] + 0.3 * vectors(1, 14, WIDTH))
     toy = Toy(x, classes, bad=(5,))
-    found = toy.run(tmp_path, ZERO_SHOT, classes=NAMES)
+    found = toy.run(ZERO_SHOT, classes=NAMES)
     assert found == {"top1": 1.0, "top5": 1.0, "videos": 13.0, "unreadable": 1.0}
     assert toy.asked == ["a video of 0.", "a video of 1.", "a video of 2."]
-    wrong = Toy(x, classes[[1, 2, 0]]).run(tmp_path, ZERO_SHOT, classes=NAMES)
+    wrong = Toy(x, classes[[1, 2, 0]]).run(ZERO_SHOT, classes=NAMES)
     assert wrong["top1"] == 0.0
-    same = Toy(x, classes[[1, 1, 1]]).run(tmp_path, ZERO_SHOT, classes=NAMES)
+    same = Toy(x, classes[[1, 1, 1]]).run(ZERO_SHOT, classes=NAMES)
     assert same["top1"] == 0.0  # equal texts are no answer
 
 
 @pytest.mark.parametrize("average", ["logits", "softmax"])
-def test_zero_shot_averages_views_on_a_mesh(average, tmp_path):
+def test_zero_shot_averages_views_on_a_mesh(average):
     classes = vectors(0, 3, WIDTH)
     x = classes[np.arange(7) % 3]
     entry = ZERO_SHOT | {"views": (2, 3), "average": average}
     mesh = sharding.make_mesh(SimpleNamespace(data=8, fsdp=1, tensor=1))
     with jax.set_mesh(mesh):
         toy = Toy(x, classes, views=6, noise=0.3, mesh=mesh)
-        assert toy.run(tmp_path, entry, classes=NAMES)["top1"] == 1.0
+        assert toy.run(entry, classes=NAMES)["top1"] == 1.0
     assert toy.asked[:3] == ["a video of 0.", "a video of 1.", "a video of 2."]
 
 
-def test_templates_are_an_ensemble_of_unit_vectors(tmp_path):
+def test_templates_are_an_ensemble_of_unit_vectors():
     # Texts i and 3 + i are class i in two templates.
     texts = vectors(0, 6, WIDTH) * np.linspace(1, 9, 6, dtype=np.float32)[:, None]
     toy = Toy(vectors(1, 4, WIDTH), texts)
@@ -250,7 +249,7 @@ def test_templates_are_an_ensemble_of_unit_vectors(tmp_path):
         np.ones((len(asked), 1), bool),
     )
     toy.text_length = 3.0  # as X-CLIP's, which are of no certain length
-    context = dataclasses.replace(toy.context(tmp_path), classes=lambda split: NAMES)
+    context = dataclasses.replace(toy.context(), classes=lambda split: NAMES)
     entry = ZERO_SHOT | {"templates": ("a {}", "b {}")}
     evaluator = evaluators.build({"x": entry}, context)["x"][0]
     found = evaluator.class_embeddings({"texts": jnp.asarray(texts)})
@@ -269,7 +268,7 @@ def test_templates_are_an_ensemble_of_unit_vectors(tmp_path):
         ({"classes": ("0", "1")}, {}, "go from 0 to 2, but must lie from 0 to 1"),
     ],
 )
-def test_wrong_zero_shot_settings_are_answered(fields, entry, message, tmp_path):
+def test_wrong_zero_shot_settings_are_answered(fields, entry, message):
     x = vectors(0, 3, WIDTH)
     with pytest.raises(UserError, match=message):
-        Toy(x, x).run(tmp_path, ZERO_SHOT | entry, **{"classes": NAMES} | fields)
+        Toy(x, x).run(ZERO_SHOT | entry, **{"classes": NAMES} | fields)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vidjax import models, objectives
+from vidjax import models, objectives, writers
 from vidjax.errors import UserError
 
 
@@ -49,6 +49,7 @@ def base() -> ConfigDict:
     config.mesh.sequence = False  # split tokens on `tensor`, too: less memory with long clips
 
     config.log_every = 50  # steps
+    config.writers = ("jsonl", "tensorboard")  # of metrics and pictures: vidjax.writers
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 1000  # steps
     config.checkpoint.keep = 2  # number of latest checkpoints
@@ -202,6 +203,7 @@ def check(config: ConfigDict) -> None:
     ):
         if value not in known:
             raise UserError(f"config.{key} must be {' or '.join(known)}, not {value!r}")
+    writers.check(config.writers)
     best = config.checkpoint.best
     if best and (best.split("/")[0] not in config.evals or "/" not in best):
         raise UserError(

@@ -1,13 +1,14 @@
 """Evaluators, one file each: entries of `config.evals`, run in training and by `vidjax.eval`.
 
 An evaluator is given named functions of (params, batch) and makes its own passes over the data;
-it knows no model. Figures are summed on the host over all processes.
+it knows no model. It returns metrics, summed on the host over all processes, and pictures; what
+becomes of them is its caller's.
 """
 
+import collections
 import dataclasses
 import functools
 import importlib
-import pathlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -24,6 +25,19 @@ _TEXTS = 256  # embedded at once
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Result of an evaluator, or of several.
+
+    Attributes:
+        metrics: numbers by name.
+        pictures: uint8 [H, W, 3] by name; processes other than the first may leave them out.
+    """
+
+    metrics: Mapping[str, float]
+    pictures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Context:
     """Data and services that evaluators get from the loop.
 
@@ -33,7 +47,6 @@ class Context:
             times, padded at the end with weight 0.
         num_videos: split -> number of videos.
         num_classes: of the data; 0 when there are no labels.
-        workdir: where figures are written.
         groups: names and sizes of several answers in one output, such as (("noun", 300),
             ("verb", 97)); labels are then [B, number of groups].
         captions: split -> captions of each video; None when the data has none.
@@ -49,7 +62,6 @@ class Context:
     batches: Callable[[str, tuple[int, int]], Batches]
     num_videos: Callable[[str], int]
     num_classes: int
-    workdir: pathlib.Path
     groups: tuple[tuple[str, int], ...] = ()
     captions: Callable[[str], Sequence[tuple[str, ...]]] | None = None
     tokenize: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]] | None = None
@@ -133,8 +145,8 @@ class Evaluator:
     context: Context
     split: str = "val"
 
-    def run(self, params: Any, step: int) -> dict[str, float]:
-        """Returns the metrics of `params` after `step` training steps."""
+    def run(self, params: Any) -> Evaluation:
+        """Evaluates `params`."""
         raise NotImplementedError
 
 
@@ -178,6 +190,23 @@ def build(evals: Mapping[str, Any], context: Context) -> dict[str, tuple[Evaluat
             )
         out[key] = evaluator(context=context, **fields), every
     return out
+
+
+def run_all(evaluators: Mapping[str, tuple[Evaluator, int]], params: Any) -> Evaluation:
+    """Runs the evaluators of `build`, one after the other.
+
+    Returns:
+        Metrics are called key/name. Pictures keep their names; those that several evaluators have
+        are called key/name, too.
+    """
+    found = {key: evaluator.run(params) for key, (evaluator, _) in evaluators.items()}
+    counts = collections.Counter(name for one in found.values() for name in one.pictures)
+    metrics, pictures = {}, {}
+    for key, one in found.items():
+        metrics |= {f"{key}/{name}": value for name, value in one.metrics.items()}
+        for name, image in one.pictures.items():
+            pictures[name if counts[name] == 1 else f"{key}/{name}"] = image
+    return Evaluation(metrics, pictures)
 
 
 def split_of(entry: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from vidjax.errors import UserError
-from vidjax.evaluators import Evaluator
+from vidjax.evaluators import Evaluation, Evaluator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +56,20 @@ class Classification(Evaluator):
         """batch -> scores [B, C]."""
         return functools.partial(self._scores, params)
 
-    def run(self, params, step: int) -> dict[str, float]:
+    def run(self, params) -> Evaluation:
         scores, labels, read = self.context.mean_over_views(
             self.split, self.views, self.scorer(params)
         )
         self._check_labels(labels)
         parts = np.split(scores, np.cumsum(self.sizes)[:-1], axis=1)
-        figures = accuracies(ranks(parts, labels, are_logits=self.average == "logits"))
+        metrics = accuracies(ranks(parts, labels, are_logits=self.average == "logits"))
         for (name, _), part, label in zip(self.context.groups, parts, labels.T, strict=False):
-            figures |= {
+            metrics |= {
                 f"{name}_{key}": value
                 for key, value in accuracies(ranks([part], label[:, None])).items()
             }
-        return figures | {"videos": float(read.sum()), "unreadable": float((~read).sum())}
+        counts = {"videos": float(read.sum()), "unreadable": float((~read).sum())}
+        return Evaluation(metrics | counts)
 
     def _check_labels(self, labels: np.ndarray) -> None:
         """An index past the end or before the start would be looked up without a word."""

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vidjax.errors import UserError
-from vidjax.evaluators import Evaluator, gather
+from vidjax.evaluators import Evaluation, Evaluator, gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Loss(Evaluator):
     def _losses(self):
         return jax.jit(self.context.predict["loss"])
 
-    def run(self, params, step: int) -> dict[str, float]:
+    def run(self, params) -> Evaluation:
         sums, total = {}, 0.0
         for batch in self.context.batches(self.split, (1, 1)):
             host = gather({"weight": batch["weight"], **self._losses(params, batch)})
@@ -33,7 +33,8 @@ class Loss(Evaluator):
                 sums[key] = sums.get(key, 0.0) + row
         if not total:
             raise UserError(f"no video of the {self.split} split could be read")
-        return {key: float(value / total) for key, value in sums.items()} | {"videos": float(total)}
+        means = {key: float(value / total) for key, value in sums.items()}
+        return Evaluation(means | {"videos": float(total)})
 
 
 EVALUATOR = Loss

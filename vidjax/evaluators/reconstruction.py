@@ -1,19 +1,18 @@
-"""A picture of what a masked autoencoder sees and predicts."""
+"""Picture of what a masked autoencoder sees and predicts."""
 
 import dataclasses
 import functools
-import io
 from typing import ClassVar
 
 import jax
 import numpy as np
 
-from vidjax.evaluators import Evaluator, gather
+from vidjax.evaluators import Evaluation, Evaluator, gather
 
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction(Evaluator):
-    """Writes `workdir/reconstruction_<step>.png`: the videos of predict["reconstruction"].
+    """Draws the videos of predict["reconstruction"] as one picture, "reconstruction".
 
     Attributes:
         split: which list; its first readable videos are shown.
@@ -31,20 +30,18 @@ class Reconstruction(Evaluator):
     def _pictures(self):
         return jax.jit(self.context.predict["reconstruction"])
 
-    def run(self, params, step: int) -> dict[str, float]:
+    def run(self, params) -> Evaluation:
         for batch in self.context.batches(self.split, (1, 1)):
             weight = gather({"weight": batch["weight"]})["weight"]
             if not weight.any():
                 continue  # nothing in it could be read
             rows = gather(self._pictures(params, batch))
-            if jax.process_index() == 0:
-                rows = {name: videos[weight > 0] for name, videos in rows.items()}
-                path = self.context.workdir / f"reconstruction_{step}.png"
-                content = io.BytesIO()
-                figure(rows, self.clips, self.columns, self.scale).save(content, "png")
-                path.write_bytes(content.getvalue())  # it may be in a bucket
-            break
-        return {}
+            if jax.process_index() > 0:
+                break
+            rows = {name: videos[weight > 0] for name, videos in rows.items()}
+            image = figure(rows, self.clips, self.columns, self.scale)
+            return Evaluation({}, {"reconstruction": np.asarray(image)})
+        return Evaluation({})
 
 
 def figure(rows: dict[str, np.ndarray], clips: int, columns: int, scale: int = 0):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vidjax.errors import UserError
-from vidjax.evaluators import Evaluator
+from vidjax.evaluators import Evaluation, Evaluator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Retrieval(Evaluator):
     def _video_embedding(self):
         return jax.jit(self.context.predict["video_embedding"])
 
-    def run(self, params, step: int) -> dict[str, float]:
+    def run(self, params) -> Evaluation:
         captions = self.context.captions(self.split) if self.context.captions else ()
         if lacking := self.context.num_videos(self.split) - sum(map(bool, captions)):
             raise UserError(
@@ -51,11 +51,12 @@ class Retrieval(Evaluator):
         texts = self.context.embed_texts(params, [text for own in captions for text in own])
         t2v, v2t = ranks(_unit(texts), _unit(videos), owners)
         counts = {"videos": read.sum(), "captions": len(texts), "unreadable": (~read).sum()}
-        return {
+        metrics = {
             **{f"t2v_{key}": value for key, value in recalls(t2v).items()},
             **{f"v2t_{key}": value for key, value in recalls(v2t).items()},
             **{key: float(count) for key, count in counts.items()},
         }
+        return Evaluation(metrics)
 
 
 def ranks(

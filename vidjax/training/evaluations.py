@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from vidjax.checkpoints import Checkpoints
 from vidjax.errors import UserError
-from vidjax.evaluators import Evaluator
+from vidjax.evaluators import Evaluator, run_all
 from vidjax.training.report import Report
 from vidjax.training.step import TrainState
 
@@ -54,10 +54,9 @@ class Evaluations:
         Raises:
             UserError: an evaluator cannot work, or gives no metric `best`.
         """
-        params, metrics = state.ema_params or state.params, {}
-        for name in names:
-            evaluator, _ = self._evaluators[name]
-            metrics |= {f"{name}/{k}": v for k, v in evaluator.run(params, step).items()}
+        evaluators = {name: self._evaluators[name] for name in names}
+        evaluation = run_all(evaluators, state.ema_params or state.params)
+        metrics = dict(evaluation.metrics)
         if self.decides_best(names):
             if self._best not in metrics:
                 raise UserError(
@@ -65,8 +64,5 @@ class Evaluations:
                     f"{', '.join(metrics)}"
                 )
             self._checkpoints.judge(step, metrics[self._best])
-        if metrics:  # written last: what stands there is not evaluated again
-            self._report.scalars(step, metrics)
-            values = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
-            self._report.log(f"step {step}: {values}")
+        self._report.evaluation(step, evaluation)
         return metrics

@@ -9,15 +9,17 @@ import numpy as np
 from etils import epath
 
 import vidjax
-from vidjax import distributed, metrics
+from vidjax import configlib, distributed, writers
 from vidjax.checkpoints import Checkpoints
+from vidjax.evaluators import Evaluation
 from vidjax.progress import Progress
 from vidjax.training import optim
 from vidjax.training.program import Program
+from vidjax.training.throughput import Throughput, summary
 
 
 class Report:
-    """Lines and a progress bar on stderr and metrics in the workdir, of the first process only.
+    """Lines and a progress bar on stderr and metrics to the writers, of the first process only.
 
     Args:
         program: of the run.
@@ -33,8 +35,9 @@ class Report:
         self._program, self._workdir, self._start = program, workdir, start
         self._total = program.setup.total_steps
         first = distributed.is_first()
-        self._writer = metrics.MetricsWriter(workdir, start) if first else None
-        self.logged = set(distributed.from_first(lambda: sorted(self._writer.known)))
+        config = program.setup.config
+        self._writers = writers.build(config.writers, workdir, start, configlib.plain(config))
+        self.logged = set(distributed.from_first(lambda: sorted(self._writers.known)))
         self._progress = Progress(
             "step", self._total, start, text="compiling", every=math.inf, quiet=not first
         )
@@ -58,16 +61,23 @@ class Report:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes metrics of a step."""
-        if self._writer:
-            self._writer.write(step, values)
+        self._writers.scalars(step, values)
 
-    def step(self, step: int, values: Mapping[str, jax.Array], clock: metrics.Throughput) -> None:
+    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+        """Writes pictures and metrics of a step, and prints the metrics."""
+        self._writers.pictures(step, evaluation.pictures)
+        if evaluation.metrics:  # written last: what stands there is not evaluated again
+            self.scalars(step, evaluation.metrics)
+            values = "  ".join(f"{key} {value:.4g}" for key, value in evaluation.metrics.items())
+            self.log(f"step {step}: {values}")
+
+    def step(self, step: int, values: Mapping[str, jax.Array], clock: Throughput) -> None:
         """Writes the metrics of a train step with its rate and speed, and prints the main ones."""
         values = {k: float(v) for k, v in jax.device_get(values).items() if k != "finite"}
         values |= {"lr": float(self._program.schedule(step - 1))}
         values |= clock.lap(self._total - step)
         self.scalars(step, values)
-        self._progress.report(metrics.summary(values), values["seconds_left"])
+        self._progress.report(summary(values), values["seconds_left"])
 
     def finish(self, results: Mapping[str, float], checkpoints: Checkpoints) -> None:
         """Marks the run as done, with the last `results`, and prints where everything is."""
@@ -89,14 +99,14 @@ class Report:
             path = checkpoints.folder / str(best["step"])
             self.log(f"best checkpoint: {path} with {best['figure']} {best['value']:.4g}")
         self.log(f"  to use it: --checkpoint={workdir} or --config.init={workdir}")
-        self.log(f"metrics: {self._writer.path}")
+        for place in self._writers.places:
+            self.log(f"metrics: {place}")
         for picture in sorted(workdir.glob(f"*_{self._total}.png")):
             self.log(f"picture: {picture}")
 
     def close(self) -> None:
         self._progress.close()
-        if self._writer:
-            self._writer.close()
+        self._writers.close()
 
 
 def _description(program: Program) -> list[str]:

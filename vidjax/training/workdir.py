@@ -230,7 +230,8 @@ def check_same_lists(
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the values that make a run what it is, by dotted key."""
-    free = {"log_every", "checkpoint", "evals", "mesh", "estimate", "profile", "nonfinite"}
+    free = {"log_every", "writers", "checkpoint", "evals", "mesh"}
+    free |= {"estimate", "profile", "nonfinite"}
     config = {key: value for key, value in config.items() if key not in free}
     free = {"workers", "patience", "reader", "allow_changed_lists"}
     config["data"] = {key: value for key, value in config["data"].items() if key not in free}
