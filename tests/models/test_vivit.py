@@ -259,9 +259,11 @@ def test_what_is_recorded():
     assert shapes["encoder"] == {
         "hidden_states/spatial/embeddings": (2, 3, 5, 24),
         "hidden_states/spatial/blocks/output": (2, 2, 3, 5, 24),
+        "hidden_states/spatial/output": (2, 3, 5, 24),
         "attention/spatial/blocks/attn/weights": (2, 2, 3, 4, 5, 5),
         "hidden_states/temporal/embeddings": (2, 4, 24),
         "hidden_states/temporal/blocks/output": (2, 2, 4, 24),
+        "hidden_states/temporal/output": (2, 4, 24),
         "attention/temporal/blocks/attn/weights": (2, 2, 4, 4, 4),
     }
     assert shapes["self_attention"] == hidden | {

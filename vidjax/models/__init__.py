@@ -25,8 +25,9 @@ A head's parameters are the model's fields, in a config and in model.json, or pa
 stand in their place (`layers.fields`): `def classify(encoder: Encoder, classes: Classes, pool: str
 = "mean")`. It returns a `layers.heads.Model`: a linen module called with normalised video
 [B, T, H, W, 3], whose `embed` gives a vector [B, D] for each. The encoder's parameters are below
-`encoder`, its stacked layers below `blocks`. Dropout and stochastic depth are on exactly when
-`apply` is given a "dropout" key. Layers of several families are in `layers`.
+`encoder`, its stacked layers below `blocks`; its `on_grid` is a layout of `layers.grids`. Dropout
+and stochastic depth are on exactly when `apply` is given a "dropout" key. Layers of several
+families are in `layers`.
 """
 
 import functools
@@ -38,6 +39,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
@@ -174,6 +176,44 @@ def token_grid(name: str, fields: Mapping[str, Any], clip: tuple[int, int, int])
     if hasattr(family, "token_grid"):
         return family.token_grid(fields, clip)
     return grid_of((1, *clip), fields["patch_size"])
+
+
+def grid_tokens(
+    model: Model, video: jax.Array, layers: int | tuple[int, ...] | None = None
+) -> jax.Array:
+    """Returns the tokens of normalised video [B, T, H, W, 3] on their grid, without class tokens.
+
+    For a model with an `encoder`, as `model.apply(variables, video, layers, method=grid_tokens,
+    mutable=["hidden_states"])`.
+
+    Args:
+        layers: index of a block, or several. Block i is the i-th of the encoder from 0 on, negative
+            indices count from the last one. Its output is taken before any norm that follows, as
+            in Hugging Face's `hidden_states[i + 1]`, where V-JEPA and DINOv2 normalise it. None:
+            the tokens as the encoder ends with them, after its last norm if it has one.
+
+    Returns:
+        [B, t, h, w, D]; of several layers [B, L, t, h, w, D].
+
+    Raises:
+        UserError: there is no such block.
+    """
+    tokens = model.encoder(video)
+    tokens = tokens[0] if isinstance(tokens, tuple) else tokens  # beside what heads need
+    fields = model.config.get("encoder", model.config)  # a probe has those of another model
+    grid = token_grid(fields["name"], fields, video.shape[1:4])
+    states = model.encoder.variables["hidden_states"]
+    tokens, blocks = model.encoder.on_grid(tokens, states, grid)
+    if layers is None:
+        return tokens
+    single = isinstance(layers, int)
+    for index in (layers,) if single else layers:
+        if not -len(blocks) <= index < len(blocks):
+            raise UserError(
+                f"layers={layers}: there is no block {index} in an encoder of {len(blocks)}; "
+                f"choose from 0 to {len(blocks) - 1}, or from -1, the last one, to -{len(blocks)}"
+            )
+    return blocks[layers] if single else jnp.moveaxis(blocks[np.asarray(layers)], 0, 1)
 
 
 _LARGEST = 2**24

@@ -44,6 +44,11 @@ class Probe(Model):
         init = nn.initializers.normal(0.01)
         self.head = Linear(size, axes, kernel_init=init, dtype=self.dtype)
 
+    @property
+    def encoder(self) -> nn.Module:
+        """Encoder of the backbone."""
+        return self.backbone.encoder
+
     def embed(self, video: Array) -> Array:
         """Returns what the head sees of normalised video [B, T, H, W, 3]: [B, D]."""
         if self.pooler is not None:

@@ -34,6 +34,7 @@ from vidjax.models.layers import (
     torch_uniform,
 )
 from vidjax.models.layers.fields import set_by_head
+from vidjax.models.layers.grids import by_clip
 from vidjax.models.layers.heads import (
     Classes,
     Classifier,
@@ -114,6 +115,7 @@ class Encoder(nn.Module):
     speed: Speed = Speed()
     final_norm: bool = set_by_head(True)
     initializer: str = set_by_head("xavier_uniform_fused")
+    on_grid = staticmethod(by_clip)
 
     @nn.compact
     def __call__(

@@ -49,6 +49,7 @@ from vidjax.models.layers import (
     scan_blocks,
     take_tokens,
 )
+from vidjax.models.layers.grids import in_stages
 from vidjax.models.layers.heads import (
     Classes,
     Classifier,
@@ -170,7 +171,7 @@ class Stage(nn.Module):
         With `keep` [B, K], x holds only those N = K tokens of the grid.
         """
         # Wide enough that the order of frames shows: N(0, 0.02) leaves motion unlearned for long.
-        init = nn.with_logical_partitioning(nn.initializers.lecun_normal(), (None, None, "embed"))
+        init = nn.with_logical_partitioning(_lecun_normal, (None, None, "embed"))
         shape = (1, math.prod(self.pos_grid), x.shape[-1])
         table = self.param("pos_embed", init, shape, jnp.float32)[0]
         table = positions.resample_grid(table, self.pos_grid, grid, ("linear_antialias",) * 3)
@@ -201,6 +202,7 @@ class Encoder(nn.Module):
     pos_grid: Grid
     patch_size: FramePatch = (1, 18, 18)
     temporal_depth: Count = 4
+    on_grid = staticmethod(in_stages)
 
     @nn.compact
     def __call__(
@@ -214,15 +216,13 @@ class Encoder(nn.Module):
             frame_padding: bool [B, T], True for frames that fill the clip up: other frames do not
                 see them.
         """
-        batch, frames = video.shape[:2]
+        (batch, frames), dtype = video.shape[:2], self.numerics.speed.dtype
         grid = grid_of(video.shape, self.patch_size)
-        patches = grid[1] * grid[2]
         everywhere = None
         if keep is not None:
-            everywhere = jnp.arange(frames)[:, None] * patches + keep[:, None]  # [B, T, K]
-            everywhere = everywhere.reshape(batch, -1)
-        init, dtype = nn.initializers.lecun_normal(), self.numerics.speed.dtype
-        embed = PatchEmbed(self.width, self.patch_size, dtype, init, name="patch_embed")
+            first = jnp.arange(frames) * math.prod(grid[1:])  # of each frame
+            everywhere = (first[:, None] + keep[:, None]).reshape(batch, -1)  # [B, T * K]
+        embed = PatchEmbed(self.width, self.patch_size, dtype, _lecun_normal, name="patch_embed")
         x = embed(video, keep=everywhere).reshape(batch, frames, -1, self.width)  # [B, T, S, D]
 
         in_frame, over_time = {}, {}
@@ -466,15 +466,11 @@ class Decoder(nn.Module):
     def __call__(self, x: Array, order: Array | None = None) -> Array:
         """Maps the student's tokens [B, M, D] to [B, N, D], N as of `order` [B, N], or N = M."""
         size, out = (self.width,), x.shape[-1:]
-        options = {
-            "kernel_init": nn.initializers.lecun_normal(),
-            "dtype": self.layers.numerics.speed.dtype,
-        }
+        options = {"kernel_init": _lecun_normal, "dtype": self.layers.numerics.speed.dtype}
         x = Linear(size, ("embed", "embed_decoder"), name="embed", **options)(x)
         if order is not None:
-            normal = nn.with_logical_partitioning(
-                nn.initializers.normal(0.02), (None, None, "embed_decoder")
-            )
+            normal, axes = nn.initializers.normal(0.02), (None, None, "embed_decoder")
+            normal = nn.with_logical_partitioning(normal, axes)
             token = self.param("mask_token", normal, (1, 1, *size), jnp.float32)
             tokens = order.shape[1]
             absent = (x.shape[0], tokens - x.shape[1], *size)

@@ -26,10 +26,10 @@ does so: Scenic resizes at the start of training only (see `adapt`), and Hugging
 `interpolate_pos_encoding` fails.
 Recorded on request, by `model.apply(..., mutable=["hidden_states", "attention"])`, below
 `encoder`, or `encoder/spatial` [B, t, S, ...] and `encoder/temporal` [B, t, ...]: `hidden_states`
-embeddings [B, N, D] and blocks/output [L, B, N, D] (before the final norm); `attention`
-blocks/attn/weights [L, B, H, N, N], but blocks/attn_time/weights [L, B, S, H, t, t] and
-blocks/attn_space/weights [L, B, t, H, S, S] of `self_attention`, and of `dot_product` the two in
-blocks/attn/weights/time and .../space, with half of the heads each.
+embeddings [B, N, D] and blocks/output [L, B, N, D] (before the final norm), and below the last two
+`output` (after it); `attention` blocks/attn/weights [L, B, H, N, N], but blocks/attn_time/weights
+[L, B, S, H, t, t] and blocks/attn_space/weights [L, B, t, H, S, S] of `self_attention`, and of
+`dot_product` the two in blocks/attn/weights/time and .../space, with half of the heads each.
 """
 
 import dataclasses
@@ -63,6 +63,7 @@ from vidjax.models.layers import (
     scan_blocks,
 )
 from vidjax.models.layers.attention import Attend, attend
+from vidjax.models.layers.grids import by_clip, by_frame
 from vidjax.models.layers.heads import (
     Classes,
     Classifier,
@@ -260,7 +261,9 @@ class SubEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array, grid: tuple[int, int, int]) -> Array:
         """Applies the stage, see `encode`."""
-        return encode(self, self.stage, x, grid)
+        x = encode(self, self.stage, x, grid)
+        record(self, "hidden_states", "output", x)
+        return x
 
 
 class Encoder(nn.Module):
@@ -352,6 +355,17 @@ class Encoder(nn.Module):
             mlp_dim=self.temporal_mlp_dim or self.mlp_dim,
         )
         return SubEncoder(stage, name="temporal")(x, (grid[0], 1, 1))
+
+    @nn.nowrap
+    def on_grid(self, tokens: Array, states: Mapping[str, Any], grid: Grid) -> tuple[Array, Array]:
+        """Puts tokens and blocks on the grid, see `layers.grids`.
+
+        Those of factorisation "encoder" are the spatial encoder's, as the temporal encoder's have
+        no place in a frame.
+        """
+        if self.factorisation != "encoder":
+            return by_clip(tokens, states, grid)
+        return by_frame(states["spatial"]["output"], states["spatial"], grid)
 
     @nn.nowrap
     def stage(self, pos_grid: tuple[int, int, int]) -> Stage:

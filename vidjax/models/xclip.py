@@ -55,6 +55,7 @@ from vidjax.models.layers import (
 )
 from vidjax.models.layers.attention import Attend, attend
 from vidjax.models.layers.fields import set_by_head
+from vidjax.models.layers.grids import by_frame
 from vidjax.models.layers.heads import TextVectors, TwoTowers, Vectors
 from vidjax.models.layers.patches import FramePatch, Grid
 from vidjax.models.layers.text import EndTokenTower
@@ -112,7 +113,7 @@ class CrossFrameBlock(nn.Module):
         message = message + drop_path(self, y, drop_rate)
 
         tokens = norm("norm1", jnp.concatenate([x, message[:, :, None]], axis=2))
-        # What the message itself would see is dropped: it need not ask.
+        # The message's own output would be dropped: it need not ask.
         y = attention("attn")(tokens[:, :, :-1], context=tokens)
         x = x + drop_path(self, y, drop_rate)
         y = Mlp(self.mlp_dim, self.act, "torch", self.dtype, name="mlp")(norm("norm2", x))
@@ -146,6 +147,7 @@ class Encoder(nn.Module):
     drop_path: Rate = 0.0
     speed: Speed = Speed()
     messages: bool = set_by_head(True)
+    on_grid = staticmethod(by_frame)
 
     @nn.compact
     def __call__(self, video: Array) -> tuple[Array, Array]:
@@ -170,12 +172,12 @@ class Encoder(nn.Module):
         x = jnp.concatenate([token, x], axis=2) + table
         x = LayerNorm(self.eps, dtype, name="norm_pre")(x)
         record(self, "hidden_states", "embeddings", x)
-        sizes, attend = (self.num_heads, self.mlp_dim, self.eps, self.act), self.speed.attend()
+        sizes = (self.num_heads, self.mlp_dim, self.eps, self.act)
+        options = {"dtype": dtype, "attend": self.speed.attend(), "name": "blocks"}
         if self.messages:
-            block = CrossFrameBlock(*sizes, dtype=dtype, attend=attend, name="blocks")
+            block = CrossFrameBlock(*sizes, **options)
         else:
-            options = {"initializer": "torch", "dtype": dtype, "attend": attend}
-            block = Block(*sizes, name="blocks", **options)
+            block = Block(*sizes, initializer="torch", **options)
         x = scan_blocks(block, x, depth=self.depth, drop_path=self.drop_path, speed=self.speed)
         return x, LayerNorm(self.eps, dtype, name="norm")(x[:, :, 0])
 
@@ -325,15 +327,8 @@ class Integration(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "embed"))
         table = self.param("pos_embed", init, (1, self.frames, width), jnp.float32)[0]
         table = positions.resample_grid(table, (self.frames, 1, 1), (num_frames, 1, 1))
-        block = Block(
-            self.num_heads,
-            self.mlp_dim,
-            self.eps,
-            self.act,
-            initializer="normal_fused",
-            dtype=self.dtype,
-            name="blocks",
-        )
+        sizes = (self.num_heads, self.mlp_dim, self.eps, self.act)
+        block = Block(*sizes, initializer="normal_fused", dtype=self.dtype, name="blocks")
         x = scan_blocks(block, frames + table.astype(self.dtype), depth=self.depth)
         return (x + frames).mean(1)  # the frames as they came, without positions
 
