@@ -49,8 +49,9 @@ ALLOWED = {
     "vidjax.progress vidjax.signals",
     "vidjax.card": "vidjax.preprocessing vidjax.checksums",
     "vidjax.stored": "vidjax.lazy vidjax.card vidjax.checkpoints vidjax.params vidjax.sharding",
+    "vidjax.inference": "vidjax.models vidjax.preprocessing vidjax.sharding",
     "vidjax.pretrained": "vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
-    "vidjax.params vidjax.stored vidjax.data",
+    "vidjax.params vidjax.stored vidjax.data vidjax.inference",
     "vidjax.objectives": "vidjax.preprocessing vidjax.augment vidjax.masking vidjax.models",
     "vidjax.evaluators": "vidjax.data vidjax.preprocessing",
     "converters.options": "",

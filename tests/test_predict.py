@@ -11,7 +11,7 @@ import pytest
 
 import vidjax
 from tests.support.videos import write_audio, write_video
-from vidjax import models, predict, pretrained
+from vidjax import models, pretrained
 from vidjax.card import Card
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing
@@ -64,14 +64,13 @@ def test_scores_that_are_not_finite_are_refused(tmp_path, files):
     card = Card(models.config_of(model), FACTS, NAMES)
     pretrained.save_pretrained(tmp_path / "m", params, card)
     with pytest.raises(UserError, match=r"gives NaN or infinity for .*video\.mp4: its training"):
-        predict.predict(tmp_path / "m", [files["video"]])
+        pretrained.load_model(tmp_path / "m").classify([files["video"]])
 
 
 def test_scores(checkpoint, files):
     videos = [files["video"], files["other"]]
-    found = predict.predict(checkpoint, videos)
-    assert list(found) == videos
     loaded = pretrained.load_model(checkpoint)
+    found = dict(zip(videos, loaded.classify(videos), strict=True))
     for path, scores in found.items():
         logits = loaded.model.apply({"params": loaded.params}, loaded.preprocess(path))
         expected = dict(zip(NAMES, np.asarray(jax.nn.softmax(logits[0])), strict=True))
@@ -81,20 +80,20 @@ def test_scores(checkpoint, files):
         assert values == sorted(values, reverse=True)
         assert sum(values) == pytest.approx(1, abs=1e-5)
     assert found[videos[0]] != found[videos[1]]
-    best = predict.predict(checkpoint, videos[:1], top_k=2)[videos[0]]
+    best = loaded.classify(videos[0], top_k=2)
     assert [name for name, _ in best] == [name for name, _ in found[videos[0]][:2]]
 
 
 def test_classes_without_names_are_numbered(tmp_path, files):
     folder = save(tmp_path, None, head="classify", num_classes=3)
-    (scores,) = predict.predict(folder, [files["video"]]).values()
+    scores = pretrained.load_model(folder).classify(files["video"])
     assert {name for name, _ in scores} == {"class 0", "class 1", "class 2"}
 
 
 def test_each_answer_is_ranked_by_itself(tmp_path, files):
     groups = (("noun", 3), ("verb", 2))
     folder = save(tmp_path, None, head="classify", num_classes=5, groups=groups)
-    (scores,) = predict.predict(folder, [files["video"]], top_k=2).values()
+    scores = pretrained.load_model(folder).classify(files["video"], top_k=2)
     assert [name.split()[0] for name, _ in scores] == ["noun:", "noun:", "verb:", "verb:"]
     assert {name for name, _ in scores[2:]} == {"verb: class 0", "verb: class 1"}
     assert sum(share for _, share in scores[2:]) == pytest.approx(1, abs=1e-5)
@@ -130,13 +129,13 @@ def expected_of(folder: str, video: str, temperature: float | None) -> dict[str,
 
 def test_texts_compete_for_a_video(pair, files):
     videos = [files["video"], files["other"]]
-    found = predict.compare(pair, videos, PROMPTS)
-    assert list(found) == videos and found[videos[0]] != found[videos[1]]
-    answers = found[videos[1]]
+    loaded = pretrained.load_model(pair)
+    other, answers = loaded.compare(videos, PROMPTS)
+    assert other != answers
     assert dict(answers) == pytest.approx(expected_of(pair, videos[1], 0.01), abs=1e-4)
     values = [probability for _, probability in answers]
     assert values == sorted(values, reverse=True)
-    (warm,) = predict.compare(pair, videos[1:], PROMPTS, 0.5).values()
+    warm = loaded.compare(videos[1], PROMPTS, 0.5)
     ratio = np.log(dict(warm)[PROMPTS[0]] / dict(warm)[PROMPTS[1]])
     assert np.log(dict(answers)[PROMPTS[0]] / dict(answers)[PROMPTS[1]]) == pytest.approx(
         50 * ratio, rel=1e-3
@@ -145,19 +144,20 @@ def test_texts_compete_for_a_video(pair, files):
 
 def test_a_learned_scale_wins_over_the_default(tmp_path, files):
     folder = video_text(tmp_path / "m", logit_scale=1.0, logit_bias=0.0)
-    (answers,) = predict.compare(folder, [files["video"]], PROMPTS).values()
+    answers = pretrained.load_model(folder).compare(files["video"], PROMPTS)
     assert dict(answers) == pytest.approx(expected_of(folder, files["video"], None), abs=1e-5)
 
 
 def test_wrong_comparisons_are_answered(checkpoint, pair, files):
     with pytest.raises(UserError, match=r"compares no videos with texts .*'classify'"):
-        predict.compare(checkpoint, [files["video"]], PROMPTS)
+        pretrained.load_model(checkpoint).compare(files["video"], PROMPTS)
+    loaded = pretrained.load_model(pair)
     with pytest.raises(UserError, match=r"above 0, not 0\.0"):
-        predict.compare(pair, [files["video"]], PROMPTS, 0.0)
+        loaded.compare(files["video"], PROMPTS, 0.0)
     with pytest.raises(UserError, match="--prompt=TEXT"):
-        predict.compare(pair, [files["video"]], [])
+        loaded.compare(files["video"], [])
     with pytest.raises(UserError, match=r"'video_text'\); say which texts .* --prompt"):
-        predict.predict(pair, [files["video"]])
+        loaded.classify(files["video"])
 
 
 @pytest.mark.parametrize(
@@ -171,22 +171,22 @@ def test_wrong_comparisons_are_answered(checkpoint, pair, files):
 )
 def test_files_that_are_no_videos(checkpoint, files, kind, reason):
     with pytest.raises(UserError) as caught:
-        predict.predict(checkpoint, [files[kind]])
+        pretrained.load_model(checkpoint).classify([files[kind]])
     message = str(caught.value)
     assert message.startswith(f"{files[kind]} cannot be read as video: ") and reason in message
 
 
 def test_wrong_checkpoints_and_numbers(checkpoint, files, tmp_path):
     with pytest.raises(UserError, match="nowhere is no vidjax model"):
-        predict.predict(str(tmp_path / "nowhere"), [files["video"]])
+        pretrained.load_model(tmp_path / "nowhere")
     for head in (None, "reconstruct"):
         decoder = {f"decoder_{key}": SIZES[key] for key in ("width", "depth", "num_heads")}
         fields = decoder | {"decoder_mlp_dim": 24} if head else {}
         folder = save(tmp_path / f"{head}", None, head=head, **fields)
         with pytest.raises(UserError, match=rf"{head} has no class scores .*head is {head!r}"):
-            predict.predict(folder, [files["video"]])
+            pretrained.load_model(folder).classify(files["video"])
     with pytest.raises(UserError, match="at least 1, not 0"):
-        predict.predict(checkpoint, [files["video"]], top_k=0)
+        pretrained.load_model(checkpoint).classify(files["video"], top_k=0)
 
 
 def test_command_prints_one_line_about_a_file_that_is_no_video(checkpoint, files):

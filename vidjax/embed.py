@@ -23,21 +23,21 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
-from flax import linen as nn
 from flax import traverse_util
 
-from vidjax import compilation, distributed, files, pretrained, sharding
+from vidjax import compilation, distributed, files, pretrained
 from vidjax.data import BadVideos, datasets, lists
 from vidjax.data.reading import containers, locators, video_files
 from vidjax.data.windows import Windows, read_all
 from vidjax.embeddings import Part, is_finished
 from vidjax.errors import UserError, run_main
+from vidjax.inference import Runner
 from vidjax.progress import Progress
 
 
@@ -75,10 +75,8 @@ def embed(
             its place, or no video that can be read.
     """
     output = _checked(output, pool, batch_size)
-    loaded = pretrained.load_model(checkpoint, dtype)
-    if not hasattr(loaded.model, "embed"):
-        head = loaded.card.model["head"]
-        raise UserError(f"checkpoint {checkpoint} embeds no videos (its head is {head!r})")
+    loaded = pretrained.load_model(checkpoint, dtype, batch_size)
+    loaded.check_embeds()
     preprocessing = loaded.card.preprocessing
     windows = Windows(preprocessing, window_seconds, window_stride)
     items = {item.path: item for item in find_videos(videos, root)}  # each once
@@ -100,7 +98,7 @@ def embed(
     bad = _bad_videos(output, mine)
     hanging = bad.hanging
     left = [item for path, item in mine.items() if path not in hanging and not part.find(path)]
-    embedded = _embedded(left, windows, loaded, batch_size, len(mine))
+    embedded = _embedded(left, windows, loaded.runner, len(mine))
     with contextlib.closing(embedded):
         for path, answer, vectors in embedded:
             if vectors is None:
@@ -148,44 +146,32 @@ def _bad_videos(output: str, mine: Mapping[str, datasets.Video]) -> BadVideos:
 
 
 def _embedded(
-    videos: Sequence[datasets.Video],
-    windows: Windows,
-    loaded: pretrained.Pretrained,
-    batch_size: int,
-    total: int,
+    videos: Sequence[datasets.Video], windows: Windows, runner: Runner, total: int
 ) -> Iterator[tuple[str, Any, np.ndarray | None]]:
-    """Yields what `_batched` does of the videos that are left of `total`, with a progress bar."""
-    shown = collections.Counter(videos=total - len(videos))
-    progress = Progress("videos", total, shown["videos"])
+    """Embeds the videos that are left of `total`, with a progress bar.
 
-    def advance(**more: int) -> None:
-        shown.update(more)
-        progress.advance(shown["videos"], f"{shown['windows']} windows")
-
-    mesh = sharding.local_mesh()  # processes need not wait for each other
-    size = batch_size * sharding.batch_parts(mesh)
+    Yields:
+        (path, windows, vectors float32 [W, D]), or (path, reason, None) where it cannot be read.
+    """
+    done, rows = total - len(videos), 0
+    vectors, ended = collections.defaultdict(list), {}
+    progress = Progress("videos", total, done)
     with (
-        jax.set_mesh(mesh),
-        nn.logical_axis_rules(sharding.RULES),
         contextlib.closing(progress),
-        contextlib.closing(read_all(videos, windows, ahead=size)) as clips,
+        contextlib.closing(read_all(videos, windows, ahead=runner.size)) as clips,
     ):
-        yield from _batched(clips, _embedder(loaded, mesh), size, advance)
-
-
-def _embedder(loaded: pretrained.Pretrained, mesh: jax.sharding.Mesh) -> Callable:
-    """Returns a function from clips [B, T, H, W, 3] of bytes to vectors [B, D] on the host."""
-    params = jax.device_put(loaded.params, sharding.replicated(mesh))
-
-    @jax.jit
-    def apply(params, clips):
-        clips = loaded.card.preprocessing.normalise(clips)
-        return loaded.model.apply({"params": params}, clips, method="embed").astype("float32")
-
-    def embed_batch(clips: np.ndarray) -> np.ndarray:
-        return np.asarray(apply(params, sharding.put_batch({"clips": clips}, mesh)["clips"]))
-
-    return embed_batch
+        for path, answer in runner.rows(clips, "embed"):
+            if isinstance(answer, np.ndarray):
+                vectors[path].append(answer)
+                rows += 1
+            else:
+                ended[path] = answer
+            end = ended.get(path, ())
+            if isinstance(end, str) or len(end) == len(vectors[path]) > 0:
+                found = vectors.pop(path, None)
+                done += 1
+                yield path, ended.pop(path), None if isinstance(end, str) else np.stack(found)
+            progress.advance(done, f"{rows} windows")
 
 
 def stamps_of(paths: Iterable[str]) -> dict[str, list[int]]:
@@ -211,30 +197,6 @@ def find_videos(videos: str, root: str = "") -> Sequence[datasets.Video]:
     if is_video or (os.path.isfile(videos) and not containers.is_text(videos)):
         return [datasets.Video(videos)]
     return lists.read_list(videos, root)
-
-
-def _batched(
-    clips: Iterable[tuple[str, Any]], embed: Callable, size: int, advance: Callable
-) -> Iterator[tuple[str, Any, np.ndarray | None]]:
-    """Embeds what `read_all` gives: (path, windows, vectors [W, D]), or (path, reason, None)."""
-    vectors, ended, batch = collections.defaultdict(list), {}, []
-    for path, answer in itertools.chain(clips, [("", None)]):
-        if isinstance(answer, np.ndarray):
-            batch.append((path, answer))
-        elif path:
-            ended[path] = answer
-        if len(batch) == size or (batch and not path):
-            padding = [np.zeros_like(batch[0][1])] * (size - len(batch))
-            found = embed(np.stack([clip for _, clip in batch] + padding))
-            for (owner, _), vector in zip(batch, found, strict=False):
-                vectors[owner].append(vector)
-            advance(windows=len(batch))
-            batch = []
-        for owner, end in list(ended.items()):
-            if isinstance(end, str) or len(vectors[owner]) == len(end):
-                rows = vectors.pop(owner, None)
-                advance(videos=1)
-                yield owner, ended.pop(owner), None if isinstance(end, str) else np.stack(rows)
 
 
 def _digest(params: pretrained.Params) -> str:

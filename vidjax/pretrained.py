@@ -8,13 +8,15 @@ The working directory of a training run is such a folder too, with its parameter
 `checkpoints/<step>/default`; the newest step is read, and its moving average if it keeps one.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
+import operator
 import os
 import types
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +28,10 @@ from flax import traverse_util
 
 from vidjax import files, json_files, models
 from vidjax.card import CARD, Card, Folder, home, read_card, write_card
-from vidjax.data.frames.clips import eval_views, prepare, video_array
-from vidjax.data.reading.video import VideoError
+from vidjax.data import inputs
+from vidjax.data.reading.ahead import read_ahead
 from vidjax.errors import UserError, some
+from vidjax.inference import Runner
 from vidjax.params import FINGERPRINTS, differences, fingerprint, flatten, saved_fingerprints
 from vidjax.stored import PARAMS, StoredParams, find_params, metadata_of
 from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer
@@ -39,32 +42,179 @@ _CHUNK_BYTES = 2_000_000
 _FILE_BYTES = 8_000_000
 
 Params = Mapping[str, Any]
+Clips = Iterator[tuple[int, np.ndarray]]  # of a stream: key and clip, or key and row
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A model ready for use: `m.model.apply({"params": m.params}, m.preprocess("a.mp4"))`.
+    """A model ready for use.
 
-    One of video and text: `m.model.apply({"params": m.params}, video, *m.tokenize(["a dog"]))`.
+        m.classify("a.mp4")                          [("yoga", 0.93), ...]
+        m.embed(["a.mp4", "b.mp4"])                  float32 [2, D]
+        m.features("a.mp4")                          float32 [t, h, w, D]
+        m.compare("a.mp4", ["a dog", "a cat"])       [("a cat", 0.8), ("a dog", 0.2)]
+
+    Each of these takes one video, or several as a list, which it answers with a list or one array:
+
+        a video     a path of a file or of a folder of pictures; an array of any library
+                    [N, H, W, 3] or [N, 3, H, W] of integers from 0 to 255 in RGB; a list of such
+                    frames or of PIL images; a decoder that gives frames by index
+        several     a list of videos of any of these kinds; an array [V, N, H, W, 3]
+
+    It looks at the middle clip of each video, at its centre crop; a video in memory of as many
+    frames as the model's clips have is that clip. Videos are read in threads, ahead of the model,
+    which is compiled once for any number of them and runs on all devices; an answer does not
+    depend on the other videos but for rounding. They raise UserError for what is no video, and
+    name the first one that cannot be read, or for which the model gives NaN or infinity.
+
+    The parts can be used by themselves:
+
+        m.model.apply({"params": m.params}, m.preprocess("a.mp4"))
+        m.model.apply({"params": m.params}, video, *m.tokenize(["a dog"]))     of video and text
+
+    Attributes:
+        model, params, card, tokenizer: see there; the tokenizer is None where no text is read.
+        folder: where it was loaded from, for messages.
+        batch_size: clips on each device at once.
     """
 
-    model: nn.Module
+    model: models.Model
     params: Params
     card: Card
     tokenizer: Tokenizer | ClipTokenizer | None = None
+    folder: str = ""
+    batch_size: int = 1
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         return self.card.classes
 
-    def preprocess(self, video: str | os.PathLike | Any) -> jax.Array:
-        """Prepares one video as the card says.
+    @functools.cached_property
+    def runner(self) -> Runner:
+        """The model on all devices; made at the first use."""
+        return Runner(self.model, self.params, self.card.preprocessing, self.batch_size)
+
+    def classify(self, video: Any, top_k: int = 5) -> list[Any]:
+        """Finds the most probable classes of a video; see the class.
 
         Args:
-            video: path of a video file or of a folder of pictures; or frames in memory, an array of
-                any library [N, H, W, 3] or [N, 3, H, W] of bytes in RGB, or a list of such frames
-                or PIL images: the clip itself if N is the model's number of frames, and otherwise
-                a whole video to sample from.
+            video: one or several.
+            top_k: classes of each; all of them where there are fewer.
+
+        Returns:
+            (class name, probability), most probable first; of a model with several answers (such
+            as noun and verb), so many of each, after the name of the answer. Classes without a
+            name are called by their index. Of several videos, a list of such lists.
+
+        Raises:
+            UserError: the model has no class scores, or top_k is below 1.
+        """
+        if top_k < 1:
+            raise UserError(f"top_k must be at least 1, not {top_k}")
+        if self.classes and self.tokenizer:  # it knows classes by their names
+            return self._compare(video, self.classes, None, top_k)
+        if not self.card.model.get("num_classes"):
+            advice = "fine-tune it, or use a fine-tuned checkpoint"
+            if hasattr(self.model, "similarity"):
+                advice = "say which texts to choose from: compare(video, texts), or --prompt"
+            self._refuse("has no class scores", advice)
+
+        def ranked(logits: np.ndarray) -> list[tuple[str, float]]:
+            answers, start = [], 0
+            for group, size in self.card.model.get("groups") or (("", len(logits)),):
+                part = slice(start, start + size)
+                names = self.classes[part] if self.classes else [f"class {i}" for i in range(size)]
+                label = f"{group}: " if group else ""
+                answers += _ranked([label + name for name in names], logits[part], top_k)
+                start += size
+            return answers
+
+        return self._each(video, lambda clips: self.runner.rows(clips, "__call__"), ranked)
+
+    def embed(self, video: Any) -> np.ndarray:
+        """Returns a vector for a video, float32 [D], or [V, D] for several; see the class.
+
+        `vidjax.embed` gives the same vector for a video of one window, and one for every window
+        of longer videos.
+
+        Raises:
+            UserError: the model embeds no videos.
+        """
+        self.check_embeds()
+        return self._stacked(video, lambda clips: self.runner.rows(clips, "embed"))
+
+    def features(self, video: Any, layers: int | Sequence[int] | None = None) -> np.ndarray:
+        """Returns all tokens of a video on their grid; see the class, and `models.grid_tokens`.
+
+        Args:
+            video: one or several.
+            layers: None: the tokens that the encoder ends with, after its last norm if it has one.
+                Index of a block, or several: what these give, before any norm that follows; 0 is
+                the first and -1 the last one.
+
+        Returns:
+            float32 [t, h, w, D], one vector for each patch, class tokens left out; of several
+            layers [L, t, h, w, D]. Of several videos [V, ...].
+
+        Raises:
+            UserError: the model sees no video, or there is no such layer.
+        """
+        if not hasattr(self.model, "encoder"):
+            self._refuse("has no video encoder", "use one of a model that sees videos")
+        layers = _layers(layers)
+        return self._stacked(video, lambda clips: self.runner.rows(clips, "grid_tokens", layers))
+
+    def compare(
+        self, video: Any, texts: str | Sequence[str], temperature: float | None = None
+    ) -> list[Any]:
+        """Finds how well texts fit a video: their probabilities if one of them has to be right.
+
+        That is the softmax over the texts of the model's similarities (of X-CLIP, with texts as
+        each video bends them), or of cosines / temperature.
+
+        Args:
+            video: one or several, see the class.
+            texts: at least one, such as "a video of a dog."; those of the last call are kept.
+            temperature: None is what the model has learned, or 0.01 where it has learned none, as
+                in VideoPrism's example.
+
+        Returns:
+            (text, probability), most probable first; of several videos, a list of such lists.
+
+        Raises:
+            UserError: a model without texts, no texts, or a temperature that is not above 0.
+        """
+        return self._compare(video, texts, temperature, None)
+
+    def _compare(
+        self, video: Any, texts: str | Sequence[str], temperature: float | None, top_k: int | None
+    ) -> list[Any]:
+        if temperature is not None and not temperature > 0:
+            raise UserError(f"temperature must be above 0, not {temperature}")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts:
+            raise UserError("give at least one text to compare with (of a command: --prompt=TEXT)")
+        if odd := [text for text in texts if not isinstance(text, str)]:
+            raise UserError(f"texts to compare with must be strings, not {odd[0]!r}")
+        if not hasattr(self.model, "similarity"):
+            advice = "use one with head 'video_text'"
+            self._refuse("compares no videos with texts", advice)
+        if temperature is None and self.model.logit_scale is None:
+            temperature = 0.01
+        tokens = tuple(map(np.asarray, self.tokenize(texts)))
+
+        def rows(clips: Clips) -> Clips:
+            return self.runner.similarities(clips, tokens, temperature)
+
+        return self._each(video, rows, lambda scores: _ranked(texts, scores, top_k))
+
+    def check_embeds(self) -> None:
+        """Raises UserError if the model embeds no videos."""
+        if not hasattr(self.model, "embed"):
+            self._refuse("embeds no videos", "use one of a model that sees videos")
+
+    def preprocess(self, video: Any) -> jax.Array:
+        """Prepares one video, as the class takes them.
 
         Returns:
             The middle clip's centre crop, normalised: float32 [1, T, size, size, 3].
@@ -73,14 +223,7 @@ class Pretrained:
             UserError: an array of something else, or a file that cannot be read as video.
         """
         facts = self.card.preprocessing
-        is_path = isinstance(video, str | os.PathLike)
-        video = os.path.expanduser(video) if is_path else video_array(video)
-        is_clip = not is_path and len(video) == facts.frames
-        try:
-            clip = eval_views(video, facts) if is_clip else prepare(video, facts)
-        except VideoError as error:
-            raise UserError(f"{video} cannot be read as video: {error}") from None
-        return jnp.asarray(facts.normalise(clip))
+        return jnp.asarray(facts.normalise(inputs.clip_of(video, facts)[None]))
 
     def tokenize(self, texts: str | Sequence[str]) -> tuple[jax.Array, jax.Array]:
         """Returns token ids int32 [K, L] and mask bool [K, L] (True = real) of K texts.
@@ -103,21 +246,111 @@ class Pretrained:
             )
         return jnp.asarray(ids), jnp.asarray(mask)
 
+    def _refuse(self, lack: str, advice: str) -> NoReturn:
+        head = self.card.model["head"]
+        raise UserError(f"checkpoint {self.folder} {lack} (its head is {head!r}); {advice}")
 
-def load_model(folder: Folder, dtype: Any = "float32") -> Pretrained:
+    def _each(
+        self, video: Any, rows: Callable[[Clips], Clips], make: Callable[[np.ndarray], Any]
+    ) -> Any:
+        """Returns make(row) for the row of one video, or a list of these; see `_rows`."""
+        videos, several = inputs.as_list(video)
+        out = [None] * len(videos)
+        for index, row in self._rows(videos, rows):
+            out[index] = make(row)
+        return out if several else out[0]
+
+    def _stacked(self, video: Any, rows: Callable[[Clips], Clips]) -> np.ndarray:
+        """Returns the row of one video, or an array of those of several; see `_rows`."""
+        videos, several = inputs.as_list(video)
+        out = None
+        for index, row in self._rows(videos, rows):
+            if out is None:
+                out = np.empty((len(videos), *row.shape), row.dtype)
+            out[index] = row
+        return out if several else out[0]
+
+    def _rows(
+        self, videos: Sequence[Any], rows: Callable[[Clips], Clips]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields index and row of each video, in any order.
+
+        Args:
+            rows: from a stream of pairs of a key and a clip to one of the key and the clip's row.
+
+        Raises:
+            UserError: a video cannot be read, or its row has NaN or infinity.
+        """
+
+        def name(index: int) -> str:
+            is_path = isinstance(videos[index], str | os.PathLike)
+            return os.fspath(videos[index]) if is_path else f"videos[{index}]"
+
+        def read(index: int) -> Iterator[np.ndarray]:
+            try:
+                yield inputs.clip_of(videos[index], self.card.preprocessing)
+            except UserError as error:
+                is_named = len(videos) == 1 or str(error).startswith(name(index))
+                raise error if is_named else UserError(f"{name(index)}: {error}") from None
+
+        clips = read_ahead(range(len(videos)), read, ahead=self.runner.size)
+        with contextlib.closing(clips):
+            for index, row in rows(clips):
+                if not np.isfinite(row).all():
+                    raise UserError(
+                        f"the model in {self.folder} gives NaN or infinity for {name(index)}: its "
+                        "training diverged, or its file is damaged; use another checkpoint"
+                    )
+                yield index, row
+
+
+def _ranked(names: Sequence[str], scores: np.ndarray, top_k: int | None) -> list[tuple[str, float]]:
+    """Returns names with the softmax of their scores [K], the `top_k` most probable first."""
+    probabilities = np.exp(scores - scores.max())
+    probabilities /= probabilities.sum()
+    return [(names[i], float(probabilities[i])) for i in np.argsort(-probabilities)[:top_k]]
+
+
+def _layers(layers: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
+    """Returns indices of layers as `models.grid_tokens` takes them.
+
+    Raises:
+        UserError: they are something else, or none.
+    """
+    if layers is None or (isinstance(layers, int) and not isinstance(layers, bool)):
+        return layers
+    try:
+        indices = tuple(map(operator.index, layers))
+    except TypeError:
+        indices = ()
+    if not indices:
+        raise UserError(
+            f"layers={layers!r} must be the index of a layer or several, such as -1 or (-1, -4)"
+        )
+    return indices
+
+
+def load_model(folder: Folder, dtype: Any = "float32", batch_size: int | None = None) -> Pretrained:
     """Loads a converted or trained model.
 
     Args:
         folder: written by `converters.convert` or by training; local, or gs:// and the like.
         dtype: of the computation, such as "bfloat16"; the parameters stay float32.
+        batch_size: clips that each device is given at once, also where there is but one video;
+            None: 1 on CPUs, where more are no faster, and 8 elsewhere.
 
     Raises:
-        UserError: the folder is not one of ours, or is damaged.
+        UserError: the folder is not one of ours, or is damaged, or batch_size is below 1.
     """
+    if batch_size is None:
+        batch_size = 1 if jax.default_backend() == "cpu" else 8
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, not {batch_size}")
     card = read_card(folder)
     model = models.build(**card.model | {"dtype": jnp.dtype(dtype).name})
-    params = jax.device_put(load_params(folder, card))
-    return Pretrained(model, params, card, load_tokenizer(folder, card))
+    params = jax.device_put(_nested(open_params(folder, card, model)))
+    tokenizer = load_tokenizer(folder, card)
+    return Pretrained(model, params, card, tokenizer, os.fspath(folder), batch_size)
 
 
 def load_tokenizer(
@@ -141,16 +374,22 @@ def load_params(folder: Folder, card: Card | None = None) -> dict[str, Any]:
     Raises:
         UserError: as `open_params`.
     """
-    stored = open_params(folder, card)
+    return _nested(open_params(folder, card))
+
+
+def _nested(stored: StoredParams) -> dict[str, Any]:
     return traverse_util.unflatten_dict(stored.read(stored), sep="/")
 
 
-def open_params(folder: Folder, card: Card | None = None) -> StoredParams:
+def open_params(
+    folder: Folder, card: Card | None = None, model: models.Model | None = None
+) -> StoredParams:
     """Opens the parameters of a folder by "/"-joined name; each is read on demand and not kept.
 
     Args:
         folder: written on any machine.
         card: of the folder, if it was read before.
+        model: of the card, if it was built before.
 
     Raises:
         UserError: the folder is not one of ours, is damaged, or holds other parameters (names,
@@ -163,7 +402,7 @@ def open_params(folder: Folder, card: Card | None = None) -> StoredParams:
     for key in root:
         saved = saved[key]
     have = traverse_util.flatten_dict(saved, sep="/")
-    model = models.build(**card.model)
+    model = model or models.build(**card.model)
     _check_sizes(card.model, have, epath.Path(folder) / CARD)
     want = param_specs(model)
     if problems := differences(have, want):

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_hanging_videos_are_given_up_wherever_they_hang(clips, monkeypatch):
     slow = {"index_of": clips["mkv"], "decode": clips["vp8"]}
 
     def hanging(then, stuck):
-        return lambda path: windows.threading.Event().wait() if path == stuck else then(path)
+        return lambda path: threading.Event().wait() if path == stuck else then(path)
 
     for name, stuck in slow.items():
         monkeypatch.setattr(pyav, name, hanging(getattr(pyav, name), stuck))
@@ -172,7 +173,7 @@ def test_a_window_that_takes_long_does_not_hang(clips, monkeypatch, verdict):
 
     def slowly(path):
         for frame in decode(path):
-            windows.threading.Event().wait(0.05)
+            threading.Event().wait(0.05)
             yield frame
 
     monkeypatch.setattr(pyav, "decode", slowly)
@@ -182,14 +183,14 @@ def test_a_window_that_takes_long_does_not_hang(clips, monkeypatch, verdict):
 
 
 def test_threads_end_when_the_reader_is_closed(clips):
-    before = windows.threading.active_count()
+    before = threading.active_count()
     reading = windows.read_all([Video(clips["good"])] * 9, Windows(DENSE, None, 0.1), ahead=1)
     next(reading)
     reading.close()
-    for thread in windows.threading.enumerate():
-        if thread.name == "vidjax windows":
+    for thread in threading.enumerate():
+        if thread.name == "vidjax reader":
             thread.join(10)
-    assert windows.threading.active_count() <= before and os.path.exists(clips["good"])
+    assert threading.active_count() <= before and os.path.exists(clips["good"])
 
 
 def test_wrong_windows_are_answered():

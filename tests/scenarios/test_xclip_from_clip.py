@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vidjax import configlib, models, predict, pretrained, train
+from vidjax import configlib, models, pretrained, train
 from vidjax import eval as evaluation
 from vidjax.card import Card, read_card
 from vidjax.data import demo
@@ -144,8 +144,8 @@ def test_clip_as_it_is(make, clip, tmp_path):
 
 def test_names_of_classes_answer_for_a_video(captioned, workdir):
     video = f"{captioned}/clips/val_00000.mp4"
-    (answers,) = predict.predict(str(workdir), [video], top_k=3).values()
-    (prompted,) = predict.compare(str(workdir), [video], demo.EVENTS).values()
+    loaded = pretrained.load_model(workdir)
+    answers, prompted = loaded.classify(video, top_k=3), loaded.compare(video, demo.EVENTS)
     assert answers == prompted[:3] and {name for name, _ in prompted} == set(demo.EVENTS)
 
 

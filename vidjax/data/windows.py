@@ -5,12 +5,9 @@ video is one, unless their length is given. Each is sampled as if it were a vide
 last window ends with the video.
 """
 
-import collections
 import contextlib
 import dataclasses
-import os
-import queue
-import threading
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -19,6 +16,7 @@ from vidjax.data.datasets import Video
 from vidjax.data.frames.clips import eval_views
 from vidjax.data.frames.sampling import view_indices
 from vidjax.data.reading import video
+from vidjax.data.reading.ahead import read_ahead
 from vidjax.data.reading.watchdog import watched
 from vidjax.errors import UserError, VideoError, brief
 from vidjax.preprocessing import Preprocessing
@@ -92,30 +90,10 @@ def read_all(
         video that cannot be read, clips of which may have come. At most `ahead` wait. The reason
         of a video that hangs its decoder begins with vidjax.data.reading.watchdog.HANG.
     """
-    todo, ready, closed = collections.deque(videos), queue.Queue(ahead), threading.Event()
-
-    def work() -> None:
-        with contextlib.suppress(IndexError):  # of popleft, at the end
-            while True:
-                item = todo.popleft()
-                for answer in _answers(item, windows):
-                    while True:
-                        if closed.is_set():
-                            return
-                        with contextlib.suppress(queue.Full):
-                            ready.put((item.path, answer), timeout=0.2)
-                            break
-
-    for _ in range(min(os.cpu_count() or 1, len(videos))):
-        threading.Thread(target=work, daemon=True, name="vidjax windows").start()
-    try:
-        remaining = len(videos)
-        while remaining:
-            path, answer = ready.get()
-            remaining -= not isinstance(answer, np.ndarray)
-            yield path, answer
-    finally:
-        closed.set()
+    answers = read_ahead(videos, functools.partial(_answers, windows=windows), ahead)
+    with contextlib.closing(answers):
+        for item, answer in answers:
+            yield item.path, answer
 
 
 def _answers(item: Video, windows: Windows) -> Iterator[np.ndarray | list[Span] | str]:

@@ -179,14 +179,17 @@ def token_grid(name: str, fields: Mapping[str, Any], clip: tuple[int, int, int])
 
 
 def grid_tokens(
-    model: Model, video: jax.Array, layers: int | tuple[int, ...] | None = None
+    model: Model,
+    variables: Mapping[str, Any],
+    video: jax.Array,
+    layers: int | tuple[int, ...] | None = None,
 ) -> jax.Array:
-    """Returns the tokens of normalised video [B, T, H, W, 3] on their grid, without class tokens.
-
-    For a model with an `encoder`, as `model.apply(variables, video, layers, method=grid_tokens,
-    mutable=["hidden_states"])`.
+    """Returns the encoder's tokens of video on their grid, without class tokens.
 
     Args:
+        model: a model with an `encoder`.
+        variables: as of `model.apply`.
+        video: normalised, [B, T, H, W, 3].
         layers: index of a block, or several. Block i is the i-th of the encoder from 0 on, negative
             indices count from the last one. Its output is taken before any norm that follows, as
             in Hugging Face's `hidden_states[i + 1]`, where V-JEPA and DINOv2 normalise it. None:
@@ -198,11 +201,15 @@ def grid_tokens(
     Raises:
         UserError: there is no such block.
     """
-    tokens = model.encoder(video)
+
+    def encode(model: Model, video: jax.Array) -> tuple[Any, Mapping[str, Any]]:
+        tokens = model.encoder(video)
+        return tokens, model.encoder.variables["hidden_states"]
+
+    (tokens, states), _ = model.apply(variables, video, method=encode, mutable=["hidden_states"])
     tokens = tokens[0] if isinstance(tokens, tuple) else tokens  # beside what heads need
     fields = model.config.get("encoder", model.config)  # a probe has those of another model
     grid = token_grid(fields["name"], fields, video.shape[1:4])
-    states = model.encoder.variables["hidden_states"]
     tokens, blocks = model.encoder.on_grid(tokens, states, grid)
     if layers is None:
         return tokens

@@ -20,6 +20,8 @@ from vidjax.data.reading.video import read_frames
 from vidjax.errors import UserError
 from vidjax.preprocessing import Preprocessing, check_choice, check_views
 
+_EXPECTED = "expected integers from 0 to 255 as [frames, height, width, 3] in RGB"
+
 
 def check_training(cfg: Any) -> None:
     """Raises UserError if cfg.augment or cfg.rand_augment cannot be understood or done."""
@@ -132,18 +134,7 @@ def video_array(video: Any) -> np.ndarray:
     Raises:
         UserError: anything else, and floats, whose range nothing tells.
     """
-    expected = "expected integers from 0 to 255 as [frames, height, width, 3] in RGB"
-    try:
-        if isinstance(video, list | tuple):
-            images = [x.convert("RGB") if isinstance(x, Image.Image) else x for x in video]
-            video = np.stack([np.asarray(x) for x in images])
-        array = np.asarray(video)
-    except (TypeError, ValueError, RuntimeError) as error:  # of another device, of several sizes
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"a {type(video).__name__} is no video array ({reason}); {expected}: convert it with "
-            "numpy.stack or numpy.asarray"
-        ) from None
+    array = as_array(video)
     if array.ndim == 4 and array.shape[1] == 3 != array.shape[3]:
         array = np.moveaxis(array, 1, 3)
     what = f"{array.dtype} {list(array.shape)}"
@@ -153,15 +144,34 @@ def video_array(video: Any) -> np.ndarray:
             4: "drop alpha, video[..., :3]",
         }
         fix = fixes.get(array.shape[-1] if array.ndim == 4 else 0, "reorder or add its axes")
-        raise UserError(f"a video array is {what}; {expected}: {fix}")
+        raise UserError(f"a video array is {what}; {_EXPECTED}: {fix}")
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
         raise UserError(
-            f"a video array is {what}, of values that are no bytes; {expected}: floats from 0 to 1 "
-            "become such by (255 * video).round().astype(numpy.uint8)"
+            f"a video array is {what}, of values that are no bytes; {_EXPECTED}: floats from 0 "
+            "to 1 become such by (255 * video).round().astype(numpy.uint8)"
         )
     return array.astype(np.uint8)
+
+
+def as_array(video: Any) -> np.ndarray:
+    """Returns an array of any library, or a list of frames or images, as one of numpy.
+
+    Raises:
+        UserError: it cannot be one.
+    """
+    try:
+        if isinstance(video, list | tuple):
+            images = [x.convert("RGB") if isinstance(x, Image.Image) else x for x in video]
+            video = np.stack([np.asarray(x) for x in images])
+        return np.asarray(video)
+    except (TypeError, ValueError, RuntimeError) as error:  # of another device, of several sizes
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"a {type(video).__name__} is no video array ({reason}); {_EXPECTED}: convert it with "
+            "numpy.stack or numpy.asarray"
+        ) from None
 
 
 def _is_scenic(policy: str) -> bool:
