@@ -12,10 +12,11 @@ import contextlib
 import dataclasses
 import functools
 import math
+import numbers
 import operator
 import os
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -109,8 +110,7 @@ class Pretrained:
         Raises:
             UserError: the model has no class scores, or top_k is below 1.
         """
-        if top_k < 1:
-            raise UserError(f"top_k must be at least 1, not {top_k}")
+        _check_count("top_k", top_k)
         if self.classes and self.tokenizer:  # it knows classes by their names
             return self._compare(video, self.classes, None, top_k)
         if not self.card.model.get("num_classes"):
@@ -189,9 +189,13 @@ class Pretrained:
     def _compare(
         self, video: Any, texts: str | Sequence[str], temperature: float | None, top_k: int | None
     ) -> list[Any]:
-        if temperature is not None and not temperature > 0:
-            raise UserError(f"temperature must be above 0, not {temperature}")
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        is_number = isinstance(temperature, numbers.Real)
+        if temperature is not None and not (is_number and temperature > 0):
+            raise UserError(f"temperature must be above 0, not {temperature!r}")
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, Iterable):
+            raise UserError(f"{texts!r} are no texts; give a list of strings to compare with")
+        texts = list(texts)
         if not texts:
             raise UserError("give at least one text to compare with (of a command: --prompt=TEXT)")
         if odd := [text for text in texts if not isinstance(text, str)]:
@@ -311,19 +315,26 @@ def _ranked(names: Sequence[str], scores: np.ndarray, top_k: int | None) -> list
     return [(names[i], float(probabilities[i])) for i in np.argsort(-probabilities)[:top_k]]
 
 
+def _check_count(name: str, value: Any) -> None:
+    """Raises UserError if a value is no integer from 1 on."""
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise UserError(f"{name} must be at least 1, not {value!r}")
+
+
 def _layers(layers: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
     """Returns indices of layers as `models.grid_tokens` takes them.
 
     Raises:
         UserError: they are something else, or none.
     """
-    if layers is None or (isinstance(layers, int) and not isinstance(layers, bool)):
-        return layers
+    if layers is None:
+        return None
+    is_one = isinstance(layers, numbers.Integral) and not isinstance(layers, bool)
     try:
-        indices = tuple(map(operator.index, layers))
+        indices = int(layers) if is_one else tuple(map(operator.index, layers))
     except TypeError:
         indices = ()
-    if not indices:
+    if indices == ():
         raise UserError(
             f"layers={layers!r} must be the index of a layer or several, such as -1 or (-1, -4)"
         )
@@ -344,8 +355,7 @@ def load_model(folder: Folder, dtype: Any = "float32", batch_size: int | None = 
     """
     if batch_size is None:
         batch_size = 1 if jax.default_backend() == "cpu" else 8
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, not {batch_size}")
+    _check_count("batch_size", batch_size)
     card = read_card(folder)
     model = models.build(**card.model | {"dtype": jnp.dtype(dtype).name})
     params = jax.device_put(_nested(open_params(folder, card, model)))
