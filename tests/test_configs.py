@@ -383,6 +383,8 @@ MISTAKES = [
     ((DEMO, "--config.model.pos_grid=(2,14)"), "config.model.pos_grid must be a list of 3"),
     ((DEMO, "--config.model.decoder_norm_eps=small"), "decoder_norm_eps must be a number, not"),
     ((DEMO, "--config.objective=0.5"), "config.objective must be a dict, not '0.5'"),
+    ((DEMO, "--config.evals={'val': 1}"), "config.evals.val must be a dict with the name of"),
+    (("--config=configs/videomae_ucf101.py:B",), "config argument 'B' is unknown; known here:"),
     (("--config", "configs/videomae_k400.py", "--config.optim.lrr=1"), "'optim.lr'"),
     (
         ("--config=configs/videomae_k400.py:demo", "--config.model.remat=dot"),

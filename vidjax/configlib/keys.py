@@ -204,6 +204,11 @@ def check(config: ConfigDict) -> None:
         if value not in known:
             raise UserError(f"config.{key} must be {' or '.join(known)}, not {value!r}")
     writers.check(config.writers)
+    for key, entry in config.evals.items():
+        if not isinstance(entry, ConfigDict):
+            raise UserError(
+                f"config.evals.{key} must be a dict with the name of an evaluator, not {entry!r}"
+            )
     best = config.checkpoint.best
     if best and (best.split("/")[0] not in config.evals or "/" not in best):
         raise UserError(

@@ -75,8 +75,10 @@ def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
     first = next(iter(defaults))
     for item in filter(None, (arg or "").split(",")):
         key, equals, text = item.partition("=")
-        if not equals:
-            key, text = (item, "True") if defaults.get(item) is False else (first, item)
+        if not equals and defaults.get(item) is False:
+            text = "True"
+        elif not equals and not isinstance(defaults[first], bool):
+            key, text = first, item
         if key not in defaults:
             raise UserError(f"config argument {item!r} is unknown; {suggest(key, list(defaults))}")
         kind = type(defaults[key])
