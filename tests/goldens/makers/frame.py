@@ -235,6 +235,16 @@ def read_json(path: pathlib.Path) -> dict:
     return {f"{i}/{key}": value for i, entry in enumerate(entries) for key, value in entry.items()}
 
 
+def write_json(path: pathlib.Path, values: dict) -> None:
+    """Writes what `read_json` reads, one object a line."""
+    entries = {}
+    for name, value in values.items():
+        entry, key = name.split("/")
+        entries.setdefault(int(entry), {})[key] = value
+    lines = ",\n".join(json.dumps(entries[i]) for i in sorted(entries))
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
 def main(argv: list[str]) -> int:
     """Checks a golden, or writes a new one; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.goldens.makers", allow_abbrev=False)

@@ -4,6 +4,9 @@ import dataclasses
 import functools
 import pathlib
 
+import flax
+import flax.io  # looks for TensorFlow, so before a stand-in takes its place
+import jax
 import numpy as np
 
 from tests.goldens.makers import frame
@@ -15,6 +18,7 @@ SCENIC = Original(
     licence="Apache 2.0",
     file="scenic/projects/vivit/model.py",
 )
+SEEN = {"pre_logits": ("pre_logits",), "encoder_output": ("Transformer", "encoder_norm")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +66,10 @@ class ViViT(Golden):
         return model.ViViTClassificationModel(config, facts).flax_model
 
     def draw(self, folder: pathlib.Path, rng: np.random.Generator) -> None:
-        import flax
-        import jax
-        import jax.numpy as jnp
-
         video = frame.random_video((2, *self.clip, 3), rng) / 2
         np.savez_compressed(folder / "inputs.npz", inputs=video)
         initialise = functools.partial(self.build().init, train=False)
-        shapes = jax.eval_shape(initialise, jax.random.key(0), jnp.asarray(video))["params"]
+        shapes = jax.eval_shape(initialise, jax.random.key(0), video)["params"]
         shapes = flax.traverse_util.flatten_dict(dict(shapes), sep="/")
         shapes = {name: leaf.shape for name, leaf in shapes.items()}
         weights = frame.random_weights(shapes, rng, frame.flax_fan_in)
@@ -93,7 +93,6 @@ class ViViT(Golden):
 
     def save_train_state(self, folder: pathlib.Path, params: dict) -> None:
         """Writes checkpoint_153 as Scenic's training does."""
-        import flax
         import optax
         from scenic.train_lib import train_utils
 
@@ -111,8 +110,6 @@ class ViViT(Golden):
         train_utils.save_checkpoint(str(folder), state)
 
     def params(self, folder: pathlib.Path) -> dict:
-        import flax
-
         if "params.npz" in self.files:
             arrays = dict(np.load(folder / "params.npz"))
             return flax.traverse_util.unflatten_dict(arrays, sep="/")
@@ -122,25 +119,25 @@ class ViViT(Golden):
         return frame.both_precisions(functools.partial(self.run, folder))
 
     def run(self, folder: pathlib.Path, dtype: str) -> dict:
-        import jax
-
         with jax.enable_x64(dtype == "float64"):
             cast = functools.partial(jax.tree.map, lambda x: np.asarray(x, dtype))
             apply = functools.partial(
                 self.build(dtype).apply,
                 train=False,
-                capture_intermediates=True,
+                capture_intermediates=lambda module, _: module.path in SEEN.values(),
                 mutable=["intermediates"],
             )
             logits, state = jax.jit(apply)(
                 {"params": cast(self.params(folder))},
                 cast(np.load(folder / "inputs.npz")["inputs"]),
             )
-            seen = state["intermediates"]
-            outputs = {"logits": logits, "pre_logits": seen["pre_logits"]["__call__"][0]}
-            if "Transformer" in seen:
-                outputs["encoder_output"] = seen["Transformer"]["encoder_norm"]["__call__"][0]
-            return {name: np.asarray(value) for name, value in outputs.items()}
+            seen = flax.traverse_util.flatten_dict(state["intermediates"])
+            outputs = {
+                name: np.asarray(seen[*path, "__call__"][0])
+                for name, path in SEEN.items()
+                if (*path, "__call__") in seen
+            }
+            return outputs | {"logits": np.asarray(logits)}
 
 
 GOLDENS = {
