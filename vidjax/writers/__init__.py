@@ -24,7 +24,7 @@ import numpy as np
 from etils import epath
 
 from vidjax import distributed, files
-from vidjax.errors import UserError, did_you_mean, first_line
+from vidjax.errors import UserError, brief, did_you_mean, first_line
 
 PROJECT = "vidjax"  # of services, where their environment variables name none
 
@@ -234,7 +234,7 @@ class _Copy:
                     getattr(writer, method)(step, values)
             writer.close()
         except Exception as error:  # a full disk, a service that does not answer
-            self._lose(first_line(error))
+            self._lose(brief(error))
 
     def _lose(self, reason: str) -> None:
         if not self._lost:
