@@ -1,4 +1,4 @@
-"""What all benchmarks share: variants in processes of their own that take turns, and their records.
+"""Variants in processes of their own that take turns.
 
 A variant is a function that prepares something and returns facts about it and a callable that does
 it once. Every variant lives in a process of its own, so that threads, allocators and compiled code
@@ -10,14 +10,11 @@ machine that becomes slower does so for all.
 
 import contextlib
 import dataclasses
-import datetime
 import gc
 import importlib
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import select
 import statistics
 import subprocess
@@ -28,14 +25,8 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.origin import ROOT, cores
 from vidjax.errors import UserError, first_line
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-_PACKAGES = (
-    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "decord", "av"),
-    *("torch", "transformers", "keras-hub", "tokamax", "libtpu"),
-)
 
 # No other run's compiled code, and no memory taken before it is needed: others are on the device.
 _ENVIRONMENT = {
@@ -51,20 +42,16 @@ class Settings:
     """How a suite is run.
 
     Attributes:
-        device: "cpu" or "tpu".
         rounds: turns that each variant has after its first one.
         quick: tiny models and clips; shows that the suite runs, not how fast anything is.
         peers: folders by name that the user gave, such as checkouts of other projects.
+        threads: that a variant may use.
     """
 
-    device: str = "cpu"
     rounds: int = 5
     quick: bool = False
     peers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def threads(self) -> int:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads: int = dataclasses.field(default_factory=cores)
 
 
 def environment(device: str = "cpu", **more: str) -> dict[str, str]:
@@ -82,27 +69,26 @@ class Child:
     """A variant in a process of its own, which waits until it is told to run.
 
     Attributes:
-        call: module, function and options of the variant, called as function(**options); it returns
-            facts (JSON values) and a callable that does the work once, or as often as its argument
-            says, waits for its end, and returns None or numbers by name. It may be changed between
-            two "ready".
+        call: "module:function" and options of the variant, called as function(**options); it
+            returns facts (JSON values) and a callable that does the work once, or as often as its
+            argument says, waits for its end, and returns None or numbers by name. It may be changed
+            between two "ready".
 
     Args:
-        module, function, **options: see `call`.
+        function, **options: see `call`.
         device: "cpu" or "gpu".
         env: environment variables beside those of `environment`.
     """
 
     def __init__(
         self,
-        module: str = "",
         function: str = "",
         *,
         device: str = "cpu",
         env: Mapping[str, str] | None = None,
         **options: Any,
     ):
-        self.call = (module, function, options)
+        self.call = (function, options)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (close closes it)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.harness"],
@@ -133,8 +119,8 @@ class Child:
         Raises:
             OutOfTime: there is no answer by then.
         """
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-        if not select.select([self._process.stdout], [], [], left)[0]:
+        timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        if not select.select([self._process.stdout], [], [], timeout)[0]:
             raise OutOfTime
         if line := self._process.stdout.readline():
             return json.loads(line)
@@ -147,6 +133,15 @@ class Child:
         """Sends a word and returns the answer."""
         self.send(word, *arguments)
         return self.receive(deadline)
+
+    def once(self) -> dict[str, Any]:
+        """Does the work a single time, closes the process, and returns its figures."""
+        try:
+            answer = self.ask("ready")
+            answer = answer if "failed" in answer else self.ask("run")
+        finally:
+            self.close()
+        return answer if "failed" in answer else answer["figures"]
 
     def close(self, patience: float = 10.0) -> None:
         """Ends the process, by force if it is still busy after `patience` seconds."""
@@ -162,7 +157,7 @@ class Child:
 
 
 def _serve() -> None:
-    """The other end of a Child."""
+    """Answers the words that a Child sends."""
     # What libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -175,9 +170,10 @@ def _serve() -> None:
                 case "ready":
                     once = None
                     gc.collect()  # so that the device's memory is free
-                    module, function, options = arguments
-                    facts, once = getattr(importlib.import_module(module), function)(**options)
-                    answer = {"facts": facts}
+                    function, options = arguments
+                    module, _, name = function.partition(":")
+                    facts, once = getattr(importlib.import_module(module), name)(**options)
+                    answer = {"facts": facts() if callable(facts) else facts}
                 case "run":
                     answer = {"figures": once(*arguments) or {}}
                 case "peak":
@@ -191,13 +187,13 @@ def _serve() -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had in RAM (Linux: VmHWM)."""
+    """Returns the most memory that this process has had in RAM (Linux: VmHWM)."""
     with open("/proc/self/status") as status:
         return 1024 * int(next(line.split()[1] for line in status if line.startswith("VmHWM")))
 
 
 def interleave(
-    children: Mapping[str, Child], rounds: int, say=lambda text: None, *, settle: bool = True
+    children: Mapping[str, Child], rounds: int, log=print, *, settle: bool = True
 ) -> dict[str, dict[str, Any]]:
     """Runs the children in turn, closes them, and returns what each measured.
 
@@ -211,52 +207,50 @@ def interleave(
         run does), seconds and figures of the other runs as `summary`, peak_bytes; or
         {"failed": why} for a child that broke.
     """
-    found: dict[str, dict[str, Any]] = {}
+    measured: dict[str, dict[str, Any]] = {}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in children}
     try:
         for name, child in children.items():
             ready = child.ask("ready")
             first = ready if "failed" in ready else child.ask("run")
-            if "failed" in first:
-                found[name] = first
-            else:
-                found[name] = {
+            measured[name] = (
+                first
+                if "failed" in first
+                else {
                     "facts": ready["facts"],
                     "ready_seconds": ready["seconds"],
                     "first_seconds": first["seconds"],
                 }
-            say(f"  {name}: first {first.get('seconds', first)}")
+            )
+            log(f"  {name}: first {first.get('seconds', first)}")
         for _ in range(rounds):
             for name, child in children.items():
-                if "failed" in found[name]:
+                if "failed" in measured[name]:
                     continue
                 run = child.ask("run")
                 if settle and "failed" not in run:
                     run = child.ask("run")
                 if "failed" in run:
-                    found[name] = run
-                else:
-                    runs[name].append(run)
+                    measured[name] = run
+                runs[name].append(run)
         for name, child in children.items():
-            if "failed" not in found[name]:
-                peak = child.ask("peak")["peak_bytes"]
-                found[name] |= summaries(runs[name]) | {"peak_bytes": peak}
+            if "failed" not in measured[name]:
+                names = runs[name][0]["figures"]
+                measured[name] |= {
+                    "seconds": summary(run["seconds"] for run in runs[name]),
+                    "figures": {
+                        key: summary(run["figures"][key] for run in runs[name]) for key in names
+                    },
+                    "peak_bytes": child.ask("peak")["peak_bytes"],
+                }
     finally:
         for child in children.values():
             child.close()
-    return found
-
-
-def summaries(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """`seconds` and `figures` of several runs as `summary`."""
-    names = runs[0]["figures"] if runs else ()
-    return {
-        "seconds": summary(run["seconds"] for run in runs),
-        "figures": {name: summary(run["figures"][name] for run in runs) for name in names},
-    }
+    return measured
 
 
 def summary(values: Iterable[float]) -> dict[str, float]:
+    """Returns median, minimum, maximum and number of values."""
     values = list(values)
     return {
         "median": statistics.median(values),
@@ -264,6 +258,11 @@ def summary(values: Iterable[float]) -> dict[str, float]:
         "max": max(values),
         "runs": len(values),
     }
+
+
+def summaries(runs: Sequence[Mapping[str, float]], keys: Iterable[str]) -> dict[str, Any]:
+    """Returns a summary for each key of several runs."""
+    return {key: summary(run[key] for run in runs) for key in keys}
 
 
 # A process's peak starts at that of the one that made it, so a small one stands between.
@@ -278,9 +277,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
-def whole_process(
-    argv: Sequence[str], *, device: str = "cpu", cwd: str | None = None, **env: str
-) -> dict[str, Any]:
+def whole_process(argv: Sequence[str], **env: str) -> dict[str, Any]:
     """Runs a command from start to end: wall and CPU seconds, peak_bytes, and what it printed.
 
     Raises:
@@ -291,8 +288,8 @@ def whole_process(
         start = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-S", "-c", _MEASURED, str(outside), *argv],
-            env=environment(device, **env),
-            cwd=cwd or ROOT,
+            env=environment(**env),
+            cwd=ROOT,
             stdout=out,
             stderr=errors,
             pass_fds=[outside],
@@ -312,102 +309,9 @@ def whole_process(
 
 @contextlib.contextmanager
 def scratch() -> Iterator[pathlib.Path]:
-    """A temporary folder."""
+    """Yields a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="vidjax-benchmark-") as folder:
         yield pathlib.Path(folder)
-
-
-def record(suite: str, device: str, report: Mapping[str, Any]) -> pathlib.Path:
-    """Writes a suite's report with machine, versions and commit to results/; returns the path."""
-    whole = {"suite": suite, "device": device, **origin(device), **report}
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{suite}_{device}.json"
-    path.write_text(json.dumps(whole, indent=1) + "\n")
-    return path
-
-
-def origin(device: str, commit: str | None = None) -> dict[str, Any]:
-    """Machine, versions, commit and date; `commit` for a copy that is no git repository."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return {
-        "machine": {
-            "cpu": _cpu(),
-            "cores": Settings().threads,
-            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-            "system": platform.system(),
-            "load_before": os.getloadavg()[0],
-        }
-        | ({"gpu": gpu()} if device == "gpu" else {}),
-        "versions": versions,
-        "commit": commit or _git("rev-parse", "--short=12", "HEAD") or "unknown",
-        "uncommitted_changes": bool(_git("status", "--porcelain", "vidjax", "converters")),
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as lines:
-        return next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
-    return platform.machine()
-
-
-def gpu() -> str:
-    """Name and driver of the first NVIDIA GPU.
-
-    Raises:
-        UserError: there is none.
-    """
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        raise UserError(
-            "there is no NVIDIA GPU here (nvidia-smi names none); --device=cpu --quick shows that "
-            "the command runs"
-        ) from None
-    return found.strip().splitlines()[0]
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except FileNotFoundError:
-        return ""
-
-
-def where(report: Mapping[str, Any]) -> str:
-    """A sentence on where and when a report was made."""
-    machine, versions = report["machine"], report["versions"]
-    device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
-    named = ", ".join(f"{name} {version}" for name, version in versions.items())
-    changed = " with uncommitted changes" if report["uncommitted_changes"] else ""
-    return f"{device}; {report['date']}, commit {report['commit']}{changed}; {named}."
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure with `digits` significant digits; a dash for None."""
-    if value is None:
-        return "-"
-    if value == 0 or 1 <= abs(value) < 10**6:
-        before = len(str(int(abs(value))))
-        return f"{value:,.{max(digits - before, 0)}f}"
-    return f"{value:.{digits}g}"
-
-
-def spread(figures: Mapping[str, float], scale: float = 1.0) -> str:
-    """A median with its minimum and maximum."""
-    low, high = (number(figures[key] * scale) for key in ("min", "max"))
-    return f"{number(figures['median'] * scale)} ({low} to {high})"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose first column is text and whose others are figures."""
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

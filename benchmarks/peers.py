@@ -1,13 +1,14 @@
-"""Variants of the same models here and in other projects: forward passes and train steps.
+"""Variants of the same models in vidjax and in other projects: forward passes and train steps.
 
-Functions that a `harness.Child` calls: each returns facts and a callable that does the work as
-often as it is told, and then waits for its end. With a folder all have the same random weights:
-drawn by transformers, saved, and converted by the real command; without one each draws its own.
+Functions that a `harness.Child` calls: each returns facts (or a function that computes them) and a
+callable that does the work as often as it is told, and then waits for its end. With a folder all
+have the same random weights: drawn by transformers, saved, and converted by the real command;
+without one each draws its own.
 """
 
 import dataclasses
+import functools
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -16,9 +17,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from vidjax.card import read_card
+from benchmarks.cases import Case, case_of
+from benchmarks.origin import cores
 
 Once = Callable[..., Mapping[str, float] | None]
+Facts = dict[str, Any]
+Variant = tuple[Facts | Callable[[], Facts], Once]
 
 LEARNING = {"lr": 1e-4, "weight_decay": 0.05, "b1": 0.9, "b2": 0.95, "eps": 1e-8}
 # Of a GPU's memory, for each of two processes that take turns on it.
@@ -26,194 +30,67 @@ MEMORY_SHARE = 0.45
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """One model.
+class Job:
+    """Options that all variants have.
 
     Attributes:
-        hf: its class in transformers.
-        config: class of its configuration there, and values other than the default ones.
-        ours: keywords of `vidjax.models.build`; None while vidjax has no such model.
-        clip: frames, height and width.
-        tiny, tiny_ours, tiny_clip: the same, smaller, for a quick run.
+        case: name of the model, see `cases`.
+        quick: whether it is tiny.
+        batch: clips.
+        dtype: of the computation.
+        on: "cpu" or "gpu".
+        folder: see `prepare`; None draws weights.
+        output: file for the result of a forward pass.
+        each: whether every call is waited for, as where a clip comes alone.
     """
 
-    hf: str
-    config: tuple[str, dict[str, Any]]
-    ours: dict[str, Any] | None
-    clip: tuple[int, int, int]
-    tiny: dict[str, Any]
-    tiny_ours: dict[str, Any]
-    tiny_clip: tuple[int, int, int]
+    case: str
+    quick: bool
+    batch: int
+    dtype: str
+    on: str = "cpu"
+    folder: str | None = None
+    output: str | None = None
+    each: bool = False
 
-    def quick(self) -> "Case":
-        name, values = self.config
-        ours = self.ours and self.ours | self.tiny_ours
-        return dataclasses.replace(
-            self, config=(name, values | self.tiny), ours=ours, clip=self.tiny_clip
-        )
+    @property
+    def model(self) -> Case:
+        return case_of(self.case, self.quick)
 
+    def clips(self, dtype: type = np.float32) -> np.ndarray:
+        """Returns clips [B, T, H, W, 3], normalised or (uint8) in bytes."""
+        return random_clips((self.batch, *self.model.clip, 3), dtype)
 
-_TINY = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "image_size": 32,
-}
-_TINY_OURS = {"width": 48, "depth": 2, "num_heads": 4, "mlp_dim": 96}
-_TINY_DECODER = {
-    "decoder_hidden_size": 32,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 64,
-}
-_TINY_DECODER_OURS = {
-    "decoder_width": 32,
-    "decoder_depth": 1,
-    "decoder_num_heads": 2,
-    "decoder_mlp_dim": 64,
-}
-_TINY_PRISM = {
-    "hidden_size": 48,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-    "image_size": 36,
-    "num_frames": 4,
-    "num_spatial_layers": 2,
-    "num_temporal_layers": 1,
-}
-_TINY_XCLIP = {
-    "vision_config": _TINY
-    | {
-        "patch_size": 16,
-        "num_frames": 4,
-        "mit_hidden_size": 64,
-        "mit_intermediate_size": 96,
-        "mit_num_attention_heads": 2,
-    },
-    "text_config": {
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-    },
-    "projection_dim": 64,
-}
-_CLASSIFY = {"head": "classify", "num_classes": 400, "eps": 1e-12}
-_LARGE = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-}
-CASES = {
-    "VideoMAE-B": Case(
-        "VideoMAEForVideoClassification",
-        ("VideoMAEConfig", {"num_labels": 400}),
-        {"name": "videomae", "variant": "B"} | _CLASSIFY,
-        (16, 224, 224),
-        _TINY | {"num_frames": 4},
-        _TINY_OURS,
-        (4, 32, 32),
-    ),
-    "ViViT-B": Case(
-        "VivitForVideoClassification",
-        ("VivitConfig", {"num_labels": 400}),
-        {"name": "vivit", "variant": "B", "patch_size": (2, 16, 16)} | _CLASSIFY | {"eps": 1e-6},
-        (32, 224, 224),
-        _TINY | {"num_frames": 4},
-        _TINY_OURS,
-        (4, 32, 32),
-    ),
-    "X-CLIP-B/16": Case(
-        "XCLIPModel",
-        ("XCLIPConfig", {"vision_config": {"patch_size": 16, "num_frames": 8}}),
-        {"name": "xclip", "variant": "B/16", "head": "video_text", "eps": 1e-5},
-        (8, 224, 224),
-        _TINY_XCLIP,
-        _TINY_OURS
-        | {
-            "embed_dim": 64,
-            "text_width": 64,
-            "text_depth": 2,
-            "text_num_heads": 4,
-            "text_mlp_dim": 96,
-            "mit_num_heads": 2,
-            "mit_mlp_dim": 96,
-        },
-        (4, 32, 32),
-    ),
-    "VideoPrism-B": Case(
-        "VideoPrismVisionModel",
-        ("VideoPrismVisionConfig", {}),
-        {"name": "videoprism", "variant": "B", "eps": 1e-6, "patch_size": (1, 18, 18)},
-        (16, 288, 288),
-        _TINY_PRISM,
-        _TINY_OURS | {"temporal_depth": 1},
-        (4, 36, 36),
-    ),
-    "V-JEPA 2-L": Case(
-        "VJEPA2Model",
-        ("VJEPA2Config", _LARGE | {"frames_per_clip": 64, "crop_size": 256}),
-        None,
-        (64, 256, 256),
-        _TINY
-        | {
-            "crop_size": 32,
-            "frames_per_clip": 4,
-            "pred_hidden_size": 48,
-            "pred_num_hidden_layers": 1,
-            "pred_num_attention_heads": 4,
-        },
-        {},
-        (4, 32, 32),
-    ),
-    "VideoMAE-B pre-training": Case(
-        "VideoMAEForPreTraining",
-        ("VideoMAEConfig", {"use_mean_pooling": False}),
-        {"name": "videomae", "variant": "B", "head": "reconstruct", "eps": 1e-12},
-        (16, 224, 224),
-        _TINY | _TINY_DECODER | {"num_frames": 4},
-        _TINY_OURS | _TINY_DECODER_OURS,
-        (4, 32, 32),
-    ),
-    "VideoMAE-L": Case(
-        "VideoMAEForVideoClassification",
-        ("VideoMAEConfig", _LARGE | {"num_labels": 400}),
-        {"name": "videomae", "variant": "L"} | _CLASSIFY,
-        (16, 224, 224),
-        _TINY | {"num_frames": 4},
-        _TINY_OURS,
-        (4, 32, 32),
-    ),
-}
+    def save(self, result: Any) -> None:
+        np.save(self.output, np.asarray(result, np.float32))
 
 
-def case_of(name: str, quick: bool) -> Case:
-    """The model of a name, or a tiny one like it."""
-    return CASES[name].quick() if quick else CASES[name]
+def variant(function: Callable[..., Variant]) -> Callable[..., Variant]:
+    """Lets a function of a Job and its own options take them all by keyword."""
+    common = {field.name for field in dataclasses.fields(Job)}
+
+    @functools.wraps(function)
+    def wrapped(**options: Any) -> Variant:
+        job = Job(**{name: options.pop(name) for name in common & options.keys()})
+        return function(job, **options)
+
+    return wrapped
 
 
-def hf_attention(case: str) -> str:
-    """The fastest attention that transformers has for a model."""
-    return "eager" if "VideoPrism" in case else "sdpa"
-
-
-def _new_hf_model(case: Case, **options: Any) -> Any:
-    """transformers' model with weights as it draws them."""
-    import transformers
-
-    config, values = case.config
-    made = getattr(transformers, config)(**values)
-    return getattr(transformers, case.hf)._from_config(made, **options)
+def random_clips(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+    """Returns the same random numbers for all variants: below 1, or (uint8) bytes."""
+    rng = np.random.default_rng(0)
+    if dtype == np.uint8:
+        return rng.integers(0, 256, shape, np.uint8)
+    return rng.random(shape, np.float32)
 
 
 def make(folder: str, case: str, quick: bool) -> None:
-    """Writes folder/hf with random weights."""
+    """Writes folder/hf, a model of transformers with random weights."""
     import torch
 
     torch.manual_seed(0)
-    model = _new_hf_model(case_of(case, quick), attn_implementation="eager")
+    model = new_hf_model(case_of(case, quick), attn_implementation="eager")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             scale = 0.5 if "attention_query" in name else 0.03
@@ -232,44 +109,20 @@ def prepare(case: str, quick: bool, folder: pathlib.Path, formats: Iterable[str]
     options = {"folder": str(folder), "case": case, "quick": quick}
     code = "import json, sys; from benchmarks import peers; peers.make(**json.loads(sys.argv[1]))"
     harness.whole_process([sys.executable, "-c", code, json.dumps(options)])
-    convert = [sys.executable, "-m", "converters.convert"]
-    harness.whole_process([*convert, f"--from={folder}/hf", f"--to={folder}/vidjax"])
+    harness.whole_process(convert_command(f"{folder}/hf", f"{folder}/vidjax"))
     for name in formats:
-        source = folder / "vidjax"
-        if name == "keras":
-            source = _with_whole_scales(source, folder / "vidjax_keras")
-        to = [f"--to={folder}/{name}", f"--format={name}"]
-        harness.whole_process([*convert, f"--from={source}", *to])
+        command = convert_command(f"{folder}/vidjax", f"{folder}/{name}", f"--format={name}")
+        harness.whole_process(command)
 
 
-def _with_whole_scales(source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
-    """A VideoPrism folder anew, with LayerNorm scales as KerasHub stores them; returns `target`."""
-    from flax import traverse_util
-
-    from vidjax import pretrained
-
-    stored, card = pretrained.open_params(source), read_card(source)
-    params = {name: stored[name] + np.float32(name.endswith("/scale")) for name in stored}
-    card = dataclasses.replace(card, model=card.model | {"scale_offset": 0.0})
-    target.mkdir()
-    pretrained.save_pretrained(target, traverse_util.unflatten_dict(params, sep="/"), card)
-    return target
-
-
-def clip(shape: tuple[int, ...], uint8: bool = False) -> np.ndarray:
-    """The same random clips [B, T, H, W, 3] for all: normalised, or bytes."""
-    rng = np.random.default_rng(0)
-    if uint8:
-        return rng.integers(0, 256, shape, np.uint8)
-    return rng.random(shape, np.float32)
-
-
-def _save(output: np.ndarray, path: str) -> None:
-    np.save(path, np.asarray(output, np.float32))
+def convert_command(source: Any, target: Any, *options: str) -> list[str]:
+    """Returns the command that converts a model."""
+    paths = [f"--from={source}", f"--to={target}"]
+    return [sys.executable, "-m", "converters.convert", *paths, *options]
 
 
 def random_params(model: Any) -> Any:
-    """Random parameters of a linen module, on the device; scales are near 1."""
+    """Returns random parameters of a linen module, on the device; scales are near 1."""
     import jax
 
     from vidjax import models
@@ -283,22 +136,19 @@ def random_params(model: Any) -> Any:
     return jax.tree_util.tree_map_with_path(draw, models.abstract_params(model))
 
 
-def our_model(case: Case, folder: str | None, dtype: str, **speed: Any) -> tuple[Any, Any]:
-    """vidjax's model and its parameters in float32.
+def our_model(job: Job, **speed: Any) -> tuple[Any, Any]:
+    """Returns vidjax's model and its parameters in float32.
 
     Args:
-        folder: holds `vidjax`, a converted model; None draws parameters.
         **speed: the fields `attention`, `remat` and `unroll`, where they are not the default.
     """
     from vidjax import load_model, models
 
-    if folder is None:
-        model = models.build(**case.ours, clip=case.clip, dtype=dtype)
-        params = random_params(model)
-    else:
-        loaded = load_model(folder + "/vidjax", dtype)
-        model, params = loaded.model, loaded.params
-    return models.replace(model, **speed), params
+    if job.folder is None:
+        model = models.build(**job.model.ours, clip=job.model.clip, dtype=job.dtype)
+        return models.replace(model, **speed), random_params(model)
+    loaded = load_model(job.folder + "/vidjax", job.dtype)
+    return models.replace(loaded.model, **speed), loaded.params
 
 
 def output_of(model: Any, params: Any, video: Any) -> Any:
@@ -307,15 +157,9 @@ def output_of(model: Any, params: Any, video: Any) -> Any:
     return model.apply({"params": params}, video, method=method)
 
 
-def repeated(
-    step: Callable[..., Any], *arguments: Any, output: str | None = None, each: bool = False
-) -> Once:
-    """A variant's work from a jitted function, whose result is saved once."""
+def repeated(step: Callable[..., Any], *arguments: Any, each: bool = False) -> Once:
+    """Returns a variant's work from a jitted function."""
     import jax
-
-    if output:
-        _save(step(*arguments), output)
-        jax.clear_caches()  # so that the first run compiles
 
     def once(calls: int = 1) -> None:
         for _ in range(calls):
@@ -327,141 +171,47 @@ def repeated(
     return once
 
 
-def vidjax_forward(
-    case: str,
-    quick: bool,
-    batch: int,
-    dtype: str,
-    folder: str | None = None,
-    output: str | None = None,
-    each: bool = False,
-    **speed: Any,
-) -> tuple[dict, Once]:
-    """The jitted forward pass with parameters in its own dtype.
+def _jax_forward(job: Job, apply: Callable[..., Any], params: Any) -> Once:
+    """Returns a jitted forward pass of apply(params, video), whose result is saved once."""
+    import jax
 
-    Args:
-        case, quick: see `case_of`.
-        batch: clips.
-        folder, **speed: see `our_model`.
-        output: file for the result.
-        each: whether every call is waited for, as where a clip comes alone.
-    """
+    # A matrix product in bfloat16 reads parameters in bfloat16: cast once, as the peers have them.
+    params = jax.device_put(jax.tree.map(lambda x: x.astype(job.dtype), params))
+    video = jax.device_put(job.clips().astype(job.dtype))
+    step = jax.jit(apply)
+    if job.output:
+        job.save(step(params, video))
+        jax.clear_caches()  # so that the first run compiles
+    return repeated(step, params, video, each=job.each)
+
+
+@variant
+def vidjax_forward(job: Job, **speed: Any) -> Variant:
+    """The jitted forward pass of vidjax's model; see `our_model`."""
     import jax
 
     from benchmarks import flops
     from vidjax import models
 
-    case = case_of(case, quick)
-    model, params = our_model(case, folder, dtype, **speed)
-    # A matrix product in bfloat16 reads parameters in bfloat16: cast once, as the peers have them.
-    params = jax.tree.map(lambda x: x.astype(dtype), params)
-    video = jax.device_put(clip((batch, *case.clip, 3)).astype(dtype))
-    step = jax.jit(lambda params, video: output_of(model, params, video))
-    once = repeated(step, params, video, output=output, each=each)
-    einsum = models.replace(model, attention="einsum")
+    model, params = our_model(job, **speed)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
-    facts = {
-        "flops": flops.matmul_flops(lambda p, v: output_of(einsum, p, v), shapes, video),
-        "parameters": sum(x.size for x in jax.tree.leaves(params)),
-    }
-    return facts, once
+
+    def facts() -> Facts:
+        einsum = models.replace(model, attention="einsum")
+        return {
+            "flops": flops.matmul_flops(functools.partial(output_of, einsum), shapes, job.clips()),
+            "parameters": sum(x.size for x in jax.tree.leaves(shapes)),
+        }
+
+    return facts, _jax_forward(job, functools.partial(output_of, model), params)
 
 
-def _hf_model(case: Case, folder: str | None, attention: str, on: str, dtype: str) -> Any:
-    """transformers' model on the CPU or the GPU."""
-    import torch
-    import transformers
-
-    torch.set_num_threads(harness.Settings().threads)
-    options = {"attn_implementation": attention, "dtype": getattr(torch, dtype)}
-    if on == "cpu":
-        if folder is None:
-            return _new_hf_model(case, **options)
-        return getattr(transformers, case.hf).from_pretrained(folder + "/hf", **options)
-    torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE)  # which starts CUDA
-    torch.cuda.empty_cache()  # of what was there before this variant
-    with torch.device("cuda"):
-        return _new_hf_model(case, **options).to("cuda")
-
-
-def _waited(on: str, each: bool, call: Callable[[], Any]) -> Once:
-    """A variant's work from a function that PyTorch may do later."""
-    import torch
-
-    def once(calls: int = 1) -> None:
-        for _ in range(calls):
-            call()
-            if each and on == "gpu":
-                torch.cuda.synchronize()
-        if on == "gpu":
-            torch.cuda.synchronize()
-
-    return once
-
-
-def hf_forward(
-    case: str,
-    quick: bool,
-    batch: int,
-    dtype: str,
-    attention: str,
-    on: str,
-    folder: str | None = None,
-    output: str | None = None,
-    compiled: str = "",
-    each: bool = False,
-) -> tuple[dict, Once]:
-    """The forward pass of transformers' model, without gradients; see `vidjax_forward`.
+@variant
+def deepmind_forward(job: Job, code: str) -> Variant:
+    """The forward pass of google-deepmind/videoprism's encoder.
 
     Args:
-        attention: its implementation there.
-        on: "cpu" or "gpu".
-        compiled: mode of torch.compile, such as "default" or "reduce-overhead" (CUDA graphs).
-    """
-    import torch
-
-    case = case_of(case, quick)
-    model = _hf_model(case, folder, attention, on, dtype).eval()
-    video = torch.from_numpy(clip((batch, *case.clip, 3)).transpose(0, 1, 4, 2, 3).copy())
-    name = "pixel_values" if case.hf.startswith(("VideoMAE", "Vivit", "XCLIP")) else (
-        "pixel_values_videos"
-    )  # fmt: skip
-    inputs = {name: video.to(model.device, model.dtype)}
-    if case.hf == "VJEPA2Model":
-        inputs["skip_predictor"] = True
-    call = model.get_video_features if case.hf == "XCLIPModel" else model
-    if compiled:
-        call = torch.compile(call, mode=compiled)
-
-    @torch.inference_mode()
-    def run() -> Any:
-        return call(**inputs)
-
-    if output:
-        out = run()
-        fields = ("logits", "pooler_output") if case.hf == "XCLIPModel" else ("logits",)
-        found = next((getattr(out, f) for f in fields if hasattr(out, f)), None)
-        if found is None:
-            found = out if torch.is_tensor(out) else out.last_hidden_state
-        _save(found.float().cpu().numpy(), output)
-    return {}, _waited(on, each, run)
-
-
-def deepmind_forward(
-    case: str,
-    quick: bool,
-    batch: int,
-    dtype: str,
-    code: str,
-    folder: str | None = None,
-    output: str | None = None,
-    each: bool = False,
-) -> tuple[dict, Once]:
-    """google-deepmind/videoprism's encoder from a checkout; see `vidjax_forward`.
-
-    Args:
-        code: the checkout.
-        folder: holds `original`, an exported model.
+        code: its checkout. With a folder, the model is that of folder/original.
     """
     import jax
     import jax.numpy as jnp
@@ -473,8 +223,7 @@ def deepmind_forward(
     sys.path.insert(0, code)
     from videoprism import encoders  # alone: its `models` wants TensorFlow
 
-    case = case_of(case, quick)
-    sizes = models.build(**case.ours, clip=case.clip)
+    sizes = models.build(**job.model.ours, clip=job.model.clip)
     model = encoders.FactorizedEncoder(
         patch_size=sizes.patch_size[1],
         pos_emb_shape=sizes.pos_grid,
@@ -485,159 +234,207 @@ def deepmind_forward(
         mlp_dim=sizes.mlp_dim,
         atten_logit_cap=sizes.softcap,
         scan=True,
-        fprop_dtype=jnp.dtype(dtype),
+        fprop_dtype=jnp.dtype(job.dtype),
     )
-    video = jax.device_put(clip((batch, *case.clip, 3)).astype(dtype))
-    if folder is None:
-        state = jax.jit(model.init)(jax.random.key(0), video[:1])
-        state = nn.meta.unbox(state)
+    if job.folder is None:
+        state = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), job.clips()[:1]))
     else:
-        (path,) = pathlib.Path(folder, "original").glob("*.npz")
+        (path,) = pathlib.Path(job.folder, "original").glob("*.npz")
         with np.load(path, allow_pickle=False) as arrays:
             state = traverse_util.unflatten_dict(dict(arrays), sep="/")
-    state = jax.device_put(jax.tree.map(lambda x: x.astype(dtype), state))
-    step = jax.jit(lambda state, video: model.apply(state, video, train=False)[0])
-    return {}, repeated(step, state, video, output=output, each=each)
+    return {}, _jax_forward(job, lambda s, video: model.apply(s, video, train=False)[0], state)
 
 
-def kerashub_forward(
-    case: str, quick: bool, batch: int, dtype: str, code: str, folder: str, output: str
-) -> tuple[dict, Once]:
-    """KerasHub's VideoPrism on its JAX backend, from a checkout, with folder/keras's weights."""
-    os.environ["KERAS_BACKEND"] = "jax"
-    sys.path.insert(0, code)
-    import jax
-    import keras_hub
+def new_hf_model(case: Case, **options: Any) -> Any:
+    """Returns transformers' model with weights as it draws them."""
+    import transformers
 
-    model = keras_hub.models.VideoPrismBackbone.from_preset(f"{folder}/keras", dtype=dtype)
-    state = [[x.value for x in group] for group in (model.trainable_variables,
-                                                    model.non_trainable_variables)]  # fmt: skip
-    video = jax.device_put(clip((batch, *case_of(case, quick).clip, 3)).astype(dtype))
-    step = jax.jit(lambda state, video: model.stateless_call(*state, video, training=False)[0])
-    return {}, repeated(step, state, video, output=output)
+    config, values = case.hf_config
+    made = getattr(transformers, config)(**values)
+    return getattr(transformers, case.hf)._from_config(made, **options)
 
 
-def vidjax_step(
-    case: str, quick: bool, batch: int, dtype: str, folder: str | None = None, **speed: Any
-) -> tuple[dict, Once]:
-    """`make_train_step` on bytes: normalisation, masks, backward, AdamW; donated.
+def _hf_model(job: Job, dtype: str) -> Any:
+    """Returns transformers' model, on the CPU or the GPU."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(cores())
+    options = {"attn_implementation": job.model.attention, "dtype": getattr(torch, dtype)}
+    if job.on == "gpu":
+        torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE)  # which starts CUDA
+        torch.cuda.empty_cache()  # of what was there before this variant
+        with torch.device("cuda"):
+            return new_hf_model(job.model, **options).to("cuda")
+    if job.folder is None:
+        return new_hf_model(job.model, **options)
+    return getattr(transformers, job.model.hf).from_pretrained(job.folder + "/hf", **options)
+
+
+def _waited(job: Job, call: Callable[[], Any]) -> Once:
+    """Returns a variant's work from a function that PyTorch may do later."""
+    import torch
+
+    def once(calls: int = 1) -> None:
+        for _ in range(calls):
+            call()
+            if job.each and job.on == "gpu":
+                torch.cuda.synchronize()
+        if job.on == "gpu":
+            torch.cuda.synchronize()
+
+    return once
+
+
+@variant
+def hf_forward(job: Job, compiled: str = "") -> Variant:
+    """The forward pass of transformers' model, without gradients.
 
     Args:
-        case, quick: see `case_of`.
-        batch: clips.
-        folder, **speed: see `our_model`.
+        compiled: mode of torch.compile, such as "default" or "reduce-overhead" (CUDA graphs).
     """
+    import torch
+
+    model = _hf_model(job, job.dtype).eval()
+    video = torch.from_numpy(job.clips().transpose(0, 1, 4, 2, 3).copy())
+    of_pixels = job.model.hf.startswith(("VideoMAE", "Vivit", "XCLIP"))
+    name = "pixel_values" if of_pixels else "pixel_values_videos"
+    inputs = {name: video.to(model.device, model.dtype)}
+    if job.model.hf == "VJEPA2Model":
+        inputs["skip_predictor"] = True
+    call = model.get_video_features if job.model.hf == "XCLIPModel" else model
+    if compiled:
+        call = torch.compile(call, mode=compiled)
+
+    @torch.inference_mode()
+    def run() -> Any:
+        return call(**inputs)
+
+    if job.output:
+        out = run()
+        if not torch.is_tensor(out):
+            fields = ("logits", "pooler_output") if job.model.hf == "XCLIPModel" else ("logits",)
+            field = next((name for name in fields if hasattr(out, name)), "last_hidden_state")
+            out = getattr(out, field)
+        job.save(out.float().cpu().numpy())
+    return {}, _waited(job, run)
+
+
+def train_program(job: Job, **speed: Any) -> Any:
+    """Returns the `vidjax.training.program.Program` that trains a job's model."""
+    from vidjax import configlib
+    from vidjax.setup import Setup
+    from vidjax.training.program import Program
+
+    frames, height, _ = job.model.clip
+    config = configlib.base().unlock()
+    config.model.update({**job.model.ours, "dtype": job.dtype, **speed})
+    config.objective.name = "masked_autoencoding" if job.model.pretraining else "classification"
+    config.data.update(name="k400", batch_size=job.batch, frames=frames, size=height)
+    config.optim.update(LEARNING)
+    config.init = f"{job.folder}/vidjax" if job.folder else ""
+    setup = Setup(config, without_lists=True)
+    return Program(setup, lambda step, factor=1.0: factor * LEARNING["lr"])
+
+
+def train_step(job: Job, **speed: Any) -> tuple[Any, Any, dict[str, np.ndarray], Any]:
+    """Returns vidjax's train step, its first state, clips in bytes, and the step's program."""
+    from vidjax.training.start import initial_state
+
+    program = train_program(job, **speed)
+    with program.setup.on_mesh():
+        state = initial_state(program, log=lambda line: None)
+    clips = {key: np.zeros(like.shape, like.dtype) for key, like in program.batch.items()}
+    clips |= {"video": job.clips(np.uint8), "weight": np.ones(job.batch, np.float32)}
+
+    def step(state: Any, clips: Any) -> tuple[Any, Any]:
+        with program.setup.on_mesh():
+            return program.train_step(state, clips)
+
+    return step, state, clips, program
+
+
+@variant
+def vidjax_step(job: Job, **speed: Any) -> Variant:
+    """vidjax's train step on bytes: normalisation, masks, backward, AdamW; see `our_model`."""
     import jax
 
     from benchmarks import flops
     from vidjax import models
 
-    step, state, clips, objective = train_step(case_of(case, quick), batch, dtype, folder, **speed)
+    step, state, clips, program = train_step(job, **speed)
     clips = jax.device_put(clips)
-    compiled = step.lower(state, clips).compile().memory_analysis()
-    einsum = models.replace(objective.model, remat="none", attention="einsum")
-    einsum = dataclasses.replace(objective, model=einsum)
-    facts = {
-        # The backward pass has two products for each: three times the forward pass, by convention.
-        "flops": 3 * flops.matmul_flops(
-            lambda params, clips: einsum.loss(params, clips, rng=jax.random.key(0))[0],
-            state.params,
+
+    def facts() -> Facts:
+        einsum = models.replace(program.setup.model, remat="none", attention="einsum")
+        loss = dataclasses.replace(program.setup.objective, model=einsum).loss
+        count = flops.matmul_flops(
+            lambda params, clips: loss(params, clips, rng=jax.random.key(0))[0],
+            program.state.params,
             clips,
-        ),
-        "planned_temporary_bytes": compiled.temp_size_in_bytes,
-    }  # fmt: skip
-    jax.clear_caches()
+        )
+        planned = program.compile_step().memory_analysis()
+        jax.clear_caches()  # so that the first run compiles
+        # The backward pass has two products for each: three times the forward pass, by convention.
+        return {"flops": 3 * count, "planned_temporary_bytes": planned.temp_size_in_bytes}
 
     def once(calls: int = 1) -> dict[str, float]:
         nonlocal state
         for _ in range(calls):
-            state, figures = step(state, clips)
+            state, metrics = step(state, clips)
         jax.block_until_ready(state)
-        return {"loss": float(figures["loss"])}
+        return {"loss": float(metrics["loss"])}
 
     return facts, once
 
 
-def train_step(
-    case: Case, batch: int, dtype: str, folder: str | None = None, **speed: Any
-) -> tuple[Any, Any, dict[str, np.ndarray], Any]:
-    """The jitted train step, its state, clips in bytes, and the objective; see `vidjax_step`."""
-    import jax.numpy as jnp
-
-    from vidjax import configlib
-    from vidjax.objectives.classification import Classification
-    from vidjax.objectives.masked_autoencoding import MaskedAutoencoding
-    from vidjax.preprocessing import Preprocessing
-    from vidjax.training import optim
-    from vidjax.training.step import TrainState, make_train_step
-
-    model, params = our_model(case, folder, dtype, **speed)
-    pretraining = case.hf.endswith("PreTraining")
-    objective = MaskedAutoencoding if pretraining else Classification
-    objective = objective(model, Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3))
-    config = configlib.base().optim
-    config.update(**LEARNING)
-    optimizer = optim.make_optimizer(config, lambda step: LEARNING["lr"])
-    state = TrainState(jnp.int32(0), params, optimizer.init(params), {})
-    clips = {"video": clip((batch, *case.clip, 3), uint8=True)}
-    if not pretraining:
-        clips["label"] = np.zeros(batch, np.int32)
-    return make_train_step(objective, optimizer), state, clips, objective
-
-
-def hf_step(
-    case: str,
-    quick: bool,
-    batch: int,
-    dtype: str,
-    attention: str,
-    on: str,
-    folder: str | None = None,
-    compiled: str = "",
-) -> tuple[dict, Once]:
+@variant
+def hf_step(job: Job, compiled: str = "") -> Variant:
     """A train step of transformers' model on normalised clips with masks that are there already.
 
-    See `hf_forward`; parameters are in float32, and products in bfloat16 by autocast.
+    Parameters are in float32, and products in bfloat16 by autocast; `compiled`: see `hf_forward`.
     """
     import torch
 
-    case = case_of(case, quick)
-    where = "cuda" if on == "gpu" else "cpu"
-    torch.set_float32_matmul_precision("high" if on == "gpu" else "highest")
-    model = _hf_model(case, folder, attention, on, "float32").train()
-    frames, height, width = case.clip
-    pixels = clip((batch, frames, height, width, 3)).transpose(0, 1, 4, 2, 3)
-    inputs = {"pixel_values": torch.from_numpy(pixels.copy()).to(where)}
-    if case.hf.endswith("PreTraining"):
+    where = "cuda" if job.on == "gpu" else "cpu"
+    torch.set_float32_matmul_precision("high" if job.on == "gpu" else "highest")
+    model = _hf_model(job, "float32").train()
+    pixels = job.clips().transpose(0, 1, 4, 2, 3).copy()
+    inputs = {"pixel_values": torch.from_numpy(pixels).to(where)}
+    if job.model.pretraining:
+        frames, height, width = job.model.clip
         grid = frames // 2, height // 16 * (width // 16)
-        hidden = np.ones((batch, grid[1]), bool)
+        hidden = np.ones((job.batch, grid[1]), bool)
         keep = max(round(0.1 * grid[1]), 1)
-        for row, rng in zip(hidden, np.random.default_rng(0).spawn(batch), strict=True):
+        for row, rng in zip(hidden, np.random.default_rng(0).spawn(job.batch), strict=True):
             row[rng.permutation(grid[1])[:keep]] = False
-        mask = np.repeat(hidden[:, None], grid[0], 1).reshape(batch, -1)
+        mask = np.repeat(hidden[:, None], grid[0], 1).reshape(job.batch, -1)
         inputs["bool_masked_pos"] = torch.from_numpy(mask).to(where)
     else:
-        inputs["labels"] = torch.zeros(batch, dtype=torch.long, device=where)
+        inputs["labels"] = torch.zeros(job.batch, dtype=torch.long, device=where)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=LEARNING["lr"], weight_decay=LEARNING["weight_decay"],
-        betas=(LEARNING["b1"], LEARNING["b2"]), eps=LEARNING["eps"], fused=True,
-    )  # fmt: skip
+        model.parameters(),
+        lr=LEARNING["lr"],
+        weight_decay=LEARNING["weight_decay"],
+        betas=(LEARNING["b1"], LEARNING["b2"]),
+        eps=LEARNING["eps"],
+        fused=True,
+    )
     call = torch.compile(model, mode=compiled) if compiled else model
 
     def step() -> None:
-        with torch.autocast(where, torch.bfloat16, enabled=dtype != "float32"):
+        with torch.autocast(where, torch.bfloat16, enabled=job.dtype != "float32"):
             loss = call(**inputs).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return {}, _waited(on, False, step)
+    return {}, _waited(job, step)
 
 
-def matmul(library: str, size: int, dtype: str, on: str) -> tuple[dict, Once]:
+def matmul(library: str, size: int, dtype: str, on: str = "cpu") -> Variant:
     """A square matrix product of random numbers: what the machine can do at best."""
-    rng = np.random.default_rng(0)
-    numbers = rng.standard_normal((2, size, size), np.float32)
+    numbers = np.random.default_rng(0).standard_normal((2, size, size), np.float32)
     facts = {"flops": 2 * size**3}
     if library == "jax":
         import jax
@@ -646,7 +443,7 @@ def matmul(library: str, size: int, dtype: str, on: str) -> tuple[dict, Once]:
         return facts, repeated(jax.jit(lambda a, b: a @ b), a, b)
     import torch
 
-    torch.set_num_threads(harness.Settings().threads)
+    torch.set_num_threads(cores())
     where = "cuda" if on == "gpu" else "cpu"
     a, b = (torch.from_numpy(x).to(where, getattr(torch, dtype)) for x in numbers)
-    return facts, _waited(on, False, lambda: a @ b)
+    return facts, _waited(Job("", False, 1, dtype, on), lambda: a @ b)

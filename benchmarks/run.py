@@ -1,68 +1,65 @@
-"""Runs a suite of benchmarks on this machine, beside the peers that are installed.
+"""Runs a suite of benchmarks on this machine's CPU, beside the peers that are installed.
 
-    python -m benchmarks.run --suite=forward --device=cpu
-    python -m benchmarks.run --suite=forward --device=cpu --quick        # shows that it runs
+    python -m benchmarks.run --suite=forward
+    python -m benchmarks.run --suite=forward --quick             # shows that it runs
     python -m benchmarks.run --suite=forward --peer=videoprism=/path/to/its/checkout
     python -m benchmarks.run --suite=data --peer=clips=/path/to/videos
-    python -m benchmarks.run --render                                    # only the pages anew
+    python -m benchmarks.run --render                            # only the pages anew
 
-Writes benchmarks/results/SUITE_DEVICE.json and the tables in benchmarks/README.md. The machine
-should do nothing else meanwhile: the figures are medians of runs in turn, but of wall time.
+Writes benchmarks/results/SUITE_cpu.json and the tables in benchmarks/README.md. The machine should
+do nothing else meanwhile: the numbers are medians of runs in turn, but of wall time.
 """
 
 import importlib
 import json
 import pathlib
-import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
 
 from absl import flags
 
-from benchmarks import goals, harness
-from benchmarks.gpu import page
+from benchmarks import harness, page
+from benchmarks.gpu import page as gpu_page
+from benchmarks.origin import RESULTS, ROOT, origin
 from vidjax.errors import UserError, run_main
 
-# Suites and their modules, in README.md's order.
-SUITES = {
-    "forward": "forward",
-    "train": "train",
-    "scaling": "scaling",
-    "data": "reading",
-    "convert": "conversion",
-    "startup": "startup",
-    "attention": "attention",
-}
-README = harness.ROOT / "benchmarks" / "README.md"
-_MARK = "<!-- what follows is made by python -m benchmarks.run -->"
+SUITES = ("forward", "train", "scaling", "data", "convert", "startup")
+README = ROOT / "benchmarks" / "README.md"
 
 
-def module_of(suite: str):
-    return importlib.import_module(f"benchmarks.{SUITES[suite]}")
+def module_of(suite: str) -> ModuleType:
+    """Returns a suite: run(settings) -> report, render(report), and GOALS (goal -> measured)."""
+    return importlib.import_module(f"benchmarks.suites.{suite}")
 
 
-def rendered() -> str:
-    """README.md with the tables of all results below its mark."""
-    parts = [README.read_text().partition(_MARK)[0] + _MARK]
-    order = list(SUITES)
-    reports = [json.loads(path.read_text()) for path in harness.RESULTS.glob("*.json")]
-    by_suite = {(report["suite"], report["device"]): report for report in reports}
-    parts += ["## Goals", goals.render(by_suite)]
-    for report in page.reports() or [page.NOTHING]:
-        parts += [f"On GPUs ([gpu.md](gpu.md)), {report['gpu']}:", page.goals_table(report)]
-    for report in sorted(reports, key=lambda x: (order.index(x["suite"]), x["device"])):
-        parts.append(f"## {report['suite'].capitalize()}, {report['device'].upper()}")
-        parts.append(harness.where(report))
-        parts.append(module_of(report["suite"]).render(report).strip())
-    return "\n\n".join(parts) + "\n"
+def blocks(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the generated parts of README.md from the reports of the suites."""
+    goals, rendered = [], {}
+    for suite in SUITES:
+        module, report = module_of(suite), reports.get(suite)
+        for goal, measured in module.GOALS.items():
+            value = measured(report) if report else page.NOT_MEASURED
+            goals.append({"goal": goal, "measured": value})
+        rendered[suite] = page.NOT_MEASURED.capitalize() + "."
+        if report:
+            rendered[suite] = f"{page.where(report)}\n\n{module.render(report)}"
+    gpus = gpu_page.reports() or [gpu_page.NOTHING]
+    tables = [f"{one['gpu']}:\n\n{gpu_page.goals_table(one)}" for one in gpus]
+    return {**rendered, "goals": page.table(goals), "gpu-goals": "\n\n".join(tables)}
 
 
 def render() -> None:
-    """Writes README.md and gpu.md anew."""
-    README.write_text(rendered())
-    page.PAGE.write_text(page.rendered())
+    """Writes the tables of README.md and gpu.md anew."""
+    reports = {}
+    for path in RESULTS.glob("*_cpu.json"):
+        reports[path.name.removesuffix("_cpu.json")] = json.loads(path.read_text())
+    page.update(README, blocks(reports))
+    gpu_page.update()
 
 
 def folders(options: list[str]) -> dict[str, str]:
-    """The folders of options NAME=FOLDER by name.
+    """Returns the folders of options NAME=FOLDER by name.
 
     Raises:
         UserError: an option is of another form, or its folder is not there.
@@ -84,24 +81,20 @@ def main(argv: list[str]) -> None:
         render()
         return
     if values.suite is None:
-        raise UserError(f"say what to run: --suite= one of {', '.join(SUITES)}")
-    peers = folders(values.peer)
-    settings = harness.Settings(values.device, values.rounds, values.quick, peers)
+        raise UserError(f"--suite is missing; it is one of {', '.join(SUITES)}")
+    settings = harness.Settings(values.rounds, values.quick, folders(values.peer))
     suite = module_of(values.suite)
-    report = suite.run(settings)
-    if values.quick:  # of tiny models, so not kept
-        report |= {"suite": values.suite, "device": values.device, **harness.origin(values.device)}
-        print(suite.render(json.loads(json.dumps(report))))
-        return
-    path = harness.record(values.suite, values.device, report)
-    render()
-    print(suite.render(json.loads(path.read_text())))
-    print(f"written: {path} and the tables of {README}", file=sys.stderr)
+    report = {"suite": values.suite, "device": "cpu", **origin(), **suite.run(settings)}
+    text = json.dumps(report, indent=1) + "\n"
+    print(suite.render(json.loads(text)))
+    if not values.quick:  # whose models are tiny
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{values.suite}_cpu.json").write_text(text)
+        render()
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("suite", None, list(SUITES), "What is measured.")
-    flags.DEFINE_enum("device", "cpu", ["cpu", "tpu"], "Where.")
+    flags.DEFINE_enum("suite", None, SUITES, "What is measured.")
     flags.DEFINE_integer("rounds", 5, "Turns that each variant has.", lower_bound=1)
     flags.DEFINE_bool("quick", False, "Tiny models: shows that the suite runs; nothing is written.")
     flags.DEFINE_multi_string("peer", [], "NAME=FOLDER of a project or of videos to measure.")

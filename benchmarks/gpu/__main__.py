@@ -25,6 +25,7 @@ from absl import flags
 from benchmarks import harness, peers, run
 from benchmarks.gpu import page
 from benchmarks.gpu.rows import Row, Variant, rows
+from benchmarks.origin import RESULTS, cores, gpu_name, origin
 from vidjax import files
 from vidjax.errors import Again, UserError, run_main
 
@@ -66,8 +67,7 @@ class Workers:
         if child is None or not child.alive:
             child = harness.Child(device=self._device, env=self._env | variant.env)
             self._children[variant.worker] = child
-        module, _, function = variant.function.partition(":")
-        child.call = (module, function, {**variant.options, **options})
+        child.call = (variant.function, {**variant.options, **options})
         return child
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ def measure(
     workers.enter(row)
     if row.batches:
         return _timed(row, workers, deadline, turn, found)
-    names, together = list(row.variants), harness.Settings().threads
+    names, together = list(row.variants), cores()
     for start in range(0, len(names), together):
         some = names[start : start + together]
         found |= _prepared({name: workers.child(row.variants[name]) for name in some}, deadline)
@@ -285,13 +285,13 @@ def main(argv: list[str]) -> None:
             "`python -m benchmarks.run`"
         )
     code = run.folders(values.peer)
-    name = "quick" if values.quick else harness.gpu().partition(",")[0]
+    name = "quick" if values.quick else gpu_name().partition(",")[0]
     folder = values.results or (
-        f"{tempfile.gettempdir()}/vidjax-gpu" if values.quick else harness.RESULTS / "gpu"
+        f"{tempfile.gettempdir()}/vidjax-gpu" if values.quick else RESULTS / "gpu"
     )
     path = pathlib.Path(folder) / f"{re.sub(r'[^a-z0-9]+', '_', name.lower())}.json"
-    origin = harness.origin(values.device, values.commit)
-    results = Results(path, name, origin)
+    gpu = gpu_name() if values.device == "gpu" else None
+    results = Results(path, name, origin(gpu=gpu, commit=values.commit))
     plan = rows(values.device, values.quick, code)
     try:
         chosen = [row for row in plan if re.search(values.rows or "", row.key)]
@@ -315,7 +315,7 @@ def main(argv: list[str]) -> None:
             ) from None
         finally:
             workers.close()
-            if results.path.parent == harness.RESULTS / "gpu":
+            if results.path.parent == RESULTS / "gpu":
                 run.render()
     missing = [row for row in plan if row.key not in results.report["rows"]]
     print(f"{len(plan) - len(missing)} of {len(plan)} rows are there", end="")

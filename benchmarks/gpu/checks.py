@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness, peers
+from benchmarks.origin import ROOT
 from vidjax import models
 from vidjax.errors import first_line
 from vidjax.models.layers import attention
 
-GOLDENS = harness.ROOT / "tests" / "goldens"
+GOLDENS = ROOT / "tests" / "goldens"
 FORMS = ("einsum", "blockwise", "cudnn", "tokamax")
 # Dtype, jax.default_matmul_precision, and the largest error that any form may have. GPUs may round
 # float32 operands to TF32 by default: that is einsum's, and for information.
@@ -40,18 +41,17 @@ Errors = Mapping[str, float]
 
 
 def attention_errors(
-    clips: int, queries: int, keys: int, heads: int, width: int, softcap: float
+    clips: int, tokens: int, heads: int, width: int, softcap: float
 ) -> tuple[dict[str, Any], None]:
     """Relative L2 errors of attention's output and gradients beside einsum in float64.
 
     Args:
-        queries, keys: tokens on both sides.
         width: of a head.
     """
     names = ("output", "query's gradient", "key's gradient", "value's gradient")
     rng = np.random.default_rng(0)
-    shapes = [(clips, tokens, heads, width) for tokens in (queries, keys, keys, queries)]
-    numbers = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    shape = (clips, tokens, heads, width)
+    numbers = [rng.standard_normal(shape, np.float32) for _ in range(4)]
     numbers[0] *= 2  # so that some keys matter more than others
 
     def run(form: str, dtype: str, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -107,9 +107,9 @@ def golden_errors(golden: str) -> tuple[dict[str, Any], None]:
 
 def model_errors(case: str, quick: bool) -> tuple[dict[str, Any], None]:
     """Errors in bfloat16 of a model of full size, beside einsum in float32 without TF32."""
-    case = peers.case_of(case, quick)
-    model, params = peers.our_model(case, None, "float32")
-    video = peers.clip((1, *case.clip, 3))
+    job = peers.Job(case, quick, batch=1, dtype="float32")
+    model, params = peers.our_model(job)
+    video = job.clips()
     with jax.default_matmul_precision("highest"):
         expected = _output_and_grads(model, params, video, "einsum", "float32")
     return _model_errors(model, params, video, expected, ["bfloat16"])

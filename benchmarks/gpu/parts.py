@@ -130,8 +130,8 @@ def host_to_device(case: str, quick: bool, batch: int, dtype: str) -> tuple[dict
         Milliseconds of steps on one batch that stays on the device, of steps that each get a batch
         of bytes as the train loop gives it, and of the copy alone.
     """
-    step, state, clips, _ = peers.train_step(peers.case_of(case, quick), batch, dtype)
-    mesh = sharding.local_mesh()
+    step, state, clips, program = peers.train_step(peers.Job(case, quick, batch, dtype))
+    mesh = program.setup.mesh
     resident = sharding.put_batch(clips, mesh)
 
     def train(batch_on_device):
@@ -139,19 +139,19 @@ def host_to_device(case: str, quick: bool, batch: int, dtype: str) -> tuple[dict
         state, _ = step(state, batch_on_device)
         return state
 
-    figures = in_turns({
+    steps = {
         "step": lambda: train(resident),
         "step with its copy": lambda: train(sharding.put_batch(clips, mesh)),
         "copy": lambda: sharding.put_batch(clips, mesh),
-    })  # fmt: skip
-    return {"milliseconds": figures, "bytes": clips["video"].nbytes}, None
+    }
+    return {"milliseconds": in_turns(steps), "bytes": clips["video"].nbytes}, None
 
 
 def kernels(
     case: str, quick: bool, batch: int, dtype: str, steps: int = 3
 ) -> tuple[dict[str, Any], None]:
     """Milliseconds that kernels take of a train step, the longest first, from JAX's profiler."""
-    step, state, clips, _ = peers.train_step(peers.case_of(case, quick), batch, dtype)
+    step, state, clips, _ = peers.train_step(peers.Job(case, quick, batch, dtype))
     clips = jax.device_put(clips)
     state, _ = step(state, clips)
     jax.block_until_ready(state)

@@ -10,10 +10,12 @@ import time
 import jax
 import pytest
 
-from benchmarks import harness, peers, run
+from benchmarks import cases, peers, run
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import checks, page, rows
 from benchmarks.gpu.rows import Row, Variant
+from benchmarks.origin import ROOT
+from benchmarks.page import fill
 from vidjax import models
 from vidjax.errors import UserError
 from vidjax.models.layers import attention
@@ -159,7 +161,7 @@ def test_a_file_that_is_none(tmp_path):
 def command(*options):
     argv = [sys.executable, "-m", "benchmarks.gpu", "--device=cpu", "--quick", *options]
     return subprocess.Popen(
-        argv, cwd=harness.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        argv, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
@@ -230,7 +232,7 @@ def test_every_row(tmp_path):
 
 def test_wrong_kernels_are_found(monkeypatch):
     """The nearest wrong numerics: weights of another temperature."""
-    shape = {"clips": 1, "queries": 33, "keys": 33, "heads": 2, "width": 16, "softcap": 0.0}
+    shape = {"clips": 1, "tokens": 33, "heads": 2, "width": 16, "softcap": 0.0}
     right, _ = checks.attention_errors(**shape)
     assert not page.wrong(right)
     assert {x["form"] for x in right["errors"]} == {"einsum", "blockwise"}
@@ -266,7 +268,8 @@ def test_the_plan_of_a_gpu():
 
 
 def test_pages_are_those_of_the_results():
-    assert page.PAGE.read_text() == page.rendered()
+    text = page.PAGE.read_text()
+    assert text == fill(text, page.blocks())
     assert "not measured" in run.README.read_text()
 
 
@@ -306,12 +309,12 @@ def test_everything_that_can_fail_is_said_on_the_page():
 
 @pytest.mark.parity
 @pytest.mark.parametrize("quick", [False, True])
-@pytest.mark.parametrize("name", [name for name, case in peers.CASES.items() if case.ours])
+@pytest.mark.parametrize("name", [name for name, case in cases.CASES.items() if case.ours])
 def test_both_sides_have_the_same_parameters(name, quick):
     import torch
 
-    case = peers.case_of(name, quick)
+    case = cases.case_of(name, quick)
     with torch.device("meta"):
-        theirs = sum(x.numel() for x in peers._new_hf_model(case).parameters())
+        theirs = sum(x.numel() for x in peers.new_hf_model(case).parameters())
     model = models.build(**case.ours, clip=case.clip)
     assert sum(x.size for x in jax.tree.leaves(models.abstract_params(model))) == theirs

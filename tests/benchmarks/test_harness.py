@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import flops, harness, run, scaling
+from benchmarks import flops, harness, origin, page, run
+from benchmarks.studies import sharding
+from benchmarks.suites import scaling
 from vidjax import models
 from vidjax.errors import UserError
 
@@ -35,7 +37,7 @@ def test_variants_take_turns(tmp_path, monkeypatch, settle, turns, lengths):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     order = tmp_path / "order"
     children = {
-        name: harness.Child("variant", "count", name=name, path=str(order), broken=name == "C")
+        name: harness.Child("variant:count", name=name, path=str(order), broken=name == "C")
         for name in "ABC"
     }
     found = harness.interleave(children, 3, settle=settle)
@@ -90,14 +92,38 @@ def test_exponents():
 
 
 def test_tables_are_those_of_the_results():
-    """README.md is what `--render` makes of the files of results."""
-    before = run.README.read_text()
-    parts = run.rendered()
-    assert before == parts
-    for path in harness.RESULTS.glob("*.json"):
+    """README.md and the study's page are what the files of results say."""
+    reports = {}
+    for path in origin.RESULTS.glob("*.json"):
         report = json.loads(path.read_text())
+        reports[report["suite"]] = report
         assert path.name == f"{report['suite']}_{report['device']}.json"
         assert {"machine", "versions", "commit", "date"} <= report.keys()
+    assert reports.keys() == set(run.SUITES)
+    readme = run.README.read_text()
+    assert readme == page.fill(readme, run.blocks(reports))
+    study = sharding.RESULTS.with_suffix(".md").read_text()
+    assert study == page.fill(study, sharding.blocks(json.loads(sharding.RESULTS.read_text())))
+
+
+def test_a_page_has_a_place_for_every_block():
+    text = "a\n<!-- made: x -->\nold\n<!-- end -->\nb <!-- made: y -->\n<!-- end -->\n"
+    filled = page.fill(text, {"x": "new"})
+    assert filled == text.replace("old", "\nnew\n")
+    assert page.fill(filled, {"x": "new"}) == filled
+    with pytest.raises(ValueError, match=r"no <!-- made: NAME --> for \['z'\]"):
+        page.fill(text, {"x": "new", "z": "lost"})
+
+
+def test_failures_stand_in_their_row():
+    rows = [{"variant": "a", "failed": "no room"}, {"variant": "b", "ms": 1.5, "clips": 1000}]
+    assert page.table(rows).splitlines() == [
+        "| variant | ms | clips |",
+        "| --- | --: | --: |",
+        "| a | failed: no room | - |",
+        "| b | 1.50 | 1,000 |",
+    ]
+    assert "| a | failed: no room |" in page.table(rows[:1])
 
 
 @pytest.mark.parametrize(
@@ -105,4 +131,4 @@ def test_tables_are_those_of_the_results():
     [(0, "0.00"), (0.01234, "0.0123"), (1.234, "1.23"), (123.4, "123"), (12345.6, "12,346")],
 )
 def test_figures(value, text):
-    assert harness.number(value) == text
+    assert page.number(value) == text

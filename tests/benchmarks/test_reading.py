@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import readers, reading
+from benchmarks import videos
+from benchmarks.suites import data, readers
 from vidjax.data.frames import clips
 from vidjax.data.reading import decord_reader
 from vidjax.preprocessing import Preprocessing
@@ -14,11 +15,11 @@ needs_decord = pytest.mark.skipif(not decord_reader.is_installed(), reason="need
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
-    return reading.make_videos(folder, 12, count=1, frames=70, height=64, width=96)[0]
+    return videos.make_videos(folder, 12, count=1, frames=70, height=64, width=96)[0]
 
 
-def make(reader, file, recipe):
-    read, recipes = reader()
+def make(variant, file, recipe):
+    read, recipes = readers.VARIANTS[variant]()
     assert recipe in recipes
     cfg = readers.settings_of(recipe, size=48, short_side=48)
     return read(*file, recipe, cfg, np.random.default_rng(5))
@@ -27,28 +28,28 @@ def make(reader, file, recipe):
 @needs_decord
 @pytest.mark.parametrize("recipe", ["pre-training", "fine-tuning", "evaluation"])
 def test_all_variants_read_the_same_frames(file, recipe):
-    bare = make(readers._decord, file, recipe)
+    bare = make("decord", file, recipe)
     assert bare.shape == (16, 64, 96, 3)
-    assert np.array_equal(bare, make(readers._pyav, file, recipe))
-    ours = make(readers._vidjax, file, recipe)
-    assert np.array_equal(ours, make(readers._vidjax_decord, file, recipe))
+    assert np.array_equal(bare, make("PyAV", file, recipe))
+    ours = make("vidjax", file, recipe)
+    assert np.array_equal(ours, make("vidjax, decord", file, recipe))
     cfg, rng = readers.settings_of(recipe, size=48, short_side=48), np.random.default_rng(5)
     if recipe == "evaluation":
         facts = Preprocessing.from_config(cfg)
         assert np.array_equal(ours, clips.eval_views(bare, facts))
     else:
-        readers._indices(recipe, file[1], cfg, rng)  # drawn before the crop
+        readers.indices(recipe, file[1], cfg, rng)  # drawn before the crop
         assert np.array_equal(ours, clips.train_clip(bare, rng, cfg))
 
 
 def test_growth_of_memory_leaves_out_the_start():
     memory = {done: 10**8 + 250.0 * done for done in range(500, 10_001, 500)}
     memory |= {500: 10.0, 1000: 20.0}  # while caches fill
-    found = reading.slope(memory)
+    found = data.slope(memory)
     assert found["bytes_per_clip"] == pytest.approx(250)
     assert found["error"] == pytest.approx(0, abs=1e-6)
     noise = np.random.default_rng(0).normal(0, 1e6, len(memory))
     noisy = {done: size + one for (done, size), one in zip(memory.items(), noise, strict=True)}
-    found = reading.slope(noisy)
+    found = data.slope(noisy)
     assert 0 < found["error"] < 200
     assert abs(found["bytes_per_clip"] - 250) < 4 * found["error"]

@@ -77,7 +77,7 @@ def ranks(
     Ties and NaN count against: constant embeddings must not look right. Scores are float64
     products rounded to float32, on the host: in float32, equal vectors of 768 numbers get unequal
     scores by their place in a block, and accelerators multiply in fewer bits still. See
-    benchmarks/retrieval.md.
+    benchmarks/studies/retrieval.md.
     """
     own = np.empty(len(texts), np.float32)
     for i in range(0, len(texts), block):

@@ -68,7 +68,9 @@ class VideoMAE(Golden):
     def build(self):
         import torch
 
-        name = "modeling_pretrain" if self.model_class.startswith("Pretrain") else "modeling_finetune"
+        name = (
+            "modeling_pretrain" if self.model_class.startswith("Pretrain") else "modeling_finetune"
+        )
         norm = functools.partial(torch.nn.LayerNorm, eps=1e-6)
         sizes = {"mlp_ratio": 4, "qkv_bias": True, "norm_layer": norm, **self.sizes}
         return getattr(self.module(name), self.model_class)(**sizes)
