@@ -33,20 +33,20 @@ _CLOSE_SECONDS = 15.0  # for all copies; what asks a run to end may kill it afte
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Start:
     """One start of a run, for its writers.
 
     Attributes:
         workdir: of the run.
         name: of the run at services.
-        start_step: step that it starts from: it will write the steps after it, and evaluations of
-            that step that were not done.
+        step: that the run starts from. It writes the steps after it, and evaluations of this step
+            that were not done.
         config: plain values.
     """
 
     workdir: epath.Path
     name: str
-    start_step: int
+    step: int
     config: Mapping[str, Any]
 
     def service_id(self, service: str) -> str:
@@ -55,7 +55,7 @@ class Run:
         Such a run is a new one for services: until the first checkpoint its config may change.
         """
         file = self._id_file(service)
-        return file.read_text().strip() if self.start_step and file.exists() else ""
+        return file.read_text().strip() if self.step and file.exists() else ""
 
     def keep_id(self, service: str, value: str) -> None:
         """Keeps the id of the run at a service, in the workdir."""
@@ -69,7 +69,7 @@ class Writer:
     """Base of all writers.
 
     Args:
-        run: what is written.
+        start: of the run that is written.
 
     Attributes:
         is_copy: whether the run goes on without it when it fails.
@@ -85,7 +85,7 @@ class Writer:
     known: Set[str] = frozenset()
     last_step: int = 0
 
-    def __init__(self, run: Run):
+    def __init__(self, start: Start):
         raise NotImplementedError
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -134,16 +134,16 @@ def build(
 
     Args:
         chosen: their names.
-        workdir, start_step, config: see Run.
-        name: see Run; "" is the workdir's.
+        workdir, start_step, config: see Start.
+        name: see Start; "" is the workdir's.
 
     Raises:
         UserError: a package that one of them needs is not installed.
     """
-    run = Run(workdir, name or workdir.name, start_step, config)
+    start = Start(workdir, name or workdir.name, start_step, config)
     found = {key: _load(key) for key in chosen} if distributed.is_first() else {}
-    own = [writer(run) for writer in found.values() if not writer.is_copy]
-    copies = [_Copy(key, writer, run) for key, writer in found.items() if writer.is_copy]
+    own = [writer(start) for writer in found.values() if not writer.is_copy]
+    copies = [_Copy(key, writer, start) for key, writer in found.items() if writer.is_copy]
     return Writers(own, copies)
 
 
@@ -199,11 +199,11 @@ class Writers:
 class _Copy:
     """A writer in a thread of its own, which the run goes on without where it fails."""
 
-    def __init__(self, name: str, make: Callable[[Run], Writer], run: Run):
+    def __init__(self, name: str, make: Callable[[Start], Writer], start: Start):
         self._name, self._lost = name, False
         self._queue: queue.Queue[tuple[str, int, Mapping] | None] = queue.Queue(_QUEUED)
         self._thread = threading.Thread(
-            target=self._work, args=(make, run), daemon=True, name=f"vidjax {name}"
+            target=self._work, args=(make, start), daemon=True, name=f"vidjax {name}"
         )
         self._thread.start()
 
@@ -221,11 +221,11 @@ class _Copy:
         if self._thread.is_alive():
             self._lose(f"it did not finish within {_CLOSE_SECONDS:g} seconds")
 
-    def _work(self, make: Callable[[Run], Writer], run: Run) -> None:
+    def _work(self, make: Callable[[Start], Writer], start: Start) -> None:
         # Ctrl-C is the run's to answer, not that of processes which a service starts from here.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            writer = make(run)
+            writer = make(start)
             if writer.place:
                 print(f"{self._name}: {writer.place}", file=sys.stderr)
             while not self._lost and (entry := self._queue.get()):

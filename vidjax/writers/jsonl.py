@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from vidjax.journal import Journal
-from vidjax.writers import Run, Writer
+from vidjax.writers import Start, Writer
 
 
 class Jsonl(Writer):
@@ -22,12 +22,12 @@ class Jsonl(Writer):
 
     is_copy: ClassVar[bool] = False
 
-    def __init__(self, run: Run):
-        self._workdir = run.workdir
-        self._journal = Journal(run.workdir / "metrics.jsonl")
+    def __init__(self, start: Start):
+        self._workdir = start.workdir
+        self._journal = Journal(start.workdir / "metrics.jsonl")
         self.place = str(self._journal.path)
-        kept = [entry for entry in self._journal.read(step=int) if entry["step"] <= run.start_step]
-        self.known = {key for entry in kept if entry["step"] == run.start_step for key in entry}
+        kept = [entry for entry in self._journal.read(step=int) if entry["step"] <= start.step]
+        self.known = {key for entry in kept if entry["step"] == start.step for key in entry}
         self._journal.rewrite(kept)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 from mlflow.entities import Metric, Param
 
-from vidjax.writers import PROJECT, Run, Writer
+from vidjax.writers import PROJECT, Start, Writer
 
 _PARAMS = 100  # that MLflow takes at once
 
@@ -24,18 +24,18 @@ class Mlflow(Writer):
     Parameters of an MLflow run cannot change: keys that a restart changes keep their first values.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, start: Start):
         self._client = mlflow.MlflowClient()
-        self._id = run.service_id("mlflow")
+        self._id = start.service_id("mlflow")
         if self._id:
             self._client.update_run(self._id, status="RUNNING")
         else:
-            self._id = self._create(run.name)
-            run.keep_id("mlflow", self._id)
+            self._id = self._create(start.name)
+            start.keep_id("mlflow", self._id)
         data = self._client.get_run(self._id).data
         steps = [m.step for k in data.metrics for m in self._client.get_metric_history(self._id, k)]
         self.last_step = max(steps, default=0)
-        config = traverse_util.flatten_dict(dict(run.config), sep=".")
+        config = traverse_util.flatten_dict(dict(start.config), sep=".")
         new = [Param(key, str(x)) for key, x in config.items() if key not in data.params]
         for start in range(0, len(new), _PARAMS):
             self._client.log_batch(self._id, params=new[start : start + _PARAMS])

@@ -9,7 +9,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import directory_check
 
-from vidjax.writers import Run, Writer
+from vidjax.writers import Start, Writer
 
 _FLUSH_SECONDS = 60.0
 
@@ -21,12 +21,12 @@ class TensorBoard(Writer):
     that jumps) nobody sees: its queue fills up, and the next value waits for ever.
     """
 
-    def __init__(self, run: Run):
-        folder = run.workdir / "tensorboard"
+    def __init__(self, start: Start):
+        folder = start.workdir / "tensorboard"
         directory_check(str(folder))
         self._writer = EventsWriter(str(folder / "events"))
         # TensorBoard drops what a killed run wrote of the steps that are repeated.
-        self._add(run.start_step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._add(start.step + 1, session_log=SessionLog(status=SessionLog.START))
         self._flush()
 
     def _add(self, step: int, **content: summary.Summary | SessionLog) -> None:

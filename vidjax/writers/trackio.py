@@ -10,19 +10,22 @@ from collections.abc import Mapping
 import numpy as np
 import trackio
 
-from vidjax.writers import PROJECT, Run, Writer
+from vidjax.writers import PROJECT, Start, Writer
 
 
 class Trackio(Writer):
     """Logs to a trackio run, which a restart finds by its name: the workdir's and a few digits."""
 
-    def __init__(self, run: Run):
-        kept = run.service_id("trackio")
-        name = kept or f"{run.name}-{uuid.uuid4().hex[:8]}"
+    def __init__(self, start: Start):
+        kept = start.service_id("trackio")
+        name = kept or f"{start.name}-{uuid.uuid4().hex[:8]}"
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
         how = "allow" if kept else "never"
-        self._run = trackio.init(project, name, config=dict(run.config), resume=how)
-        run.keep_id("trackio", name)
+        self._run = trackio.init(project, name, config=dict(start.config), resume=how)
+        start.keep_id("trackio", name)
+        self.last_step = (
+            getattr(self._run, "_next_step", 1) - 1
+        )  # trackio has no public name for it
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step)

@@ -11,7 +11,7 @@ import numpy as np
 import wandb
 
 from vidjax import files
-from vidjax.writers import PROJECT, Run, Writer
+from vidjax.writers import PROJECT, Start, Writer
 
 
 class Wandb(Writer):
@@ -21,20 +21,20 @@ class Wandb(Writer):
     a restarted run repeats, and evaluations of the step that it starts from.
     """
 
-    def __init__(self, run: Run):
-        kept = run.service_id("wandb")
+    def __init__(self, start: Start):
+        kept = start.service_id("wandb")
         wandb.setup(wandb.Settings(silent=True))  # it would ask for a key on the terminal
         self._run = wandb.init(
             id=kept or None,
             resume="allow" if kept else None,
-            name=run.name,
+            name=start.name,
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            dir=None if files.is_remote(run.workdir) else str(run.workdir),
-            config=dict(run.config),
+            dir=None if files.is_remote(start.workdir) else str(start.workdir),
+            config=dict(start.config),
             allow_val_change=True,
             settings=wandb.Settings(console="off", finish_timeout=10),
         )
-        run.keep_id("wandb", self._run.id)
+        start.keep_id("wandb", self._run.id)
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         self.place = self._run.url or self._run.settings.sync_dir
