@@ -37,8 +37,8 @@ class Mlflow(Writer):
         self.last_step = max(steps, default=0)
         config = traverse_util.flatten_dict(dict(start.config), sep=".")
         new = [Param(key, str(x)) for key, x in config.items() if key not in data.params]
-        for start in range(0, len(new), _PARAMS):
-            self._client.log_batch(self._id, params=new[start : start + _PARAMS])
+        for i in range(0, len(new), _PARAMS):
+            self._client.log_batch(self._id, params=new[i : i + _PARAMS])
         self.place = f"run {self._id} of {mlflow.get_tracking_uri()}"
 
     def _create(self, name: str) -> str:

@@ -23,9 +23,8 @@ class Trackio(Writer):
         how = "allow" if kept else "never"
         self._run = trackio.init(project, name, config=dict(start.config), resume=how)
         start.keep_id("trackio", name)
-        self.last_step = (
-            getattr(self._run, "_next_step", 1) - 1
-        )  # trackio has no public name for it
+        # trackio has no public name for it.
+        self.last_step = getattr(self._run, "_next_step", 0) - 1
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step)
