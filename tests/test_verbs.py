@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from made_videos import write_video
 from PIL import Image
 
 import vidjax
+from tests.support.videos import write_video
 from vidjax import embed, models, pretrained
 from vidjax.card import Card
 from vidjax.data import inputs
