@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import io
 import logging
+import os
 import pathlib
 import threading
 
@@ -10,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from made_videos import write_video
 from PIL import Image
 
 import vidjax
+from tests.support.videos import write_video
 from vidjax import embed, models, pretrained
 from vidjax.card import Card
 from vidjax.data import inputs
@@ -222,8 +224,10 @@ class Array:
 
 
 class Frame:
-    def __init__(self, picture):
-        self.asnumpy = lambda: picture
+    """An array as decord has them, which numpy does not know."""
+
+    def __init__(self, array):
+        self.shape, self.asnumpy = array.shape, lambda: array
 
 
 class Decoder:
@@ -251,6 +255,7 @@ FORMS = {
     "RGBA": lambda video: [image.convert("RGBA") for image in as_images(video)],
     "__array__": Array,
     "decoder": Decoder,
+    "decord": Frame,
 }
 
 
@@ -304,6 +309,10 @@ def test_several_videos_in_every_form(load, paths, tmp_path):
         (lambda video, path: b"a.mp4", r"a bytes is no video; .* os\.fsdecode"),
         (lambda video, path: {"video": path}, "a dict is no video; .* its value that is the video"),
         (lambda video, path: iter([path]), r"no video; .* make it a list, list\(videos\)"),
+        (lambda video, path: io.BytesIO(b"x"), "a BytesIO .* give the path of that file"),
+        (lambda video, path: np, "a module is no video"),
+        (lambda video, path: "", "the path of a video is empty"),
+        (lambda video, path: os.path.dirname(path), "numbered pictures .* give them as a list"),
         (lambda video, path: {path}, r"a set is no video; .* make it a list, list\(videos\)"),
         (lambda video, path: [], "the list of videos is empty"),
         (lambda video, path: [[]], r"videos\[0\], a list of 0, is no video"),
@@ -356,6 +365,10 @@ def test_a_missing_video_is_noticed_before_any_is_read(load, paths, monkeypatch)
     [
         (lambda m, x: m.classify(x, top_k=0), "top_k must be at least 1, not 0"),
         (lambda m, x: m.classify(x, top_k="3"), "top_k must be at least 1, not '3'"),
+        (
+            lambda m, x: vidjax.load_model(m.folder, "fp16"),
+            "there is no dtype 'fp16'; choose float32",
+        ),
         (lambda m, x: vidjax.load_model(m.folder, batch_size=0), "batch_size must be at least 1"),
         (lambda m, x: m.features(x, layers=2), r"layers=2: there is no block 2 in an encoder of 2"),
         (lambda m, x: m.features(x, layers=(0, -3)), r"no block -3 .* to -2"),
@@ -375,7 +388,8 @@ def test_wrong_options_are_answered(load, paths, call, message):
     ("texts", "message"),
     [
         ([], "give at least one text"),
-        (["a", 5], "must be strings, not 5"),
+        (["a", 5], "must be strings, not of type int"),
+        (np.zeros((2, 3)), "must be strings, not of type ndarray"),
         (None, "None are no texts"),
         (5, "5 are no texts"),
     ],

@@ -50,10 +50,10 @@ Clips = Iterator[tuple[int, np.ndarray]]  # of a stream: key and clip, or key an
 class Pretrained:
     """A model ready for use.
 
-        m.classify("a.mp4")                          [("yoga", 0.93), ...]
+        m.classify("a.mp4")                          [(class, probability), ...]
         m.embed(["a.mp4", "b.mp4"])                  float32 [2, D]
         m.features("a.mp4")                          float32 [t, h, w, D]
-        m.compare("a.mp4", ["a dog", "a cat"])       [("a cat", 0.8), ("a dog", 0.2)]
+        m.compare("a.mp4", ["a dog", "a cat"])       [(text, probability), ...]
 
     Each of these takes one video, or several as a list, which it answers with a list or one array:
 
@@ -62,11 +62,11 @@ class Pretrained:
                     frames or of PIL images; a decoder that gives frames by index
         several     a list of videos of any of these kinds; an array [V, N, H, W, 3]
 
-    It looks at the middle clip of each video, at its centre crop; a video in memory of as many
-    frames as the model's clips have is that clip. Videos are read in threads, ahead of the model,
-    which is compiled once for any number of them and runs on all devices; an answer does not
-    depend on the other videos but for rounding. They raise UserError for what is no video, and
-    name the first one that cannot be read, or for which the model gives NaN or infinity.
+    The model sees the centre crop of a video's middle clip; a video in memory of as many frames as
+    the model's clips have is that clip. Videos are read in threads, ahead of the model, which is
+    compiled once for any number of them and runs on all devices. A verb raises UserError for
+    what is no video, and names a video that cannot be read, or for which the model gives NaN or
+    infinity.
 
     The parts can be used by themselves:
 
@@ -189,19 +189,24 @@ class Pretrained:
     def _compare(
         self, video: Any, texts: str | Sequence[str], temperature: float | None, top_k: int | None
     ) -> list[Any]:
-        is_number = isinstance(temperature, numbers.Real)
-        if temperature is not None and not (is_number and temperature > 0):
-            raise UserError(f"temperature must be above 0, not {temperature!r}")
+        if temperature is not None:
+            try:
+                temperature = float(temperature)
+            except (TypeError, ValueError):
+                raise UserError(f"temperature must be a number, not {temperature!r}") from None
+            if not temperature > 0:
+                raise UserError(f"temperature must be above 0, not {temperature}")
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, Iterable):
             raise UserError(f"{texts!r} are no texts; give a list of strings to compare with")
-        texts = list(texts)
+        texts = [str(text) if isinstance(text, str) else text for text in texts]
         if not texts:
             raise UserError("give at least one text to compare with (of a command: --prompt=TEXT)")
         if odd := [text for text in texts if not isinstance(text, str)]:
-            raise UserError(f"texts to compare with must be strings, not {odd[0]!r}")
+            kind = type(odd[0]).__name__
+            raise UserError(f"texts to compare with must be strings, not of type {kind}")
         if not hasattr(self.model, "similarity"):
-            advice = "use one with head 'video_text'"
+            advice = "for this and for --prompt, use one with head 'video_text'"
             self._refuse("compares no videos with texts", advice)
         if temperature is None and self.model.logit_scale is None:
             temperature = 0.01
@@ -357,7 +362,13 @@ def load_model(folder: Folder, dtype: Any = "float32", batch_size: int | None = 
         batch_size = 1 if jax.default_backend() == "cpu" else 8
     _check_count("batch_size", batch_size)
     card = read_card(folder)
-    model = models.build(**card.model | {"dtype": jnp.dtype(dtype).name})
+    try:
+        dtype = jnp.dtype(dtype).name
+    except TypeError:
+        raise UserError(
+            f"there is no dtype {dtype!r}; choose float32, bfloat16, float16 or float64"
+        ) from None
+    model = models.build(**card.model | {"dtype": dtype})
     params = jax.device_put(_nested(open_params(folder, card, model)))
     tokenizer = load_tokenizer(folder, card)
     return Pretrained(model, params, card, tokenizer, os.fspath(folder), batch_size)

@@ -5,8 +5,8 @@ Videos are bytes and go the whole way, so that places on the grid and order of l
 
 import numpy as np
 import pytest
-from round_trip import command
 
+from tests.support.round_trip import command
 from vidjax import load_model
 
 pytestmark = pytest.mark.parity

@@ -52,7 +52,8 @@ def as_list(videos: Any) -> tuple[list[Any], bool]:
         raise UserError(f"{_shown(videos)} holds no videos; give at least one")
     for item in items:
         if isinstance(item, str | os.PathLike):
-            path = _path(item)
+            if not (path := _path(item)):
+                raise UserError("the path of a video is empty; give one such as 'a.mp4'")
             if locators.is_local(path) and not os.path.lexists(path):
                 raise UserError(f"{path} cannot be read as video: no such file")
     return items, axes == 5
@@ -71,7 +72,8 @@ def clip_of(video: Any, preprocessing: Preprocessing) -> np.ndarray:
         try:
             return prepare(path, preprocessing)[0]
         except VideoError as error:
-            raise UserError(f"{path} cannot be read as video: {error}") from None
+            fix = "; if it holds videos, give them as a list" if os.path.isdir(path) else ""
+            raise UserError(f"{path} cannot be read as video: {error}{fix}") from None
     if not isinstance(video, list | tuple) and _is_sequence(video):
         frames = _frames_of(video, preprocessing)
     else:
@@ -99,7 +101,6 @@ def _frames_of(decoder: Sequence[Any], preprocessing: Preprocessing) -> np.ndarr
         pictures = [decoder[i] for i in unique.tolist()]
     except Exception as error:  # each decoder has errors of its own
         raise UserError(f"a {type(decoder).__name__} gives no frames: {brief(error)}") from None
-    pictures = [x.asnumpy() if hasattr(x, "asnumpy") else x for x in pictures]  # decord's
     return video_array(pictures)[inverse]
 
 
@@ -119,11 +120,19 @@ def _axes(value: Any) -> int | None:
     if isinstance(value, list | tuple):
         inner = _axes(value[0]) if value else None
         return None if inner is None else 1 + inner
-    if hasattr(value, "shape"):
-        return len(value.shape)
+    if (shape := _shape(value)) is not None:
+        return len(shape)
     if isinstance(value, int | float):
         return 0
     return 4 if _is_sequence(value) or hasattr(value, "__array__") else None
+
+
+def _shape(value: Any) -> list[int] | None:
+    """Returns the shape of an array of any library; None if it is no array."""
+    try:
+        return list(value.shape)
+    except (AttributeError, TypeError, ValueError):  # a class, a module, a tensor without rank
+        return None
 
 
 def _common_axes(items: Sequence[Any]) -> int:
@@ -157,8 +166,8 @@ def _shown(value: Any) -> str:
         return f"{value}"
     if isinstance(value, str | os.PathLike):
         return f"the path {os.fspath(value)}"
-    if hasattr(value, "shape"):
-        return f"an array {list(value.shape)}"
+    if (shape := _shape(value)) is not None:
+        return f"an array {shape}"
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
     return f"a {type(value).__name__}"
@@ -170,4 +179,6 @@ def _fix(value: Any) -> str:
         return "; write the file's content to a disk, or decode a name by os.fsdecode"
     if isinstance(value, Mapping):
         return "; give its value that is the video"
+    if hasattr(value, "read"):
+        return "; give the path of that file"
     return "; make it a list, list(videos)" if hasattr(value, "__iter__") else ""

@@ -161,11 +161,14 @@ def as_array(video: Any) -> np.ndarray:
     Raises:
         UserError: it cannot be one.
     """
+
+    def array_of(x: Any) -> np.ndarray:
+        x = x.convert("RGB") if isinstance(x, Image.Image) else x
+        return np.asarray(x.asnumpy() if hasattr(x, "asnumpy") else x)  # decord's arrays
+
     try:
-        if isinstance(video, list | tuple):
-            images = [x.convert("RGB") if isinstance(x, Image.Image) else x for x in video]
-            video = np.stack([np.asarray(x) for x in images])
-        return np.asarray(video)
+        is_list = isinstance(video, list | tuple)
+        return np.stack([array_of(x) for x in video]) if is_list else array_of(video)
     except (TypeError, ValueError, RuntimeError) as error:  # of another device, of several sizes
         reason = " ".join(str(error).split())
         raise UserError(
