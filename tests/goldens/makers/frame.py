@@ -185,7 +185,7 @@ class StandIn(type):
     def __getattr__(cls, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return StandIn(name, (cls,) if cls.__module__ == "" else (), {"__module__": ""})
+        return StandIn(name, (), {})
 
     def __call__(cls, *args, **kwargs):
         raise MakerError(f"{cls.__name__} is a stand-in of a package that is missing; install it")
