@@ -59,7 +59,7 @@ class VideoPrism(Golden):
         "jax==0.10.2",
         "flax==0.12.8",
         "einshape==1.0",
-        "sentencepiece==0.2.1",
+        "sentencepiece==0.2.3",
         "huggingface_hub",
     )
     stand_ins: tuple[str, ...] = ("tensorflow",)
@@ -167,7 +167,7 @@ class Tokenizer(Texts):
     """Texts, canonical texts, and up to 64 ids with the start token and without an end."""
 
     originals: tuple[Original, ...] = (VIDEOPRISM,)
-    packages: tuple[str, ...] = ("sentencepiece==0.2.1", "huggingface_hub")
+    packages: tuple[str, ...] = ("sentencepiece==0.2.3", "huggingface_hub")
     stand_ins: tuple[str, ...] = ("tensorflow", "einshape")
 
     def encoder(self):
