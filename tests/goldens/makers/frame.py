@@ -1,17 +1,21 @@
 """Shared frame of the makers: originals, checkouts, random weights, and comparison."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import os
 import pathlib
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import types
 import warnings
 
@@ -24,6 +28,12 @@ GOLDENS = pathlib.Path(__file__).parents[1]
 
 class MakerError(Exception):
     """Something that the caller of a maker can fix; its message is one sentence."""
+
+
+def git(folder: pathlib.Path, *arguments: str) -> str:
+    """Returns what a git command prints, "" where it fails."""
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +57,25 @@ class Original:
     def find(self, checkouts: list[pathlib.Path]) -> pathlib.Path:
         """Returns the checkout of this original; raises MakerError where there is none of `commit`.
 
-        A folder without `.git`, for example an unpacked archive, is taken as it is.
+        A folder without `.git`, for example an unpacked archive, is taken as it is, and a line
+        says so.
         """
         address = f"https://github.com/{self.repository}"
         for folder in checkouts:
             if not (folder / self.file).is_file():
                 continue
-            if (folder / ".git").exists():
-                command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-                head = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-                if head != self.commit:
-                    raise MakerError(
-                        f"{folder} is {self.repository} at commit {head or 'unknown'}, not at "
-                        f"{self.commit}; check that one out"
-                    )
+            if not (folder / ".git").exists():
+                print(f"{folder} has no .git: taken for {self.repository} at {self.commit}")
+                return folder
+            head = git(folder, "rev-parse", "HEAD")
+            if head != self.commit:
+                raise MakerError(
+                    f"{folder} is {self.repository} at commit {head or 'unknown'}, not at "
+                    f"{self.commit}; check that one out"
+                )
+            changes = git(folder, "status", "--porcelain", "--untracked-files=no")
+            if changes:
+                raise MakerError(f"{folder} has changes ({changes}); undo them with git stash")
             return folder
         raise MakerError(
             f"no --checkout has {self.file}: pass --checkout=FOLDER of {self.repository} at commit "
@@ -77,6 +92,7 @@ class Golden:
         packages: The packages needed with the versions that the committed outputs come from.
         stand_ins: Modules that the original imports and this golden never calls; where one is
             missing, `StandIn` takes its place.
+        environment: Names and values that the original's libraries read when they are imported.
         tolerance: Largest difference of float32 outputs, relative to an output's largest
             magnitude, that is rounding; other CPUs and releases add in another order.
         tolerance_f64: The same for float64 outputs.
@@ -85,6 +101,7 @@ class Golden:
     originals: tuple[Original, ...] = ()
     packages: tuple[str, ...] = ()
     stand_ins: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
     tolerance: float = 5e-6
     tolerance_f64: float = 1e-12
 
@@ -105,13 +122,56 @@ class Golden:
         return dict(np.load(folder / "outputs.npz"))
 
 
+@dataclasses.dataclass(frozen=True)
+class Texts(Golden):
+    """A golden of a tokeniser: golden.json, a list of {"text": ..., ...}, one entry a line.
+
+    Attributes:
+        source: Name of the committed golden whose texts a new one gets; others are written into
+            golden.json by hand.
+    """
+
+    source: str = ""
+
+    def draw(self, folder: pathlib.Path, rng: np.random.Generator) -> None:
+        committed = self.read(GOLDENS / self.source)
+        self.write(folder, {k: v for k, v in committed.items() if k.endswith("/text")})
+
+    def compute(self, folder: pathlib.Path) -> dict:
+        encode, computed = self.encoder(), {}
+        for name, text in self.read(folder).items():
+            if name.endswith("/text"):
+                entry = name.removesuffix("text")
+                computed |= {name: text, **{entry + k: v for k, v in encode(text).items()}}
+        return computed
+
+    def encoder(self):
+        """Returns the original as a function from a text to the other values of its entry."""
+        raise NotImplementedError
+
+    def read(self, folder: pathlib.Path) -> dict:
+        """Returns the values by "index/key"."""
+        entries = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+        return {
+            f"{i}/{key}": value for i, entry in enumerate(entries) for key, value in entry.items()
+        }
+
+    def write(self, folder: pathlib.Path, computed: dict) -> None:
+        entries = {}
+        for name, value in computed.items():
+            entry, key = name.split("/")
+            entries.setdefault(int(entry), {})[key] = value
+        lines = ",\n".join(json.dumps(entries[i]) for i in sorted(entries))
+        (folder / "golden.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
 def all_goldens() -> dict[str, list[Golden]]:
     """Returns the goldens of all modules in this folder by name; a name should have one."""
     goldens = {}
     for info in pkgutil.iter_modules(makers.__path__):
         module = importlib.import_module(f"{makers.__name__}.{info.name}")
         if info.name not in ("frame", "__main__"):
-            for name, golden in module.GOLDENS.items():
+            for name, golden in getattr(module, "GOLDENS", {}).items():
                 goldens.setdefault(name, []).append(golden)
     return goldens
 
@@ -125,7 +185,7 @@ class StandIn(type):
     def __getattr__(cls, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return StandIn(name, (cls,) if cls.__module__ == "" else (), {"__module__": ""})
+        return StandIn(name, (), {})
 
     def __call__(cls, *args, **kwargs):
         raise MakerError(f"{cls.__name__} is a stand-in of a package that is missing; install it")
@@ -158,6 +218,9 @@ def open_originals(golden: Golden, checkouts: list[pathlib.Path]) -> None:
     ]
     warnings.simplefilter("ignore")  # the originals' own
     sys.path[:0] = roots
+    os.environ.update(golden.environment)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("flax.io")  # looks for TensorFlow: before its stand-in comes
     missing = [name for name in golden.stand_ins if importlib.util.find_spec(name) is None]
     sys.meta_path.append(_StandIns(missing))
 
@@ -168,7 +231,7 @@ def torch_fan_in(shape: tuple) -> int:
 
 
 def flax_fan_in(shape: tuple) -> int:
-    """Returns the same of a Flax kernel [..., in, out]; attention's have three axes, one the width."""
+    """Returns the same of a Flax kernel [..., in, out], or attention's of three axes."""
     return int(max(shape[0], shape[-1]) if len(shape) == 3 else np.prod(shape[:-1]))
 
 
@@ -229,22 +292,6 @@ def compare(golden: Golden, committed: dict, computed: dict) -> list[tuple[str, 
     return rows
 
 
-def read_json(path: pathlib.Path) -> dict:
-    """Returns the values of a JSON list of objects by "index/key"."""
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    return {f"{i}/{key}": value for i, entry in enumerate(entries) for key, value in entry.items()}
-
-
-def write_json(path: pathlib.Path, values: dict) -> None:
-    """Writes what `read_json` reads, one object a line."""
-    entries = {}
-    for name, value in values.items():
-        entry, key = name.split("/")
-        entries.setdefault(int(entry), {})[key] = value
-    lines = ",\n".join(json.dumps(entries[i]) for i in sorted(entries))
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-
-
 def main(argv: list[str]) -> int:
     """Checks a golden, or writes a new one; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.goldens.makers", allow_abbrev=False)
@@ -267,9 +314,12 @@ def main(argv: list[str]) -> int:
             raise MakerError(f"--output={args.output} exists; name a new folder")
         open_originals(golden, args.checkout)
         if args.output:
-            args.output.mkdir(parents=True)
-            golden.draw(args.output, np.random.default_rng(args.seed))
-            golden.write(args.output, golden.compute(args.output))
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = pathlib.Path(scratch, args.golden)
+                folder.mkdir()
+                golden.draw(folder, np.random.default_rng(args.seed))
+                golden.write(folder, golden.compute(folder))
+                shutil.copytree(folder, args.output)
             return 0
         folder = GOLDENS / args.golden
         rows = compare(golden, golden.read(folder), golden.compute(folder))

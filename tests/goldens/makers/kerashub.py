@@ -2,22 +2,13 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 
-import flax.io  # noqa: F401 - looks for TensorFlow, so before a stand-in takes its place
-import jax
 import numpy as np
 
 from tests.goldens.makers import frame
 from tests.goldens.makers.frame import Golden, Original
-
-KERASHUB = Original(
-    repository="keras-team/keras-hub",
-    commit="71453d08f59edc90d276e999319fc51e61cbf82c",
-    licence="Apache 2.0",
-    file="keras_hub/src/models/video_prism/video_prism_backbone.py",
-)
+from tests.goldens.makers.originals import KERASHUB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +21,12 @@ class Backbone(Golden):
     sizes: dict = dataclasses.field(default_factory=dict)
     originals: tuple[Original, ...] = (KERASHUB,)
     packages: tuple[str, ...] = ("keras==3.15.1", "jax==0.10.2", "h5py>=3.13")
-    stand_ins: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = (("KERAS_BACKEND", "jax"),)
     tolerance_f64: float = 5e-6
 
-    def import_original(self):
-        os.environ["KERAS_BACKEND"] = "jax"
+    def draw(self, folder: pathlib.Path, rng: np.random.Generator) -> None:
         import keras_hub
 
-        return keras_hub
-
-    def draw(self, folder: pathlib.Path, rng: np.random.Generator) -> None:
-        keras_hub = self.import_original()
         model = keras_hub.models.VideoPrismBackbone(attention_logit_soft_cap=50.0, **self.sizes)
         shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
         weights = frame.random_weights(shapes, rng, frame.flax_fan_in)
@@ -63,8 +49,9 @@ class Backbone(Golden):
         return frame.both_precisions(functools.partial(self.run, folder))
 
     def run(self, folder: pathlib.Path, dtype: str) -> dict:
-        keras_hub = self.import_original()
+        import jax
         import keras
+        import keras_hub
 
         with jax.enable_x64(dtype == "float64"):
             model = keras_hub.models.VideoPrismBackbone.from_preset(

@@ -10,20 +10,8 @@ import pathlib
 import numpy as np
 
 from tests.goldens.makers import frame
-from tests.goldens.makers.frame import Golden, Original
-
-VIDEOMAE = Original(
-    repository="MCG-NJU/VideoMAE",
-    commit="14ef8d856287c94ef1f985fe30f958eb4ec2c55d",
-    licence="CC-BY-NC 4.0",
-    file="modeling_pretrain.py",
-)
-VIDEOMAEV2 = Original(
-    repository="OpenGVLab/VideoMAEv2",
-    commit="29eab1e8a588d1b3ec0cdec7b03a86cca491b74b",
-    licence="MIT",
-    file="models/modeling_pretrain.py",
-)
+from tests.goldens.makers.frame import Golden
+from tests.goldens.makers.originals import VIDEOMAE, VIDEOMAEV2
 
 
 class _Scaler:

@@ -4,25 +4,15 @@ import dataclasses
 import functools
 import importlib
 import itertools
-import json
 import pathlib
 import types
 
-import flax
-import flax.io  # looks for TensorFlow, so before a stand-in takes its place
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tests.goldens.makers import frame
-from tests.goldens.makers.frame import Golden, Original
+from tests.goldens.makers.frame import Golden, Original, Texts
+from tests.goldens.makers.originals import VIDEOPRISM
 
-VIDEOPRISM = Original(
-    repository="google-deepmind/videoprism",
-    commit="d481d91b9bf8c9d330d1e526e511a359c799bbe1",
-    licence="Apache 2.0",
-    file="videoprism/encoders.py",
-)
 TEXTS = [
     "A person is Playing Drums!",
     "cat",
@@ -69,7 +59,7 @@ class VideoPrism(Golden):
         "jax==0.10.2",
         "flax==0.12.8",
         "einshape==1.0",
-        "sentencepiece==0.2.1",
+        "sentencepiece==0.2.3",
         "huggingface_hub",
     )
     stand_ins: tuple[str, ...] = ("tensorflow",)
@@ -82,6 +72,9 @@ class VideoPrism(Golden):
         return getattr(encoders, self.model_class)(**fields, dtype=dtype, fprop_dtype=dtype)
 
     def draw(self, folder: pathlib.Path, rng: np.random.Generator) -> None:
+        import flax
+        import jax
+
         inputs = {}
         for call, arguments in self.calls.items():
             for name, shape in arguments.items():
@@ -140,7 +133,10 @@ class VideoPrism(Golden):
         return frame.both_precisions(functools.partial(self.run, folder))
 
     def run(self, folder: pathlib.Path, dtype: str) -> dict:
-        """Returns the outputs of one precision; in float64 the original's float32 casts are, too."""
+        """Returns the outputs of one precision; float64 replaces the original's float32 casts."""
+        import jax
+        import jax.numpy as jnp
+
         modules = [original_module(name) for name in ("encoders", "layers")]
         numpy = types.ModuleType("jnp")
         numpy.__dict__.update(vars(jnp), float32=getattr(jnp, dtype))
@@ -167,41 +163,29 @@ class VideoPrism(Golden):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tokenizer(Golden):
+class Tokenizer(Texts):
     """Texts, canonical texts, and up to 64 ids with the start token and without an end."""
 
     originals: tuple[Original, ...] = (VIDEOPRISM,)
-    packages: tuple[str, ...] = ("sentencepiece==0.2.1", "huggingface_hub")
+    packages: tuple[str, ...] = ("sentencepiece==0.2.3", "huggingface_hub")
     stand_ins: tuple[str, ...] = ("tensorflow", "einshape")
 
-    def draw(self, folder: pathlib.Path, rng: np.random.Generator) -> None:
-        """Copies the committed texts: new ones are written into golden.json by hand."""
-        source = frame.GOLDENS / "videoprism_tokenizer" / "golden.json"
-        texts = [{"text": entry["text"]} for entry in json.loads(source.read_text("utf-8"))]
-        (folder / "golden.json").write_text(json.dumps(texts), "utf-8")
-
-    def compute(self, folder: pathlib.Path) -> dict:
-        texts = json.loads((folder / "golden.json").read_text("utf-8"))
-        texts = [entry["text"] for entry in texts]
+    def encoder(self):
         tokenise = functools.partial(original_module("models").tokenize_texts, tokenizer())
         canonicalise = original_module("utils").canonicalize_text
-        computed = {}
-        for i, text in enumerate(texts):
-            computed[f"{i}/text"], computed[f"{i}/canonical"] = text, canonicalise(text)
+
+        def encode(text):
+            encoded = {"canonical": canonicalise(text)}
             for key, canonical in (("ids", False), ("ids_canonicalised", True)):
                 ids, paddings = tokenise([text], 64, canonicalize=canonical)
-                computed[f"{i}/{key}"] = ids[paddings == 0].tolist()
-        return computed
+                encoded[key] = ids[paddings == 0].tolist()
+            return encoded
 
-    def read(self, folder: pathlib.Path) -> dict:
-        return frame.read_json(folder / "golden.json")
-
-    def write(self, folder: pathlib.Path, computed: dict) -> None:
-        frame.write_json(folder / "golden.json", computed)
+        return encode
 
 
 GOLDENS = {
-    "videoprism_tokenizer": Tokenizer(),
+    "videoprism_tokenizer": Tokenizer(source="videoprism_tokenizer"),
     "videoprism_video": VideoPrism(
         model_class="FactorizedEncoder",
         sizes={

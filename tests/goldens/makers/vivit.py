@@ -4,20 +4,12 @@ import dataclasses
 import functools
 import pathlib
 
-import flax
-import flax.io  # looks for TensorFlow, so before a stand-in takes its place
-import jax
 import numpy as np
 
 from tests.goldens.makers import frame
 from tests.goldens.makers.frame import Golden, Original
+from tests.goldens.makers.originals import SCENIC
 
-SCENIC = Original(
-    repository="google-research/scenic",
-    commit="4a38d475ee89cb821078c0e2bf2065ee030e1535",
-    licence="Apache 2.0",
-    file="scenic/projects/vivit/model.py",
-)
 SEEN = {"pre_logits": ("pre_logits",), "encoder_output": ("Transformer", "encoder_norm")}
 
 
@@ -66,6 +58,9 @@ class ViViT(Golden):
         return model.ViViTClassificationModel(config, facts).flax_model
 
     def draw(self, folder: pathlib.Path, rng: np.random.Generator) -> None:
+        import flax
+        import jax
+
         video = frame.random_video((2, *self.clip, 3), rng) / 2
         np.savez_compressed(folder / "inputs.npz", inputs=video)
         initialise = functools.partial(self.build().init, train=False)
@@ -93,6 +88,7 @@ class ViViT(Golden):
 
     def save_train_state(self, folder: pathlib.Path, params: dict) -> None:
         """Writes checkpoint_153 as Scenic's training does."""
+        import flax
         import optax
         from scenic.train_lib import train_utils
 
@@ -110,6 +106,8 @@ class ViViT(Golden):
         train_utils.save_checkpoint(str(folder), state)
 
     def params(self, folder: pathlib.Path) -> dict:
+        import flax
+
         if "params.npz" in self.files:
             arrays = dict(np.load(folder / "params.npz"))
             return flax.traverse_util.unflatten_dict(arrays, sep="/")
@@ -119,6 +117,9 @@ class ViViT(Golden):
         return frame.both_precisions(functools.partial(self.run, folder))
 
     def run(self, folder: pathlib.Path, dtype: str) -> dict:
+        import flax
+        import jax
+
         with jax.enable_x64(dtype == "float64"):
             cast = functools.partial(jax.tree.map, lambda x: np.asarray(x, dtype))
             apply = functools.partial(
