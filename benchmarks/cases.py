@@ -88,7 +88,7 @@ class Case:
 
     @property
     def attention(self) -> str:
-        """The fastest attention that transformers has for this model."""
+        """Fastest attention that transformers has for this model."""
         return "eager" if "VideoPrism" in self.hf else "sdpa"
 
     def quick(self) -> "Case":

@@ -39,7 +39,7 @@ _ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a suite is run.
+    """Settings of a suite.
 
     Attributes:
         rounds: turns that each variant has after its first one.
@@ -55,7 +55,7 @@ class Settings:
 
 
 def environment(device: str = "cpu", **more: str) -> dict[str, str]:
-    """Environment of a child process, which finds this checkout and sees only `device`."""
+    """Returns the environment of a child, which finds this checkout and sees only `device`."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     platforms = {"JAX_PLATFORMS": "cpu" if device == "cpu" else "cuda"}
     return {**os.environ, **_ENVIRONMENT, **platforms, "PYTHONPATH": path, **more}

@@ -11,7 +11,7 @@ import functools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class Job:
         folder: see `prepare`; None draws weights.
         output: file for the result of a forward pass.
         each: whether every call is waited for, as where a clip comes alone.
+        size, shape: another size of vidjax's model, and other frames, height and width.
     """
 
     case: str
@@ -52,14 +53,21 @@ class Job:
     folder: str | None = None
     output: str | None = None
     each: bool = False
+    size: str | None = None
+    shape: Sequence[int] | None = None
 
     @property
     def model(self) -> Case:
-        return case_of(self.case, self.quick)
+        case = case_of(self.case, self.quick)
+        ours = {**case.ours, "variant": self.size} if self.size else case.ours
+        return dataclasses.replace(case, ours=ours, clip=tuple(self.shape or case.clip))
 
     def clips(self, dtype: type = np.float32) -> np.ndarray:
-        """Returns clips [B, T, H, W, 3], normalised or (uint8) in bytes."""
-        return random_clips((self.batch, *self.model.clip, 3), dtype)
+        """Returns the same random clips [B, T, H, W, 3] for all variants; of uint8 in bytes."""
+        rng, shape = np.random.default_rng(0), (self.batch, *self.model.clip, 3)
+        if dtype == np.uint8:
+            return rng.integers(0, 256, shape, np.uint8)
+        return rng.random(shape, np.float32)
 
     def save(self, result: Any) -> None:
         np.save(self.output, np.asarray(result, np.float32))
@@ -75,14 +83,6 @@ def variant(function: Callable[..., Variant]) -> Callable[..., Variant]:
         return function(job, **options)
 
     return wrapped
-
-
-def random_clips(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
-    """Returns the same random numbers for all variants: below 1, or (uint8) bytes."""
-    rng = np.random.default_rng(0)
-    if dtype == np.uint8:
-        return rng.integers(0, 256, shape, np.uint8)
-    return rng.random(shape, np.float32)
 
 
 def make(folder: str, case: str, quick: bool) -> None:

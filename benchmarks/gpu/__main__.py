@@ -62,7 +62,7 @@ class Workers:
         self._table = row.table
 
     def child(self, variant: Variant, **options: Any) -> harness.Child:
-        """The process of a variant, whose next "ready" makes it with these options."""
+        """Returns the process of a variant, whose next "ready" makes it with these options."""
         child = self._children.get(variant.worker)
         if child is None or not child.alive:
             child = harness.Child(device=self._device, env=self._env | variant.env)
@@ -79,7 +79,7 @@ class Workers:
 def measure(
     row: Row, workers: Workers, deadline: float, turn: float, found: dict[str, Any]
 ) -> None:
-    """Measures a row into `found`: by variant, facts and what `_timed` says; or {"failed": why}.
+    """Measures a row into `found`: by variant, facts and the results of `_Turns`; or why it failed.
 
     Args:
         deadline: on time.monotonic's clock.
@@ -90,7 +90,7 @@ def measure(
     """
     workers.enter(row)
     if row.batches:
-        return _timed(row, workers, deadline, turn, found)
+        return _Turns(row, workers, deadline, found).measure(turn)
     names, together = list(row.variants), cores()
     for start in range(0, len(names), together):
         some = names[start : start + together]
@@ -98,101 +98,102 @@ def measure(
 
 
 def _prepared(children: Mapping[str, harness.Child], deadline: float) -> dict[str, Any]:
-    """Answers to "ready", which all children work on at the same time."""
+    """Returns the answers to "ready", which all children work on at the same time."""
     for child in children.values():
         child.send("ready")
     return {name: child.receive(deadline) for name, child in children.items()}
 
 
-def _first_runs(
-    children: Mapping[str, harness.Child], deadline: float
-) -> dict[str, dict[str, Any]]:
-    """By child: facts, and seconds until the first run, all compiling at the same time."""
-    found = _prepared(children, deadline)
-    ready = [name for name, answer in found.items() if "failed" not in answer]
-    for name in ready:
-        children[name].send("run")
-    for name in ready:
-        answer = children[name].receive(deadline)
-        answer["seconds"] = answer.get("seconds", 0.0) + found[name]["seconds"]
-        found[name] = answer | {"facts": found[name]["facts"]}
-    return found
-
-
-def _timed(row: Row, workers: Workers, deadline: float, turn: float, found: dict[str, Any]) -> None:
-    """Chooses each variant's batch, prepares it at last, and lets all take turns.
+class _Turns:
+    """Chooses each variant's batch, prepares it for good, and lets all take turns.
 
     `found` gets by variant: batch, facts, prepared_seconds (with the first run), seconds of a call
     as `harness.summary`, figures of the last one, and search: by batch clips/s, or why it failed.
     """
-    variants = row.variants
-    found |= {name: {"search": {}} for name in variants}
-    climbing, made = list(variants), dict.fromkeys(variants)
-    children: dict[str, harness.Child] = {}
 
-    def prepare(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """Makes variants with options; returns those that run."""
-        for name, more in options.items():
-            children[name] = workers.child(variants[name], **more)
-            made[name] = more
-        answers = _first_runs({name: children[name] for name in options}, deadline)
-        for name, answer in answers.items():
-            if "failed" in answer:
-                found[name]["failed"] = answer["failed"]
-            else:
-                found[name] |= {"facts": answer["facts"], "prepared_seconds": answer["seconds"]}
-        return [name for name in options if "failed" not in answers[name]]
+    def __init__(self, row: Row, workers: Workers, deadline: float, found: dict[str, Any]):
+        found |= {name: {"search": {}} for name in row.variants}
+        self._row, self._workers, self._deadline, self._found = row, workers, deadline, found
+        self._made: dict[str, Mapping[str, Any]] = {}
+        self._children: dict[str, harness.Child] = {}
 
-    def seconds(name: str, calls: int) -> float:
-        answer = children[name].ask("run", calls, deadline=deadline)
-        if "failed" in answer:
-            found[name]["failed"] = answer["failed"]
-            return float("inf")
-        found[name]["figures"] = answer["figures"]
-        return answer["seconds"] / calls
+    def measure(self, turn: float) -> None:
+        climbing = list(self._row.variants)
+        for batch in self._row.batches:
+            climbing = self._faster(climbing, batch)
+        self._choose()
+        running = [name for name, one in self._found.items() if "failed" not in one]
+        calls = {name: max(1, round(turn / self._seconds(name, 2))) for name in running}
+        times: dict[str, list[float]] = {name: [] for name in running}
+        for _ in range(ROUNDS):
+            for name in running:
+                times[name].append(self._seconds(name, calls[name]))
+        for name in running:
+            if "failed" not in self._found[name]:
+                self._found[name]["seconds"] = harness.summary(times[name])
 
-    def rates(name: str) -> dict[int, float]:
-        return {b: x for b, x in found[name]["search"].items() if isinstance(x, float)}
-
-    for batch in row.batches:
-        running = prepare({name: {"batch": batch} if batch else {} for name in climbing})
+    def _faster(self, names: list[str], batch: int) -> list[str]:
+        """Tries a batch; returns the variants that it makes faster."""
+        self._prepare({name: {"batch": batch} if batch else {} for name in names})
         faster = []
-        for name in climbing:
-            best = max(rates(name).values(), default=0.0)
-            rate = max(batch, 1) / seconds(name, 3) if name in running else 0.0
-            why = found[name].pop("failed", None)
-            found[name]["search"][batch] = why or rate
+        for name in names:
+            best = max(self._rates(name).values(), default=0.0)
+            rate = 0.0
+            if "failed" not in self._found[name]:
+                rate = max(batch, 1) / self._seconds(name, 3)
+            why = self._found[name].pop("failed", None)
+            self._found[name]["search"][batch] = why or rate
             if not why and rate >= GAIN * best:
                 faster.append(name)
-        climbing = faster
+        return faster
 
-    last = {}
-    for name in variants:
-        if not rates(name):
-            found[name]["failed"] = next(iter(found[name]["search"].values()))
-            continue
-        best = max(rates(name).values())
-        # Of batches that are as fast as each other, the largest: it may be there already.
-        batch = max(b for b, rate in rates(name).items() if GAIN * rate >= best)
-        found[name]["batch"] = max(batch, 1)
-        options = ({"batch": batch} if batch else {}) | dict(variants[name].at_last)
-        if options != made[name]:
-            last[name] = options
-    if last:
-        prepare(last)
-    running = [name for name in variants if "failed" not in found[name]]
-    calls = {name: max(1, round(turn / seconds(name, 2))) for name in running}
-    times: dict[str, list[float]] = {name: [] for name in running}
-    for _ in range(ROUNDS):
-        for name in running:
-            times[name].append(seconds(name, calls[name]))
-    for name in running:
-        if "failed" not in found[name]:
-            found[name]["seconds"] = harness.summary(times[name])
+    def _choose(self) -> None:
+        """Prepares all variants with their best batch, where they are not so already."""
+        last = {}
+        for name, variant in self._row.variants.items():
+            found = self._found[name]
+            if not (rates := self._rates(name)):
+                found["failed"] = next(iter(found["search"].values()))
+                continue
+            # Of batches that are as fast as each other, the largest: it may be there already.
+            batch = max(b for b, rate in rates.items() if GAIN * rate >= max(rates.values()))
+            found["batch"] = max(batch, 1)
+            options = {**({"batch": batch} if batch else {}), **variant.at_last}
+            if options != self._made[name]:
+                last[name] = options
+        self._prepare(last)
+
+    def _rates(self, name: str) -> dict[int, float]:
+        return {b: x for b, x in self._found[name]["search"].items() if isinstance(x, float)}
+
+    def _prepare(self, options: Mapping[str, Mapping[str, Any]]) -> None:
+        """Makes variants with options and runs them once, all compiling at the same time."""
+        for name, more in options.items():
+            self._children[name] = self._workers.child(self._row.variants[name], **more)
+        self._made |= options
+        answers = _prepared({name: self._children[name] for name in options}, self._deadline)
+        ready = [name for name, answer in answers.items() if "failed" not in answer]
+        for name in ready:
+            self._children[name].send("run")
+        for name, answer in answers.items():
+            run = self._children[name].receive(self._deadline) if name in ready else answer
+            if "failed" in run:
+                self._found[name]["failed"] = run["failed"]
+                continue
+            seconds = answer["seconds"] + run["seconds"]
+            self._found[name] |= {"facts": answer["facts"], "prepared_seconds": seconds}
+
+    def _seconds(self, name: str, calls: int) -> float:
+        answer = self._children[name].ask("run", calls, deadline=self._deadline)
+        if "failed" in answer:
+            self._found[name]["failed"] = answer["failed"]
+            return float("inf")
+        self._found[name]["figures"] = answer["figures"]
+        return answer["seconds"] / calls
 
 
 class Results:
-    """The file of a GPU's rows."""
+    """File of a GPU's rows."""
 
     def __init__(self, path: pathlib.Path, name: str, origin: Mapping[str, Any]):
         self.path, self.report = path, {"gpu": name, "origins": [], "rows": {}, "unfinished": {}}
@@ -212,8 +213,10 @@ class Results:
         if self._origin not in origins:
             origins.append(self._origin)
         self.report["rows"][row.key] = {
-            "origin": origins.index(self._origin), "seconds": seconds, "variants": variants,
-        }  # fmt: skip
+            "origin": origins.index(self._origin),
+            "seconds": seconds,
+            "variants": variants,
+        }
         self.report["unfinished"].pop(row.key, None)
         self._write()
 
@@ -231,7 +234,7 @@ class Results:
         files.write_whole(self.path, json.dumps(self.report, indent=1) + "\n")
 
     def estimate(self, row: Row) -> float:
-        """Seconds that a row will take."""
+        """Returns the seconds that a row may take."""
         measured = self.report["rows"].get(row.key, {}).get("seconds", row.seconds)
         unfinished = self.report["unfinished"].get(row.key, {}).get("seconds", 0.0)
         return max(measured, 1.3 * unfinished)
@@ -261,7 +264,7 @@ def walk(
 
 
 def _short(variants: Mapping[str, Any]) -> Iterator[str]:
-    """A few words on each variant."""
+    """Yields a few words on each variant."""
     for name, one in variants.items():
         if "failed" in one:
             yield f"{name} failed: {one['failed'][:80]}"

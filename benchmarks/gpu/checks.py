@@ -28,15 +28,18 @@ PRECISIONS = {
     "float32": ("float32", "highest", 2e-5),
     "float32, default precision": ("float32", None, None),
 }
-# Goldens that stand for their families: file, the converter's hints, input, output.
-MODELS = {
+# Goldens that stand for their families: file, input, output, and the converter's hints.
+MODELS: dict[str, tuple[str, str, str, dict[str, int]]] = {
     "videomae_finetune_meanpool": (
-        "checkpoint-0.pth", {"heads": 4, "frames": 10, "size": 32}, "pixel_values", "logits",
+        "checkpoint-0.pth",
+        "pixel_values",
+        "logits",
+        {"heads": 4, "frames": 10, "size": 32},
     ),
-    "vivit_spacetime": ("checkpoint_100", {"frames": 10, "size": 32}, "inputs", "logits"),
-    "videoprism_video": ("checkpoint.npz", {}, "native/inputs", "native/embeddings"),
-    "xclip": ("checkpoint.pth", {}, "pixel_values", "video_features"),
-}  # fmt: skip
+    "vivit_spacetime": ("checkpoint_100", "inputs", "logits", {"frames": 10, "size": 32}),
+    "videoprism_video": ("checkpoint.npz", "native/inputs", "native/embeddings", {}),
+    "xclip": ("checkpoint.pth", "pixel_values", "video_features", {}),
+}
 Errors = Mapping[str, float]
 
 
@@ -88,7 +91,7 @@ def golden_errors(golden: str) -> tuple[dict[str, Any], None]:
     from converters.convert import convert
     from vidjax import load_model
 
-    file, hints, key, output = MODELS[golden]
+    file, key, output, hints = MODELS[golden]
     with np.load(GOLDENS / golden / "inputs.npz") as stored:
         video = stored[key]
     if key == "pixel_values":  # X-CLIP's channels come after the frames, the others' before

@@ -1,4 +1,4 @@
-"""The parts that a step's time is made of: attention by length, kernels, copies to the device.
+"""Parts of a step's time: attention by length, kernels, copies to the device.
 
 Variants of `benchmarks.gpu`; all but `copy` measure by themselves and only report facts.
 """

@@ -1,4 +1,4 @@
-"""The rows that `benchmarks.gpu` measures, the most important first."""
+"""Rows that `benchmarks.gpu` measures, the most important first."""
 
 import dataclasses
 from collections.abc import Mapping

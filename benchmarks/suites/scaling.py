@@ -1,11 +1,10 @@
 """Suite `scaling`: growth of VideoMAE's cost, beside the count of operations."""
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks import flops, harness, page, peers
+from benchmarks import harness, page
 
 # What grows, from the same clip of 16x224x224 pixels, batch 1 and size S.
 GROWTH = {
@@ -35,22 +34,6 @@ def points(settings: harness.Settings) -> dict[str, dict[str, Any]]:
     return found
 
 
-def forward(variant: str, shape: list[int]) -> peers.Variant:
-    """The jitted forward pass of a VideoMAE classifier with random weights."""
-    import jax
-
-    from vidjax import models
-
-    model = models.build("videomae", variant, head="classify", num_classes=400, eps=1e-6)
-    params = peers.random_params(model)
-    video = jax.device_put(peers.random_clips(tuple(shape)))
-    step = jax.jit(functools.partial(peers.output_of, model))
-    einsum = models.replace(model, attention="einsum")
-    count = flops.matmul_flops(functools.partial(peers.output_of, einsum), params, video)
-    facts = {"flops": count, "parameters": sum(x.size for x in jax.tree.leaves(params))}
-    return facts, peers.repeated(step, params, video)
-
-
 def run(settings: harness.Settings) -> dict[str, Any]:
     found = {}
     for axis in GROWTH:  # the points of an axis take turns
@@ -58,9 +41,13 @@ def run(settings: harness.Settings) -> dict[str, Any]:
         print(axis, flush=True)
         children = {
             name: harness.Child(
-                "benchmarks.suites.scaling:forward",
-                variant=point["variant"],
-                shape=point["shape"],
+                "benchmarks.peers:vidjax_forward",
+                case="VideoMAE-B",
+                quick=False,
+                dtype="float32",
+                size=point["variant"],
+                batch=point["shape"][0],
+                shape=point["shape"][1:4],
             )
             for name, point in chosen.items()
         }
