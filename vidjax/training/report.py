@@ -1,4 +1,4 @@
-"""What a run writes for people: lines, a progress bar, metrics, and the summary at its end."""
+"""Reports of a run: lines, a progress bar, metrics, and the summary at its end."""
 
 import json
 import math
