@@ -1,7 +1,8 @@
 """Weights & Biases: one W&B run, which restarts continue.
 
 WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE and others are W&B's own variables. What was not uploaded,
-as in offline mode, lies in workdir/wandb; `wandb sync` uploads it, all starts as one run.
+as in offline mode, lies in workdir/wandb for `wandb sync`, a folder per start, all with one run id.
+A kill may cost the last seconds, which W&B's own process had not written yet.
 """
 
 import os
