@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from vidjax.errors import UserError
 from vidjax.tokenizers import (
@@ -43,7 +44,8 @@ def vocabulary(tmp_path_factory) -> pathlib.Path:
 
 
 def pieces(tokenizer: Tokenizer, ids: np.ndarray) -> str:
-    return tokenizer._model.decode([int(token) for token in ids])
+    model = sentencepiece.SentencePieceProcessor(model_file=tokenizer.path)
+    return model.decode([int(token) for token in ids])
 
 
 @pytest.mark.parametrize("entry", GOLDEN, ids=range(len(GOLDEN)))
@@ -87,8 +89,6 @@ def test_canonicalisation_can_be_left_out(vocabulary):
 
 @pytest.mark.filterwarnings("ignore:a text of")
 def test_a_model_with_bos_gets_it_in_front(vocabulary, tmp_path):
-    import sentencepiece
-
     path = tmp_path / "bos.model"
     with path.open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(

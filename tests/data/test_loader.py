@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+import sentencepiece
 
 from vidjax import data
 from vidjax.data import loader as loaders
@@ -88,8 +89,9 @@ def tokenizer(tmp_path_factory):
 
 
 def texts(batch, tokenizer):
+    model = sentencepiece.SentencePieceProcessor(model_file=tokenizer.path)
     return [
-        tokenizer._model.decode(ids[mask].tolist())
+        model.decode(ids[mask].tolist())
         for ids, mask in zip(batch["text"], batch["text_mask"], strict=True)
     ]
 

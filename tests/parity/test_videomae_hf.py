@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.support.round_trip import check_back_to_hugging_face, command
+from tests.support.round_trip import check_back_to_hugging_face, command, randomise
 from vidjax import load_model
 from vidjax.card import Card
 from vidjax.objectives.masked_autoencoding import pixel_targets
@@ -66,12 +66,7 @@ def make_form(head, folder, **sizes):
     config = transformers.VideoMAEConfig(**changes, **sizes)
     torch.manual_seed(0)
     reference = getattr(transformers, name)._from_config(config, attn_implementation="sdpa")
-    with torch.no_grad():
-        for key, parameter in reference.named_parameters():
-            scale = 0.02 if parameter.ndim > 1 else 0.1
-            parameter.normal_(0, scale)
-            if parameter.ndim == 1 and "norm" in key and key.endswith("weight"):
-                parameter.add_(1)
+    randomise(reference)
     reference.eval().save_pretrained(folder / "hf")
     command(f"--from={folder}/hf", f"--to={folder}/vidjax")
     return head, reference, folder

@@ -14,7 +14,7 @@ import pytest
 
 from converters import huggingface, processors
 from converters.vivit.published import PROCESSORS
-from tests.support.round_trip import check_back_to_hugging_face, command
+from tests.support.round_trip import check_back_to_hugging_face, command, randomise
 from vidjax import load_model, pretrained
 from vidjax.card import Card
 from vidjax.data.frames.clips import eval_views
@@ -54,12 +54,7 @@ def make_form(head, folder, **sizes):
     torch.manual_seed(0)
     # The eager attention computes its softmax in float32, whatever the model's dtype.
     reference = getattr(transformers, name)._from_config(config, attn_implementation="sdpa")
-    with torch.no_grad():
-        for key, parameter in reference.named_parameters():
-            scale = 0.02 if parameter.ndim > 1 else 0.1
-            parameter.normal_(0, scale)
-            if parameter.ndim == 1 and "norm" in key and key.endswith("weight"):
-                parameter.add_(1)
+    randomise(reference)
     reference.eval().save_pretrained(folder / "hf")
     command(f"--from={folder}/hf", f"--to={folder}/vidjax")
     return head, reference, folder

@@ -276,8 +276,8 @@ def loaded(folder: pathlib.Path) -> Any:
 
 
 def card_and_shapes(folder: pathlib.Path) -> Any:
-    card = read_card(folder)
-    return card, dict(pretrained.open_params(folder)._specs)
+    stored = pretrained.open_params(folder)
+    return read_card(folder), {name: stored.spec(name) for name in stored}
 
 
 WORDS = ("red shapes sliding left", "blue shapes turning", "a video of green dogs")

@@ -14,6 +14,14 @@ def command(*arguments):
     )
 
 
+def randomise(model):
+    """Makes a torch model's parameters random: matrices small, biases larger, norms around 1."""
+    for name, parameter in model.named_parameters():
+        parameter.data.normal_(0, 0.02 if parameter.ndim > 1 else 0.1)
+        if parameter.ndim == 1 and "norm" in name and name.endswith("weight"):
+            parameter.data.add_(1)
+
+
 def check_back_to_hugging_face(folder, model_class):
     """Exports folder/vidjax to folder/again and compares that with folder/hf, byte for byte."""
     command(f"--from={folder}/vidjax", f"--to={folder}/again", "--format=hf")

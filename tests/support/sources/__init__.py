@@ -1,0 +1,1 @@
+"""Made and golden sources of weights, by family."""
