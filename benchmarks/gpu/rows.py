@@ -103,14 +103,18 @@ class _Plan:
                 name: {"case": name, "quick": self.quick} for name in ("VideoMAE-B", "VideoPrism-B")
             },
         }
-        seconds = {"attention": 60, "goldens": 70, "models": 60}
+        functions = {  # and seconds
+            "attention": ("attention_errors", 60),
+            "goldens": ("golden_errors", 70),
+            "models": ("model_errors", 60),
+        }
         return [
             Row(
                 "Correctness",
                 check,
-                seconds[check],
+                functions[check][1],
                 {  # a process for each variant, as they do not take turns
-                    name: Variant(f"benchmarks.gpu.checks:{check}_errors", one, name)
+                    name: Variant(f"benchmarks.gpu.checks:{functions[check][0]}", one, name)
                     for name, one in variants.items()
                 },
             )

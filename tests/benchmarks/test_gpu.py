@@ -1,5 +1,6 @@
 """The command that measures a GPU: stops and goes on, chooses batches, finds wrong kernels."""
 
+import importlib
 import json
 import os
 import signal
@@ -261,6 +262,8 @@ def test_the_plan_of_a_gpu():
     for row in plan:
         for variant in row.variants.values():
             assert variant.options.get("quick") in (None, False)
+            module, _, function = variant.function.partition(":")
+            assert callable(getattr(importlib.import_module(module), function))
     (prism,) = (row for row in plan if row.key == "Forward passes: VideoPrism-B")
     assert prism.variants["google-deepmind"].options["code"] == "/checkout"
     flags = {v.env.get("XLA_FLAGS") for row in plan for v in row.variants.values()} - {None}
