@@ -65,7 +65,7 @@ def _same_numbers_in_any_order(request):
 
 @pytest.fixture(autouse=True, scope="module")
 def _old_objects_are_no_garbage(request):
-    """What JAX keeps of traced programs grows to millions of objects, which every collection (the
+    """Freezes what JAX keeps of traced programs: millions of objects, which every collection (the
     converter asks for some) would go through again."""
     yield
     if request.config.getoption("markexpr") != "parity":  # its models are gigabytes
@@ -98,7 +98,7 @@ def tokenizer_file(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def clip_tokenizer_file(tmp_path_factory) -> pathlib.Path:
-    """The same of CLIP's kind."""
+    """A vocabulary of CLIP's kind of a few words."""
     from vidjax import tokenizers
 
     path = tmp_path_factory.mktemp("clip_tokenizer") / "tokenizer.json"

@@ -133,7 +133,7 @@ adjust_frames = jax.jit(augment.adjust_frames)
 
 
 def pillow_op(image, operation, amount):
-    """What torchvision calls for a PIL image."""
+    """Calls Pillow as torchvision does for a PIL image."""
     if operation < 3:
         name = ("Brightness", "Contrast", "Color")[operation]
         return getattr(ImageEnhance, name)(image).enhance(amount)

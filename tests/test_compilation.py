@@ -21,7 +21,7 @@ NAMES = (
 
 @pytest.fixture
 def cache_home(tmp_path, monkeypatch):
-    """As if nothing had been chosen, and with another cache folder of the user."""
+    """Another cache folder of the user, as if nothing had been chosen."""
     before = {name: getattr(jax.config, name) for name in NAMES}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     jax.config.update("jax_compilation_cache_dir", None)

@@ -32,7 +32,7 @@ def read(fields, family="videomae", file=IMAGE, frames=None, notes=None):
 
 
 def back(originals, facts, family="videomae"):
-    """What an export writes, and its notes."""
+    """Returns the files that an export writes, and its notes."""
     notes = []
     content = {name: json.dumps(fields, indent=7).encode() for name, fields in originals.items()}
     return content, processors.export(content, facts, FAMILIES[family], notes), notes
@@ -198,7 +198,7 @@ def test_part_of_a_file_with_others():
 
 
 def test_cards_of_before_give_their_file_back():
-    """Those of VideoPrism were called linspace, and LANCZOS was not told apart."""
+    """Cards of VideoPrism in which sampling was called linspace, and LANCZOS was not told apart."""
     fields = SIZES | {"resample": 1, "do_sample_frames": True, "num_frames": 24}
     facts = Preprocessing(**read(fields, file=VIDEO) | {"sampling": "linspace"})
     originals, files, _ = back({VIDEO: fields}, facts)
@@ -217,7 +217,7 @@ def test_what_transformers_cannot_do_is_noted():
 
 
 def test_files_that_were_not_read_do_not_stop_an_export():
-    """Of a model that was converted with --preprocessing=original."""
+    """A model that was converted with --preprocessing=original."""
     _, files, _ = back({IMAGE: FIELDS | {"resample": 0}}, Preprocessing(resize="pil_bilinear"))
     assert read(json.loads(files[IMAGE]))["short_side"] == 224
 

@@ -315,7 +315,7 @@ def test_the_tokenizer_of_the_seen_names_knows_the_unseen_ones(unseen):
 
 @pytest.fixture(scope="module")
 def joined() -> tuple[np.ndarray, np.ndarray]:
-    """How much each pixel of clips is the shape's, [480, 8, 32, 32], and their labels of 16."""
+    """Returns the shape's part of each pixel of clips, [480, 8, 32, 32], and labels of 16."""
     labels = np.arange(480) % 16
     masks = []
     for i, label in enumerate(labels):

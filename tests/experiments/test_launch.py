@@ -332,7 +332,7 @@ def test_runs_in_a_bucket(sweep):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("xpk"), reason="xpk is not on the PATH")
 def test_xpk_renders_a_job_set(tmp_path, monkeypatch):
-    """What xpk itself makes of the command, which it would give to the cluster."""
+    """xpk itself reads the command, which it would give to the cluster."""
     yaml = pytest.importorskip("yaml")
     monkeypatch.setenv("HOME", str(tmp_path))
     run, manifest = a_run(tmp_path), tmp_path / "job_set.yaml"

@@ -55,7 +55,7 @@ def draw(*shape, dtype=jnp.float32):
 
 
 def value_and_grads(*qkv, implementation, softcap=0.0):
-    """What attention gives, and the gradients of a weighted sum of it."""
+    """Returns the output of attention, and the gradients of a weighted sum of it."""
 
     def loss(*qkv):
         out, _ = attention.attend(*qkv, softcap=softcap, implementation=implementation)

@@ -281,7 +281,7 @@ def image_model(pool="token"):
 
 
 def start(params, source, model, **options):
-    """What `config.init` makes of `params`: adapted, and fresh values where there are none."""
+    """Adapts `params` as `config.init` does, with fresh values where there are none."""
     adapted, notes = models.adapt(params, models.config_of(source), model, **options)
     fresh = random_params(model, seed=9)
     assert adapted.keys() <= fresh.keys()

@@ -103,7 +103,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def params(task):
-    """Of a model without a learned scale."""
+    """Parameters of a model without a learned scale."""
     build, batch = task
     objective = objectives.build("contrastive", build(), INPUT)
     return nn.meta.unbox(jax.jit(objective.init)(jax.random.key(0), batch))

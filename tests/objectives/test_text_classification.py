@@ -97,7 +97,7 @@ PAIRS = np.array([[18, 3, 19], [18, 5, 19], [18, 6, 19], [18, 7, 19]])
 
 @pytest.fixture(scope="module")
 def return_loss(params):
-    """That of transformers' XCLIPModel, and its gradient."""
+    """The loss of transformers' XCLIPModel, and its gradient."""
     video = INPUT.normalise(BATCH["video"])
 
     def loss(params):

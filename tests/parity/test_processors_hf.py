@@ -366,7 +366,7 @@ def test_random_processors(name, folders, videos, tmp_path, record_property):
 
 
 def test_fields_that_contradict_each_other_are_refused_as_transformers_does(tmp_path, folders):
-    """Of ViViT's class of images, which subtracts 1 from what it rescales only."""
+    """Fields of ViViT's class of images, which subtracts 1 from what it rescales only."""
     path = tmp_path / IMAGE
     for file in (folders / "vivit").iterdir():
         (tmp_path / file.name).symlink_to(file)

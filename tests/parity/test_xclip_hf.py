@@ -127,7 +127,7 @@ def make_inputs(head, reference, size=None):
 
 
 def run_reference(head, reference, inputs, dtype, **options):
-    """What it computes, by our names."""
+    """Returns the reference's outputs, by our names."""
     reference = reference.to(dtype)
     whole = head in ("video_text", "image_text")
     vision, text = (
@@ -287,7 +287,7 @@ def test_back_to_hugging_face(form):
 
 
 def test_back_through_the_originals_format(form, request):
-    """Which runs in transformers the same."""
+    """A file of the original's format, which runs in transformers the same."""
     head, reference, folder = form
     if head not in ("video_text", "image_text") or "base" not in request.node.name:
         pytest.skip("the original code has models of those sizes only")
@@ -307,7 +307,7 @@ def test_back_through_the_originals_format(form, request):
 
 
 def test_vocabulary_in_transformers(tmp_path):
-    """What we write beside a model is read by its processor, which gives the same ids."""
+    """A vocabulary that we write is read by transformers' processor, which gives the same ids."""
     torch.manual_seed(0)
     vocabulary = tmp_path / "tokenizer.json"
     texts.train_clip_tokenizer(["a red ball sliding left", "blue shapes"], vocabulary, 530)

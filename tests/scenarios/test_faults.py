@@ -1,4 +1,4 @@
-"""What goes wrong in long runs, and what is left then: all that was saved, and a clear sentence."""
+"""Faults in long runs, and what is left then: all that was saved, and a clear sentence."""
 
 import errno
 import fcntl

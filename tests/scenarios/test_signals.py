@@ -100,7 +100,7 @@ def test_the_first_one_may_be_taken(tmp_path, taken):
 
 
 def test_an_ignored_ctrl_c_stays_ignored(tmp_path):
-    """As in a job that a shell started in the background."""
+    """A job that a shell started in the background ignores it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         program = start(PROGRAM.format(body="time.sleep(1)", mark=str(tmp_path / "mark")))

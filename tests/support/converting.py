@@ -1,4 +1,4 @@
-"""What the converter does, without its folders where these cost time, and what must be the same."""
+"""The converter, without its folders where these cost time, and checks that nothing is lost."""
 
 import functools
 import json
@@ -14,7 +14,7 @@ from vidjax.lazy import merge
 
 
 def described(family, path, **options):
-    """What a converter module makes of a file: its card, parameters and notes."""
+    """Returns what a converter module makes of a file: its card, parameters and notes."""
     source = formats.open_source(pathlib.Path(path))
     conversion = family.describe(source, Options(**options))
     model = models.build(**conversion.model)
@@ -70,7 +70,7 @@ def reread(family, card, params, format, *, config=False, **options):
 
 
 def command(source, target, format=None, **options):
-    """The real command; returns what it says."""
+    """Runs the real command; returns its report."""
     lines = []
     convert.convert(str(source), target, format, options=Options(**options), say=lines.append)
     return "\n".join(lines)

@@ -116,7 +116,7 @@ def nonsense(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def without_checksum(data: bytes, rng: np.random.Generator) -> bytes:
-    """The same of a card of an older version."""
+    """Changes values of a card that has no checksum, as those of older versions."""
     content = json.loads(data)
     content.pop("checksum", None)
     return nonsense(json.dumps(content).encode(), rng)
@@ -187,7 +187,7 @@ def hugging_face(family: str, parent: pathlib.Path) -> pathlib.Path:
 
 
 def conversion_of(module: Any, path: pathlib.Path) -> Any:
-    """What a source's card would say; its values must be of sound types and ranges."""
+    """Returns what a source's card would say; its values must be of sound types and ranges."""
     conversion = registry.describe(module, formats.open_source(path), Options())
     model = models.config_of(models.build(**conversion.model))
     assert np.isfinite([*conversion.preprocessing.mean, *conversion.preprocessing.std]).all()

@@ -20,7 +20,7 @@ def picture(number: int, height: int = 48, width: int = 64) -> np.ndarray:
 
 
 def number_of(frame: np.ndarray) -> int:
-    """Which frame `picture` made this."""
+    """Returns the number of the frame that `picture` made."""
     return round((float(frame.mean()) - 20) / 5)
 
 
@@ -55,7 +55,7 @@ def write_pictures(
 
 
 def cut_by_stream_copy(source: str, path, start: float) -> str:
-    """What `ffmpeg -ss start -c copy` does: packets from the keyframe before, hidden by an edit."""
+    """Cuts as `ffmpeg -ss start -c copy`: packets from the keyframe before, hidden by an edit."""
     with av.open(source) as reader, av.open(str(path), "w") as writer:
         old = reader.streams.video[0]
         new = writer.add_stream_from_template(old)

@@ -140,7 +140,7 @@ def test_wrong_eps_of_the_last_norm_is_caught(folders, case, field):
 
 
 def reshaped_heads(params, heads):
-    """The same weights, read as another number of heads."""
+    """Returns the same weights, read as another number of heads."""
 
     def change(path, x):
         if path[-3:-1] == ("attn", "out") and path[-1] == "kernel":  # [L, H, K, D]

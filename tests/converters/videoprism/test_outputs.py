@@ -99,7 +99,7 @@ def call_inputs(case, call):
 def errors(
     case, call, suffix="", params=None, keys=("video", "padding", "text", "mask"), **changed
 ):
-    """Of each output of a call, our largest difference in units of its largest value."""
+    """Returns, for each output of a call, our largest difference in units of its largest value."""
     card, known = converted(case)
     inputs = {k: v for k, v in call_inputs(case, call).items() if k in keys}
     model = build(card, "float64" if suffix else "float32", **changed)
@@ -204,7 +204,7 @@ def test_no_soft_cap_is_caught():
 
 
 def seen_padding():
-    """How much of the padding shows in an embedding, of a model with a small soft cap.
+    """Returns how much of the padding shows in an embedding of a model with a small soft cap.
 
     With the released 50 a wrong order hides: what is masked then weighs exp(-50).
     """
@@ -259,7 +259,7 @@ def changed(params, changes):
 
 
 def transposed_output(kernel):
-    """As if post/w were stored as the other three are."""
+    """Returns post/w as if it were stored as the other three are."""
     flat = kernel.reshape(*kernel.shape[:-3], -1, kernel.shape[-1])
     return np.ascontiguousarray(flat.swapaxes(-1, -2)).reshape(kernel.shape)
 

@@ -58,7 +58,7 @@ def test_clip_in_both_homes(tmp_path):
 
 
 def test_microsofts_file_by_the_command(tmp_path):
-    """As its epoch_saving writes it, an optimiser and a pickled yacs config beside the weights."""
+    """Its epoch_saving writes an optimiser and a pickled yacs config beside the weights."""
     report = command(CHECKPOINT, tmp_path / "v")
     assert "xclip, head video_text, original" in report
     command(tmp_path / "v", tmp_path / "out", "original")
@@ -100,7 +100,7 @@ def test_openais_file_by_the_command(tmp_path):
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_names_of_wrapped_modules(tmp_path, wrapper):
-    """As DistributedDataParallel and torch.compile save them."""
+    """Names as DistributedDataParallel and torch.compile save them."""
     tensors = {wrapper + name: t for name, t in original().items()}
     formats.write_torch(tmp_path / "a.pth", tensors)
     command(tmp_path / "a.pth", tmp_path / "v")

@@ -28,7 +28,7 @@ FLOAT32, FLOAT64 = 5e-6, 1e-12  # of values up to 7
     },
 )  # compiling is what these tests take time for
 def apply(model, params, video, ids, text_only):
-    """What the reference shows, by its names."""
+    """Returns the outputs that the reference shows, by its names."""
 
     def method(model):
         if text_only:
@@ -112,7 +112,7 @@ def one(name, change):
 
 
 def as_stored_elsewhere(kernel):
-    """As if the out projection were stored as the other three are."""
+    """Returns the out projection as if it were stored as the other three are."""
     flat = kernel.reshape(*kernel.shape[:-3], -1, kernel.shape[-1])
     return transposed(flat).reshape(kernel.shape)
 
@@ -145,7 +145,7 @@ def test_wrong_tables_are_caught(change, x64):
 
 
 def test_square_text_projection_is_not_transposed(tmp_path):
-    """That of base and large models is square: no shape tells."""
+    """In base and large models it is square, so no shape tells."""
     rng = np.random.default_rng(0)
     size = {"text_width": 64, "text_num_heads": 1, "text_depth": 1, "vocab_size": 50}
     vision = {"width": 64, "depth": 1, "num_heads": 1, "mlp_dim": 256, "patch_size": (1, 4, 4)}

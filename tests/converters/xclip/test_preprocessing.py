@@ -59,7 +59,7 @@ def test_preprocessing_of_each_home(tmp_path):
 
 
 def test_processor_that_crops_for_another_model(tmp_path):
-    """That of the published 336-pixel model resizes to 336 and crops to its class's 224."""
+    """The published 336-pixel model's processor resizes to 336 and crops to its class's 224."""
     processor = {k: v for k, v in PROCESSOR.items() if k != "crop_size"} | {"size": 336}
     tensors = hf_tensors(original())
     name = "vision_model.embeddings.position_embedding.weight"

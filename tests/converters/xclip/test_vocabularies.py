@@ -67,7 +67,7 @@ def tokenizer_of(path, **options):
 
 
 def test_vocabulary_in_two_files(tmp_path, vocabulary):
-    """As Hugging Face's older folders have it."""
+    """A vocabulary as in Hugging Face's older folders."""
     content = json.loads(vocabulary.read_text())["model"]
     pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in content["merges"]]
     config = nested(HF_CONFIG, "text_config", vocab_size=600)

@@ -1,4 +1,4 @@
-"""Which frames come back, from which reader, and what bad files say."""
+"""Frames that come back, the reader that they are from, and what bad files say."""
 
 import gc
 import os

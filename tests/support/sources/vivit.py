@@ -54,7 +54,7 @@ def flat(tensors, tokens, seed=0):
 
 
 def image_vit(tokens=9, prefix=""):
-    """As vision_transformer's ImageNet-21k files: names before Linen, pre-logits, `head`."""
+    """A file as vision_transformer's of ImageNet-21k: names before Linen, pre-logits, `head`."""
     tensors = pre_linen(flat(weights_of("vivit_spacetime"), tokens))
     rng = np.random.default_rng(1)
     for name in ("kernel", "bias"):
