@@ -24,6 +24,11 @@ def number_of(frame: np.ndarray) -> int:
     return round((float(frame.mean()) - 20) / 5)
 
 
+def numbers(frames: np.ndarray) -> list[int]:
+    """Returns the numbers of frames that `picture` made."""
+    return [number_of(frame) for frame in frames]
+
+
 def write_video(path, frames: int = FRAMES, **how) -> str:
     """Encodes `frames` pictures; see write_pictures."""
     return write_pictures(path, range(frames), **how)
