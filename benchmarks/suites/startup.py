@@ -195,7 +195,11 @@ def render(report: Mapping[str, Any]) -> str:
             )
     depth = report["depth"]
     compiling = [
-        {"layers": of, "loop (scan)": _compiling(one, "scan"), "all": _compiling(one, "unrolled")}
+        {
+            "layers": of,
+            "as a loop (scan)": _compiling(one, "scan"),
+            "unrolled": _compiling(one, "unrolled"),
+        }
         for of, one in depth["by_depth"].items()
     ]
     sizes = f"VideoMAE of width {depth['width']}, clip {depth['clip']}; trace + compile, seconds:"
