@@ -216,7 +216,7 @@ def _attention(report: Report, some: Sequence[Row]) -> str:
             line |= {"TFLOP/s": f"{rate:,.1f}", "forward and backward": passes["backward"]}
             lines.append(line)
         for form, why in facts["skipped"].items():
-            lines.append({"tokens": row.name, "form": form, "failed": why})
+            lines.append({"tokens": row.name, "form": form, "forward": why[:80]})
     return page.table(lines)
 
 
