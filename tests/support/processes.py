@@ -40,7 +40,8 @@ def start(
             free.bind(("127.0.0.1", 0))
             env["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{free.getsockname()[1]}"
         env["JAX_NUM_PROCESSES"] = str(processes)
-        env.pop("JAX_COMPILATION_CACHE_DIR", None)  # as it is for users, whose hosts share no folder
+        # As it is for users, whose hosts share no folder.
+        env.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [sys.executable, "-m", "vidjax.train", f"--config={file}", f"--workdir={workdir}"]
     started = []
     for index in range(processes):
