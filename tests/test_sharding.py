@@ -40,11 +40,15 @@ def draw(name, x, rng):
 
 
 def losses(config, start=None, steps=3):
-    """Losses of training on noise, and the state that it started from, if not from `start`."""
+    """Losses of training on noise, and the state that it started from, if not from `start`.
+
+    By SGD: Adam hides gradients of another scale, and makes steps of the rounding of small ones.
+    """
     rng = np.random.default_rng(0)
+    config.optim.name = "sgd"
     with on_mesh(**config.mesh):
         setup = Setup(config, without_lists=True)
-        program = Program(setup, lambda step, factor=1.0: 1e-3 * factor)
+        program = Program(setup, lambda step, factor=1.0: 0.1 * factor)
         start = start or jax.device_get(jax.jit(program.init)(jax.random.key(0)))
         state, found = jax.device_put(start, program.shardings), []
         for _ in range(steps):
@@ -80,7 +84,7 @@ def test_losses_agree_on_any_mesh(small, name, overrides):
     expected, start = losses(config)
     assert np.ptp(expected) > 1e-3
     config.mesh.update(data=1, fsdp=4, tensor=2, sequence=True)
-    np.testing.assert_allclose(losses(config, start)[0], expected, rtol=2e-5)
+    np.testing.assert_allclose(losses(config, start)[0], expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize("sequence", [False, True])
