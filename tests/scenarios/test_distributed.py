@@ -1,5 +1,6 @@
 """Runs of several processes: real ones, which find each other over the loopback device."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,18 @@ def test_two_processes_continue_a_run_of_one(small, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
     jax.tree.map(close, pretrained.load_params(tmp_path / "two"), whole.params)
+
+
+def test_no_process_waits_for_one_that_lacks_a_package(small, tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("raise ImportError('no W&B')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    config = small(writers=("jsonl", "wandb"))
+    assert finish(start(tmp_path / "run", config, processes=2), seconds=60) == [2, 2]
+    for index in range(2):
+        assert "config.writers has 'wandb', which cannot be imported" in log(
+            tmp_path / "run", index
+        )
 
 
 def test_shares():

@@ -34,12 +34,12 @@ class Report:
     def __init__(self, program: Program, workdir: epath.Path, start: int):
         self._program, self._workdir, self._start = program, workdir, start
         self._total = program.setup.total_steps
-        first = distributed.is_first()
         config = program.setup.config
         self._writers = writers.build(config.writers, workdir, start, configlib.plain(config))
         self.logged = set(distributed.from_first(lambda: sorted(self._writers.known)))
+        quiet = not distributed.is_first()
         self._progress = Progress(
-            "step", self._total, start, text="compiling", every=math.inf, quiet=not first
+            "step", self._total, start, text="compiling", every=math.inf, quiet=quiet
         )
         self.log: Callable[[str], None] = self._progress.message
 

@@ -132,16 +132,19 @@ def build(
 ) -> "Writers":
     """Makes the writers of `config.writers`, on the first process; none on others.
 
+    To be called by all processes.
+
     Args:
         chosen: their names.
         workdir, start_step, config: see Start.
         name: see Start; "" is the workdir's.
 
     Raises:
-        UserError: a package that one of them needs is not installed.
+        UserError: a package that one of them needs is not installed; on all processes.
     """
     start = Start(workdir, name or workdir.name, start_step, config)
-    found = {key: _load(key) for key in chosen} if distributed.is_first() else {}
+    found: dict[str, type[Writer]] = {}
+    distributed.from_first(lambda: found.update({key: _load(key) for key in chosen}))
     own = [writer(start) for writer in found.values() if not writer.is_copy]
     copies = [_Copy(key, writer, start) for key, writer in found.items() if writer.is_copy]
     return Writers(own, copies)
