@@ -223,16 +223,16 @@ def deepmind_forward(job: Job, code: str) -> Variant:
     sys.path.insert(0, code)
     from videoprism import encoders  # alone: its `models` wants TensorFlow
 
-    sizes = models.build(**job.model.ours, clip=job.model.clip)
+    sizes = models.build(**job.model.ours, clip=job.model.clip).config
     model = encoders.FactorizedEncoder(
-        patch_size=sizes.patch_size[1],
-        pos_emb_shape=sizes.pos_grid,
-        model_dim=sizes.width,
-        num_spatial_layers=sizes.depth,
-        num_temporal_layers=sizes.temporal_depth,
-        num_heads=sizes.num_heads,
-        mlp_dim=sizes.mlp_dim,
-        atten_logit_cap=sizes.softcap,
+        patch_size=sizes["patch_size"][1],
+        pos_emb_shape=sizes["pos_grid"],
+        model_dim=sizes["width"],
+        num_spatial_layers=sizes["depth"],
+        num_temporal_layers=sizes["temporal_depth"],
+        num_heads=sizes["num_heads"],
+        mlp_dim=sizes["mlp_dim"],
+        atten_logit_cap=sizes["softcap"],
         scan=True,
         fprop_dtype=jnp.dtype(job.dtype),
     )
