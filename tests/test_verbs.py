@@ -118,7 +118,7 @@ def softmax(scores):
 
 @pytest.mark.parametrize("case", MODELS)
 def test_verbs_of_every_family(load, paths, case):
-    """Of three videos and of one: the same program, so the same numbers to the bit."""
+    """Three videos give the same numbers as one alone, to the bit: they run the same program."""
     m, verbs = load(case), MODELS[case][3]
     clips = [m.preprocess(path) for path in paths[:3]]
     apply = functools.partial(m.model.apply, {"params": m.params})

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from vidjax import compilation, configlib, distributed, evaluators, files, pretrained, writers
 from vidjax.errors import UserError, disk_errors, run_main
 from vidjax.setup import Setup
-from vidjax.stored import find_params
 
 
 def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict[str, float]:
@@ -60,10 +59,8 @@ def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict
                 for line in setup.notices:
                     print(f"note: {line}")
             found = evaluators.run_all(evals, params)
-            path, in_run = find_params(folder)
-            step = int(path.parent.name) if in_run else 0
-            to.pictures(step, found.pictures)
-            to.scalars(step, found.metrics)
+            to.pictures(stored.step, found.pictures)
+            to.scalars(stored.step, found.metrics)
     report = {
         "checkpoint": str(folder),
         "protocol": setup.describe_evaluation(),

@@ -36,6 +36,11 @@ class StoredParams(LazyArrays):
         self._groups = _groups(specs)
         self._ahead: dict[str, np.ndarray] = {}
 
+    @property
+    def step(self) -> int:
+        """Step of the run that they are of; 0 of a converted model."""
+        return int(self._path.parent.name) if self._root else 0
+
     def _read_one(self, name: str) -> np.ndarray:
         group = self._groups[name]
         if len(group) == 1:

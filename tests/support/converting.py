@@ -41,6 +41,18 @@ def written(family, card, params, folder, format, originals=()):
     return "\n".join(plan.notes)
 
 
+def converted(folder, cases, checkpoint):
+    """Converts golden checkpoints by the real command, each below `folder`, and returns that.
+
+    Args:
+        cases: case -> options of the command.
+        checkpoint: function from a case to the path of its checkpoint.
+    """
+    for case, options in cases.items():
+        command(checkpoint(case), folder / case, **options)
+    return folder
+
+
 def zeros(model):
     """Returns a model's parameters as zeros without memory: one value, strided."""
     specs = pretrained.param_specs(model)

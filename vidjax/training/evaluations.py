@@ -36,8 +36,8 @@ class Evaluations:
 
     def due(self, step: int) -> list[str]:
         """Returns the names of those that are due after `step`."""
-        every = {name: every for name, (_, every) in self._evaluators.items() if every}
-        return [name for name in every if step and step % every[name] == 0]
+        evaluators = self._evaluators.items()
+        return [name for name, (_, every) in evaluators if every and step and step % every == 0]
 
     def late(self, step: int) -> list[str]:
         """Returns those that were due when an earlier run ended at `step`, and were not done."""
@@ -48,7 +48,7 @@ class Evaluations:
         """Whether one of `names` decides on the best checkpoint, which must be saved before."""
         return self._best.partition("/")[0] in names
 
-    def run(self, names: Iterable[str], state: TrainState, step: int) -> dict[str, float]:
+    def run(self, names: Iterable[str], state: TrainState, step: int) -> Mapping[str, float]:
         """Evaluates the parameters of a step, or their moving average, and returns all metrics.
 
         Raises:
@@ -56,7 +56,7 @@ class Evaluations:
         """
         evaluators = {name: self._evaluators[name] for name in names}
         evaluation = run_all(evaluators, state.ema_params or state.params)
-        metrics = dict(evaluation.metrics)
+        metrics = evaluation.metrics
         if self.decides_best(names):
             if self._best not in metrics:
                 raise UserError(

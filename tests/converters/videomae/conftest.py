@@ -2,14 +2,11 @@
 
 import pytest
 
-from tests.support.converting import command
+from tests.support.converting import converted
 from tests.support.sources.videomae import CASES, checkpoint
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
     """Every golden checkpoint, converted by the real command."""
-    root = tmp_path_factory.mktemp("converted")
-    for case, options in CASES.items():
-        command(checkpoint(case), root / case, **options)
-    return root
+    return converted(tmp_path_factory.mktemp("converted"), CASES, checkpoint)
