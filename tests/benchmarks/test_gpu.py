@@ -22,8 +22,12 @@ from vidjax.errors import UserError
 from vidjax.models.layers import attention
 
 # A module for workers: facts, times that depend on the batch, failures, and one that never ends.
+# Its clock goes on only while it works, as on a busy machine real times waver.
 WORK = """
 import os, time
+
+now = time.perf_counter()
+time.perf_counter = lambda: now
 
 def facts(name, path=None):
     if path:
@@ -38,7 +42,8 @@ def timed(fixed, each, limit=99, batch=1, compiled=False):
         raise ValueError("cannot compile")
     seconds = fixed + each * batch
     def once(calls=1):
-        time.sleep(calls * seconds)
+        global now
+        now += calls * seconds
         return {"compiled": bool(compiled)}
     return {"flops": batch * 10, "process": os.getpid()}, once
 
@@ -123,9 +128,8 @@ def test_a_row_that_does_not_end_is_given_up(tmp_path, workers):
     assert again.estimate(plan[0]) > gpu.PATIENCE
 
 
-def test_each_variant_has_its_own_batch(workers, monkeypatch):
+def test_each_variant_has_its_own_batch(workers):
     """The largest one that is faster; what does not fit ends the search."""
-    monkeypatch.setattr(gpu, "GAIN", 1.5)  # on a busy machine all times waver
     variants = {
         "grows": Variant("work:timed", {"fixed": 0.02, "each": 0.001}, "1"),
         "flat": Variant("work:timed", {"fixed": 0.0, "each": 0.005}, "2"),
@@ -146,7 +150,7 @@ def test_each_variant_has_its_own_batch(workers, monkeypatch):
     assert found["compiled"]["figures"] == {"compiled": True}
     assert found["grows"]["figures"] == {"compiled": False}
     assert found["grows"]["seconds"]["runs"] == gpu.ROUNDS
-    assert 0.03 < found["grows"]["seconds"]["median"] < 0.3
+    assert found["grows"]["seconds"]["median"] == pytest.approx(0.02 + 16 * 0.001)
     assert found["broken"]["failed"] == "ValueError: cannot compile"
     assert found["broken"]["search"].keys() == {1, 4, 16}
     assert found["none"]["failed"] == "MemoryError: no room for 1"
