@@ -17,11 +17,11 @@ from pathlib import Path
 
 from absl import app, flags
 
-from converters import Option, Options, originals, registry
+from converters import Option, Options, hub, originals, registry
 from converters.exporting import export_folder
 from converters.importing import import_checkpoint
 from converters.target import local_folder, new_folder
-from vidjax import errors, models
+from vidjax import errors, models, sources
 from vidjax.card import CARD, TOKENIZERS, Card, read_card
 from vidjax.errors import UserError
 from vidjax.stored import PARAMS
@@ -74,7 +74,7 @@ def convert(
             there and back, or the target is in use or cannot be written.
     """
     source, target = os.path.expanduser(source), local_folder(target)
-    ours = (Path(source) / CARD).is_file()
+    ours = sources.is_ours(source)
     format = format or ("hf" if ours else "vidjax")
     if ours and format == "vidjax":
         raise UserError(f"--from={source} is a vidjax folder already; export by --format=hf")
@@ -85,11 +85,12 @@ def convert(
         )
     if ours:
         with new_folder(target, replaces=()) as folder:
-            report = export_folder(Path(source), folder, format)
+            report = export_folder(source, folder, format)
     else:
         written = (CARD, PARAMS, originals.FOLDER, *TOKENIZERS)
         with new_folder(target, replaces=written) as folder:
-            report = import_checkpoint(source, folder, model, options)
+            imported = import_checkpoint(hub.resolve(source), folder, model, options)
+        report = [*imported.lines, *(f"note: {note}" for note in imported.notes)]
     for line in report:
         say(errors.printable(line))
     say(errors.printable(f"written to {target}"))

@@ -4,9 +4,11 @@ A classifier gives the probabilities of its classes. A video-text model gives th
 `--prompt="a video of a dog." --prompt="a video of a cat."`.
 """
 
+import sys
+
 from absl import flags
 
-from vidjax import compilation, pretrained
+from vidjax import compilation, pretrained, sources
 from vidjax.errors import UserError, printable, run_main
 
 
@@ -29,10 +31,12 @@ def main(argv: list[str]) -> None:
         print(printable(path))
         for name, probability in answers:
             print(f"  {probability:6.1%}  {printable(name)}")
+    if model.card.license:
+        print(printable(f"license of the weights: {model.card.license}"), file=sys.stderr)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("checkpoint", None, "Folder of a converted checkpoint or of a run.")
+    flags.DEFINE_string("checkpoint", None, sources.HELP)
     flags.DEFINE_multi_string("video", [], "A video file; may be given several times.")
     flags.DEFINE_integer("top_k", 5, "How many classes to print for each video.")
     flags.DEFINE_multi_string("prompt", [], "A text to compare with; may be given several times.")

@@ -88,8 +88,10 @@ def test_published_names_come_from_the_local_cache(tmp_path, monkeypatch, name):
     (folder / "refs/main").write_text("abc123")
     entry = videoprism.published.CHECKPOINTS["videoprism_lvt_public_v1_base"]
     shutil.copyfile(GOLDENS / "videoprism_lvt/checkpoint.npz", snapshot / entry.file)
-    path, origin = hub.resolve(name)
+    found = hub.resolve(name)
+    path = found.path
     assert path == snapshot / entry.file
-    assert origin == f"google/videoprism-lvt-base-f16r288@abc123/{entry.file}"
+    assert found.repository == snapshot
+    assert found.origin == f"google/videoprism-lvt-base-f16r288@abc123/{entry.file}"
     notes = described(path, hub_id=name.partition("@")[0])[2]
     assert "published as VideoPrism-LvT-B (videoprism_lvt_public_v1_base)" in notes

@@ -1,0 +1,297 @@
+"""Names of checkpoints: what `load_model`, --checkpoint, config.init and --from take.
+
+    runs/a, gs://bucket/a                       a folder of vidjax: converted, a run's workdir, or
+                                                one of its checkpoints
+    org/name, org/name@revision                 a repository of the Hugging Face hub
+    org/name/path/to/file                       a file in it
+    videoprism_public_v1_base                   a published name
+    folder, weights.safetensors, weights.pth    a folder of Hugging Face's or KerasHub's layout, or
+                                                a weight file
+
+Whatever is no folder of vidjax is converted once, into `files.cache_folder("models")`. A hub id
+without a revision then means the commit that was converted, without a look at the network;
+`org/name@main` asks the hub for the newest one. A local file or folder that has changed is
+converted again, and so is a damaged entry of the cache.
+
+    models/ENTRY/        a folder of vidjax; any entry may be removed at any time
+    models/KEY.json      record of the name with this key: its entry, and how to know changes
+    models/ENTRY.lock    held by the process that converts, which others wait for
+
+`python -m vidjax.sources NAME` prints the folder, for a machine that has the network to fetch it
+for others that share the cache.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from vidjax import distributed, errors, files, json_files
+from vidjax.card import CARD, Folder, home, read_card
+from vidjax.errors import UserError
+
+if TYPE_CHECKING:
+    from converters import hub
+
+Stamps = dict[str, list[int]] | None  # size and time of change by file; None of the hub's
+
+HELP = "Folder of vidjax, a run's workdir, a hub id, published weights; see vidjax.sources."
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_RECORD = {
+    "entry": str,
+    "num_params": int,
+    "files": Mapping[str, int],
+    "stamps": Mapping[str, tuple[int, int]] | None,
+}
+
+
+def find(name: Folder) -> Folder:
+    """Returns the folder of vidjax that a checkpoint's name means; converts it if need be.
+
+    Prints a line on stderr about what is converted or taken from the cache.
+
+    Raises:
+        UserError: nothing has this name, it cannot be converted, or the cache cannot be written.
+    """
+    if is_ours(name):
+        return name
+    name = os.path.expanduser(os.fspath(name))
+    is_local = os.path.exists(name)
+    name = os.path.abspath(name) if is_local else name
+    cache, key = files.cache_folder("models"), _key(name)
+    stamps = _stamps(Path(name)) if is_local else None
+    revision = "" if is_local else name.partition("@")[2]
+    is_fixed = not revision or _COMMIT.fullmatch(revision)
+    record = _sound(cache, key, stamps) if is_fixed else None
+    if record:
+        return _said(name, cache, record, "was converted before")
+    if jax.process_count() > 1:
+        return _found_by_another_process(name)
+    found, done = _resolve(name), "was converted before"
+    entry = _key(found.origin) if found.origin else key
+    if not is_fixed:
+        record = _sound(cache, entry, stamps)
+    if not record:
+        with _alone(cache, entry, name):
+            if not (record := _sound(cache, entry, stamps)):
+                record, done = _convert(found, cache, entry, stamps), "is converted"
+            if is_fixed and key != entry:
+                _write(cache, key, record)
+    return _said(name, cache, record, done)
+
+
+def is_ours(name: Folder) -> bool:
+    """Whether a name is a folder of vidjax: with a card, or a checkpoint of a run with one."""
+    with suppress(UserError):  # no file system opens it, as that of a published name kaggle://...
+        return (home(name) / CARD).is_file()
+    return False
+
+
+def _key(name: str) -> str:
+    """Returns a file name for a name: what can be read of it, and a digest of all of it."""
+    words = re.sub(r"[^\w.@-]+", "--", os.path.basename(name) if os.path.isabs(name) else name)
+    return f"{words[:120].strip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _stamps(path: Path) -> Stamps:
+    """Returns size and time of change of each file that the conversion of a path may read."""
+    from converters import formats
+
+    beside = [path]
+    if path.is_dir() or path.name in formats.WEIGHTS:
+        folder = path if path.is_dir() else path.parent
+        beside = [*folder.iterdir(), folder / formats.KERAS_TOKENIZER]
+    stamps = {str(file): files.stamp(file) for file in beside if file.is_file()}
+    return {file: list(stamp) for file, stamp in sorted(stamps.items()) if stamp}
+
+
+def _sound(cache: Path, key: str, stamps: Stamps) -> dict[str, Any] | None:
+    """Returns the record of a key, if its source is as it was and its entry is whole."""
+    path = cache / f"{key}.json"
+    try:
+        record = json_files.read(path)
+        json_files.check_keys(record, _RECORD, _RECORD, path)
+        json_files.check(record, _RECORD, path)
+        folder = cache / record["entry"]
+        read_card(folder)
+    except UserError:
+        return None
+    is_whole = record["stamps"] == stamps and record["files"] == _sizes(folder)
+    return record if is_whole else None
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+
+
+def _write(cache: Path, key: str, record: dict[str, Any]) -> None:
+    files.write_whole(cache / f"{key}.json", json.dumps(record, indent=1) + "\n")
+
+
+def _resolve(name: str) -> "hub.Found":
+    """Finds the published weights that a name means.
+
+    Raises:
+        UserError: nothing has this name.
+    """
+    from converters import hub
+
+    published = hub.published_files()
+    if os.path.exists(name) or name in published:
+        return hub.resolve(name)
+    if files.is_remote(name):
+        raise UserError(
+            f"{name} is no vidjax model: it has no {CARD}; to convert published weights, copy them "
+            "to this machine first"
+        )
+    if "/" not in name or name.startswith(("/", "./", "../", "~")):
+        hint = errors.did_you_mean(name, published)
+        raise UserError(
+            f"{name} is no vidjax model: nothing of that name is here; name a folder with a "
+            f"{CARD}, a folder or file of published weights, a hub id such as org/name, or a "
+            f"published name{hint and f' ({hint})'}"
+        )
+    return hub.resolve(name)
+
+
+@contextmanager
+def _alone(cache: Path, entry: str, name: str) -> Iterator[None]:
+    """Makes this the only process that works on an entry; waits for another one.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    import filelock
+
+    lock = filelock.FileLock(cache / f"{entry}.lock")
+    with _writing(cache, name):
+        cache.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            _say(f"{name}: waiting for another process, which converts it")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _writing(cache: Path, name: str) -> Iterator[None]:
+    """Turns a disk's error while the cache is written into one sentence.
+
+    Raises:
+        UserError: a disk's error.
+    """
+    with errors.disk_errors(name):  # of a source that cannot be read
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            file = getattr(error, "filename", None) or cache
+            in_cache = cache.is_relative_to(file) or Path(file).is_relative_to(cache)
+            problem = errors.disk_problem(error) or getattr(error, "strerror", None)
+            if not (in_cache and problem):
+                raise
+            raise UserError(
+                f"{name} is to be converted into {cache}, which cannot be written ({problem}); "
+                "make room there, or set VIDJAX_CACHE to another folder"
+            ) from error
+
+
+def _convert(found: "hub.Found", cache: Path, entry: str, stamps: Stamps) -> dict[str, Any]:
+    """Converts a source into the cache; returns its record.
+
+    Raises:
+        UserError: it cannot be converted.
+    """
+    from converters import Options, importing
+
+    _say(f"{found.name}: converting it, once")
+    folder, new = cache / entry, cache / f"{entry}.converting"
+    for old in (folder, new):  # damaged, of a source that changed, or of a killed process
+        shutil.rmtree(old, ignore_errors=True)
+    with _writing(cache, found.name):
+        try:
+            report = importing.import_checkpoint(found, new, None, Options())
+            new.rename(folder)
+        except UserError as error:
+            raise _refusal(found, str(error)) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    for note in report.notes:
+        _say(f"{found.name}: note: {note}")
+    record = {
+        "entry": entry,
+        "num_params": report.num_params,
+        "files": _sizes(folder),
+        "stamps": stamps,
+    }
+    _write(cache, entry, record)
+    return record
+
+
+def _refusal(found: "hub.Found", reason: str) -> UserError:
+    """Returns the error for a source that cannot be converted, with the way to decide for it."""
+    from converters import registry
+
+    options = {option.name for family in registry.families().values() for option in family.OPTIONS}
+    asked = [flag for flag in re.findall(r"--(\w+)", reason) if flag in {*options, "model"}]
+    way_out = ""
+    if asked:
+        way_out = (
+            f": python -m converters.convert --from={found.name} --to=FOLDER --{asked[0]}=..., and "
+            "then name FOLDER"
+        )
+    if found.path.is_dir() and not found.origin:
+        return UserError(
+            f"{found.name} is no vidjax model, as it has no {CARD}, and {reason}{way_out}"
+        )
+    return UserError(f"{found.name} cannot be converted: {reason}{way_out}")
+
+
+def _found_by_another_process(name: str) -> str:
+    """Converts in a process by itself, as Orbax would wait for all processes of this run."""
+    command = [sys.executable, "-m", "vidjax.sources", name]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    *lines, last = done.stderr.splitlines() or [""]
+    if done.returncode:
+        raise UserError(last.removeprefix("error: "))
+    for line in (*lines, last):
+        _say(line)
+    return done.stdout.strip()
+
+
+def _said(name: str, cache: Path, record: dict[str, Any], done: str) -> str:
+    """Returns the folder of a record's entry, and prints a line about it."""
+    folder = cache / record["entry"]
+    card = read_card(folder)
+    source = card.provenance["source"]
+    words = [card.model["name"], f"{record['num_params']:,} parameters", f"in {folder}"]
+    words += [f"license {card.license}"] if card.license else []
+    _say(f"{name if source == name else f'{name} ({source})'} {done}: {', '.join(words)}")
+    return str(folder)
+
+
+def _say(text: str) -> None:
+    """Prints a line on stderr, as stdout is for answers; of several processes the first one's."""
+    if distributed.is_first():
+        print(errors.printable(text), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    errors.run_main(lambda argv: print(find(*argv[1:])))
