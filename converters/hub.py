@@ -51,7 +51,7 @@ def resolve(name: str) -> Found:
         return Found(name, path)  # open_source says it if nothing is there
     repo, file = "/".join(parts[:2]), "/".join(parts[2:])
     for weights in [file] if file else _HUB_WEIGHTS:
-        folder = _fetch(place, repo, revision or None, weights)
+        folder = _fetch(name, repo, revision or None, weights)
         found = [path.name for path in folder.glob(weights)]
         if found and weights == _ONE_FILE and not file:
             if len(found) > 1:
@@ -82,8 +82,9 @@ def _fetch(name: str, repo: str, revision: str | None, weights: str) -> Path:
         # Offline, files that lie there do where others are missing, such as README.md.
         if snapshot := getattr(error, "snapshot_path", None):
             return Path(snapshot)
+        known = "" if name.startswith(repo) else f" ({repo})"
         raise UserError(
-            f"{name} is neither a path here nor available from the Hugging Face hub: "
+            f"{name}{known} is neither a path here nor available from the Hugging Face hub: "
             + _reason(error, revision)
         ) from error
 

@@ -13,9 +13,10 @@ without a revision then means the commit that was converted, without a look at t
 `org/name@main` asks the hub for the newest one. A local file or folder that has changed is
 converted again, and so is a damaged entry of the cache.
 
-    models/ENTRY/        a folder of vidjax; any entry may be removed at any time
-    models/KEY.json      record of the name with this key: its entry, and how to know changes
-    models/ENTRY.lock    held by the process that converts, which others wait for
+    models/ENTRY/                a folder of vidjax, which may be removed at any time
+    models/.index/KEY.json       record of the name with this key: its entry, its source's stamps
+    models/.index/ENTRY.lock     held by the process that converts, for which others wait
+    models/.index/ENTRY/         what it has written so far
 
 `python -m vidjax.sources NAME` prints the folder, for a machine that has the network to fetch it
 for others that share the cache.
@@ -25,6 +26,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,6 +48,7 @@ Stamps = dict[str, list[int]] | None  # size and time of change by file; None of
 
 HELP = "Folder of vidjax, a run's workdir, a hub id, published weights; see vidjax.sources."
 
+_INDEX = ".index"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _RECORD = {
     "entry": str,
@@ -117,7 +120,7 @@ def _stamps(path: Path) -> Stamps:
 
 def _sound(cache: Path, key: str, stamps: Stamps) -> dict[str, Any] | None:
     """Returns the record of a key, if its source is as it was and its entry is whole."""
-    path = cache / f"{key}.json"
+    path = cache / _INDEX / f"{key}.json"
     try:
         record = json_files.read(path)
         json_files.check_keys(record, _RECORD, _RECORD, path)
@@ -136,7 +139,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _write(cache: Path, key: str, record: dict[str, Any]) -> None:
-    files.write_whole(cache / f"{key}.json", json.dumps(record, indent=1) + "\n")
+    files.write_whole(cache / _INDEX / f"{key}.json", json.dumps(record, indent=1) + "\n")
 
 
 def _resolve(name: str) -> "hub.Found":
@@ -174,13 +177,13 @@ def _alone(cache: Path, entry: str, name: str) -> Iterator[None]:
     """
     import filelock
 
-    lock = filelock.FileLock(cache / f"{entry}.lock")
+    lock = filelock.FileLock(cache / _INDEX / f"{entry}.lock")
     with _writing(cache, name):
-        cache.mkdir(parents=True, exist_ok=True)
+        (cache / _INDEX).mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            _say(f"{name}: waiting for another process, which converts it")
+            _say(f"waiting for another process, which converts {name}")
             lock.acquire()
     try:
         yield
@@ -208,7 +211,7 @@ def _writing(cache: Path, name: str) -> Iterator[None]:
                 raise
             raise UserError(
                 f"{name} is to be converted into {cache}, which cannot be written ({problem}); "
-                "make room there, or set VIDJAX_CACHE to another folder"
+                "mend that, or set VIDJAX_CACHE to another folder"
             ) from error
 
 
@@ -220,8 +223,8 @@ def _convert(found: "hub.Found", cache: Path, entry: str, stamps: Stamps) -> dic
     """
     from converters import Options, importing
 
-    _say(f"{found.name}: converting it, once")
-    folder, new = cache / entry, cache / f"{entry}.converting"
+    _say(f"converting {found.name}, once")
+    folder, new = cache / entry, cache / _INDEX / entry
     for old in (folder, new):  # damaged, of a source that changed, or of a killed process
         shutil.rmtree(old, ignore_errors=True)
     with _writing(cache, found.name):
@@ -232,15 +235,15 @@ def _convert(found: "hub.Found", cache: Path, entry: str, stamps: Stamps) -> dic
             raise _refusal(found, str(error)) from error
         finally:
             shutil.rmtree(new, ignore_errors=True)
+        record = {
+            "entry": entry,
+            "num_params": report.num_params,
+            "files": _sizes(folder),
+            "stamps": stamps,
+        }
+        _write(cache, entry, record)
     for note in report.notes:
-        _say(f"{found.name}: note: {note}")
-    record = {
-        "entry": entry,
-        "num_params": report.num_params,
-        "files": _sizes(folder),
-        "stamps": stamps,
-    }
-    _write(cache, entry, record)
+        _say(f"note: {note}")
     return record
 
 
@@ -249,18 +252,19 @@ def _refusal(found: "hub.Found", reason: str) -> UserError:
     from converters import registry
 
     options = {option.name for family in registry.families().values() for option in family.OPTIONS}
-    asked = [flag for flag in re.findall(r"--(\w+)", reason) if flag in {*options, "model"}]
-    way_out = ""
+    asked = [flag for flag in re.findall(r"--(\w+)", reason) if flag in options]
+    reason = reason.removeprefix(f"{found.path}: ")
+    if reason.startswith(f"{found.path} "):
+        reason = f"it{reason.removeprefix(str(found.path))}"
     if asked:
-        way_out = (
-            f": python -m converters.convert --from={found.name} --to=FOLDER --{asked[0]}=..., and "
-            "then name FOLDER"
+        name = shlex.quote(found.name)
+        reason += (
+            f"; to decide that, run python -m converters.convert --from={name} --to=FOLDER "
+            f"--{asked[0]}=... and name FOLDER"
         )
     if found.path.is_dir() and not found.origin:
-        return UserError(
-            f"{found.name} is no vidjax model, as it has no {CARD}, and {reason}{way_out}"
-        )
-    return UserError(f"{found.name} cannot be converted: {reason}{way_out}")
+        return UserError(f"{found.name} is no vidjax model: it has no {CARD}, and {reason}")
+    return UserError(f"{found.name} cannot be converted: {reason}")
 
 
 def _found_by_another_process(name: str) -> str:
