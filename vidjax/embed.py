@@ -1,6 +1,6 @@
 """Embeddings of videos of any length.
 
-    python -m vidjax.embed --checkpoint=FOLDER --videos=FOLDER_OR_LIST --output=out.npz
+    python -m vidjax.embed --checkpoint=NAME --videos=FOLDER_OR_LIST --output=out.npz
 
 Videos are cut into windows (see vidjax.data.windows), which are decoded on all cores and embedded
 on all devices; of several processes (see vidjax.distributed) each takes its share of the videos,
@@ -212,7 +212,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; videos are given by --videos=FOLDER_OR_LIST")
     if not (values.checkpoint and values.videos and values.output):
-        raise UserError("say what to embed: --checkpoint=FOLDER --videos=FOLDER --output=FILE.npz")
+        raise UserError("say what to embed: --checkpoint=NAME --videos=FOLDER --output=FILE.npz")
     names = ("root", "pool", "window_seconds", "window_stride", "batch_size", "dtype")
     options = {name: values[name].value for name in names}
     with distributed.session():

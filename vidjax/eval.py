@@ -1,6 +1,6 @@
 """Evaluation of a checkpoint: the evaluators of a config, without an optimizer.
 
-`python -m vidjax.eval --config=configs/videomae_k400_finetune.py --checkpoint=FOLDER`
+`python -m vidjax.eval --config=configs/videomae_k400_finetune.py --checkpoint=NAME`
 """
 
 import contextlib
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; overrides look like --config.data.val=list.csv")
     if config is None or not checkpoint:
-        raise UserError("say what to evaluate: --config=configs/NAME.py --checkpoint=FOLDER")
+        raise UserError("say what to evaluate: --config=configs/CONFIG.py --checkpoint=NAME")
     output = flags.FLAGS.output
     if not output and not sources.is_ours(checkpoint):
         raise UserError(f"--checkpoint={checkpoint} is no folder for results; give --output=FOLDER")

@@ -1,7 +1,7 @@
-"""Answers about a video: `python -m vidjax.predict --checkpoint=FOLDER --video=a.mp4`.
+"""Answers about a video: `python -m vidjax.predict --checkpoint=NAME --video=a.mp4`.
 
 A classifier gives the probabilities of its classes. A video-text model gives those of texts:
-`--prompt="a video of a dog." --prompt="a video of a cat."`.
+`--prompt="a video of a dog." --prompt="a video of a cat."`. NAME is any of vidjax.sources.
 """
 
 import sys
@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; videos are given by --video=FILE")
     if not checkpoint or not videos:
-        raise UserError("say what to look at: --checkpoint=FOLDER --video=FILE")
+        raise UserError("say what to look at: --checkpoint=NAME --video=FILE")
     compilation.keep_programs()
     prompts, temperature = flags.FLAGS.prompt, flags.FLAGS.temperature
     if temperature is not None and not prompts:
