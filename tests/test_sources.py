@@ -109,8 +109,8 @@ def test_hub_ids_load_as_the_converted_folder(cache, expected, capsys, name, ori
     (entry,) = entries(cache)
     assert lines[0] == f"converting {name}, once"
     assert lines[-1] == (
-        f"{f'{name} ({origin})' if origin else name} is converted: videomae, 62,143 parameters, "
-        f"in {cache / entry}, license {LICENSE}"
+        f"{name} is converted in {cache / entry} (commit {COMMIT[:12]}, videomae, "
+        f"62,143 parameters, license {LICENSE})"
     )
 
 
@@ -134,7 +134,8 @@ def test_a_converted_hub_id_needs_no_hub(cache, published, hub_cache, monkeypatc
     shutil.rmtree(hub_cache)
     monkeypatch.setattr(hub, "resolve", None)
     assert sources.find("org/name") == first
-    assert f"org/name (org/name@{COMMIT}) was converted before" in capsys.readouterr().err
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"org/name lies converted in {first} (commit {COMMIT[:12]}, videomae, ")
 
 
 def test_a_hub_id_stays_at_its_commit_until_another_is_asked_for(
@@ -224,8 +225,8 @@ def test_a_second_process_waits_and_takes_the_result(cache, source, tmp_path):
     (folder, said), (other, heard) = first.communicate(), second.communicate()
     assert (first.returncode, second.returncode) == (0, 0), said + heard
     assert folder == other == f"{cache / entries(cache).pop()}\n"
-    assert "is converted: " in said
-    assert "was converted before: " in heard
+    assert " is converted in " in said
+    assert " lies converted in " in heard
 
 
 def test_a_killed_conversion_is_no_obstacle(cache, source, expected):
@@ -244,7 +245,7 @@ def test_a_run_of_several_processes_converts_in_one_of_its_own(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     monkeypatch.setattr(importing, "import_checkpoint", None)
     assert pathlib.Path(sources.find(source)).parent == cache
-    assert "is converted: videomae" in capsys.readouterr().err
+    assert " is converted in " in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty is no vidjax model: it has no model\.json, and no"):
         sources.find(tmp_path / "empty")

@@ -77,10 +77,10 @@ def find(name: Folder) -> Folder:
     is_fixed = not revision or _COMMIT.fullmatch(revision)
     record = _sound(cache, key, stamps) if is_fixed else None
     if record:
-        return _said(name, cache, record, "was converted before")
+        return _said(name, cache, record, "lies converted")
     if jax.process_count() > 1:
         return _found_by_another_process(name)
-    found, done = _resolve(name), "was converted before"
+    found, done = _resolve(name), "lies converted"
     entry = _key(found.origin) if found.origin else key
     if not is_fixed:
         record = _sound(cache, entry, stamps)
@@ -284,10 +284,12 @@ def _said(name: str, cache: Path, record: dict[str, Any], done: str) -> str:
     """Returns the folder of a record's entry, and prints a line about it."""
     folder = cache / record["entry"]
     card = read_card(folder)
-    source = card.provenance["source"]
-    words = [card.model["name"], f"{record['num_params']:,} parameters", f"in {folder}"]
+    words = [card.model["name"], f"{record['num_params']:,} parameters"]
     words += [f"license {card.license}"] if card.license else []
-    _say(f"{name if source == name else f'{name} ({source})'} {done}: {', '.join(words)}")
+    if not record["stamps"]:
+        commit = card.provenance["source"].partition("@")[2].partition("/")[0]
+        words.insert(0, f"commit {commit[:12]}")
+    _say(f"{name} {done} in {folder} ({', '.join(words)})")
     return str(folder)
 
 
