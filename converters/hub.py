@@ -19,8 +19,8 @@ _BESIDE = (
 )
 
 
-class Found(NamedTuple):
-    """A source on this machine.
+class Location(NamedTuple):
+    """Place of a source on this machine.
 
     Attributes:
         name: as it was given.
@@ -35,7 +35,7 @@ class Found(NamedTuple):
     repository: Path | None = None
 
 
-def resolve(name: str) -> Found:
+def resolve(name: str) -> Location:
     """Finds a source; downloads what the hub's local cache lacks.
 
     Raises:
@@ -43,12 +43,12 @@ def resolve(name: str) -> Found:
     """
     path = Path(name)
     if os.path.exists(path):  # False for names that are too long
-        return Found(name, path, repository=path if path.is_dir() else None)
+        return Location(name, path, repository=path if path.is_dir() else None)
     place = published_files().get(name, name)
     hub_id, _, revision = place.partition("@")
     parts = hub_id.split("/")
     if len(parts) < 2 or not all(parts) or parts[0] in (".", "..", "~"):
-        return Found(name, path)  # open_source says it if nothing is there
+        return Location(name, path)  # open_source says it if nothing is there
     repo, file = "/".join(parts[:2]), "/".join(parts[2:])
     for weights in [file] if file else _HUB_WEIGHTS:
         folder = _fetch(name, repo, revision or None, weights)
@@ -61,7 +61,7 @@ def resolve(name: str) -> Found:
             file = found[0]
         if found:
             origin = f"{repo}@{folder.name}" + (f"/{file}" if file else "")
-            return Found(name, folder / file if file else folder, origin, folder)
+            return Location(name, folder / file if file else folder, origin, folder)
     raise UserError(
         f"{name} is on the hub, or in its local cache, without {file or 'the usual weight files'}; "
         f"name a file as {repo}/path/to/file.pth, and check HF_HUB_OFFLINE if that is set"

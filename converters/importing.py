@@ -36,7 +36,7 @@ class Report:
 
 
 def import_checkpoint(
-    found: hub.Found, folder: Path, family: str | None, options: Options
+    location: hub.Location, folder: Path, family: str | None, options: Options
 ) -> Report:
     """Writes a published checkpoint as a vidjax folder.
 
@@ -44,9 +44,9 @@ def import_checkpoint(
         UserError: it cannot be read, does not fit its model, or does not survive the way there and
             back; or an option decides what it does not tell.
     """
-    if found.origin is not None:
-        options = Options(found.name.partition("@")[0], **options.given)
-    source = formats.open_source(found.path)
+    if location.origin is not None:
+        options = Options(location.name.partition("@")[0], **options.given)
+    source = formats.open_source(location.path)
     wrapper, tensors = without_wrapper(source.tensors)
     source = dataclasses.replace(source, tensors=tensors)
     conversion = registry.describe(registry.recognise(source, family), source, options)
@@ -59,7 +59,7 @@ def import_checkpoint(
         params = to_params(tensors, conversion.rules, want, conversion.ignore)
     ignored, notes = ignored_names(tensors, conversion.ignore), list(conversion.notes)
     provenance = {
-        "source": found.origin or found.name,
+        "source": location.origin or location.name,
         "format": conversion.format,
         "files": digests.result(),
         "naming": conversion.naming,
@@ -70,7 +70,7 @@ def import_checkpoint(
         "vidjax": vidjax.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    if license := licenses.read(found.repository, notes):
+    if license := licenses.read(location.repository, notes):
         provenance["license"] = license
     card = Card(
         model=models.config_of(model),

@@ -109,7 +109,7 @@ def test_hub_ids_load_as_the_converted_folder(cache, expected, capsys, name, ori
     (entry,) = entries(cache)
     assert lines[0] == f"converting {name}, once"
     assert lines[-1] == (
-        f"{name} is converted in {cache / entry} (commit {COMMIT[:12]}, videomae, "
+        f"{name}: converted to {cache / entry} (commit {COMMIT[:12]}, videomae, "
         f"62,143 parameters, license {LICENSE})"
     )
 
@@ -135,7 +135,7 @@ def test_a_converted_hub_id_needs_no_hub(cache, published, hub_cache, monkeypatc
     monkeypatch.setattr(hub, "resolve", None)
     assert sources.find("org/name") == first
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f"org/name lies converted in {first} (commit {COMMIT[:12]}, videomae, ")
+    assert line.startswith(f"org/name: taken from {first} (commit {COMMIT[:12]}, videomae, ")
 
 
 def test_a_hub_id_stays_at_its_commit_until_another_is_asked_for(
@@ -225,8 +225,8 @@ def test_a_second_process_waits_and_takes_the_result(cache, source, tmp_path):
     (folder, said), (other, heard) = first.communicate(), second.communicate()
     assert (first.returncode, second.returncode) == (0, 0), said + heard
     assert folder == other == f"{cache / entries(cache).pop()}\n"
-    assert " is converted in " in said
-    assert " lies converted in " in heard
+    assert ": converted to " in said
+    assert ": taken from " in heard
 
 
 def test_a_killed_conversion_is_no_obstacle(cache, source, expected):
@@ -245,7 +245,7 @@ def test_a_run_of_several_processes_converts_in_one_of_its_own(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     monkeypatch.setattr(importing, "import_checkpoint", None)
     assert pathlib.Path(sources.find(source)).parent == cache
-    assert " is converted in " in capsys.readouterr().err
+    assert ": converted to " in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty is no vidjax model: it has no model\.json, and no"):
         sources.find(tmp_path / "empty")
@@ -367,6 +367,15 @@ def test_notes_of_the_conversion_are_seen(cache, source, capsys):
     formats.write_safetensors(source / "model.safetensors", tensors)
     sources.find(source)
     assert "note: WARNING: 1 parameters hold NaN or infinity" in capsys.readouterr().err
+
+    source = GOLDEN.parents[1] / "videoprism_lvt/checkpoint.npz"
+    sources.find(source)
+    *notes, command, _ = capsys.readouterr().err.splitlines()
+    assert any(note.startswith("note: no vocabulary beside the weights") for note in notes)
+    assert command == (
+        f"note: to decide otherwise, run python -m converters.convert --from={source} --to=FOLDER "
+        "--tokenizer=... and name FOLDER"
+    )
 
 
 @pytest.mark.usefixtures("published", "cache")

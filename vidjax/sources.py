@@ -61,7 +61,7 @@ _RECORD = {
 def find(name: Folder) -> Folder:
     """Returns the folder of vidjax that a checkpoint's name means; converts it if need be.
 
-    Prints a line on stderr about what is converted or taken from the cache.
+    Logs a line on stderr about what is converted or taken from the cache.
 
     Raises:
         UserError: nothing has this name, it cannot be converted, or the cache cannot be written.
@@ -77,20 +77,20 @@ def find(name: Folder) -> Folder:
     is_fixed = not revision or _COMMIT.fullmatch(revision)
     record = _sound(cache, key, stamps) if is_fixed else None
     if record:
-        return _said(name, cache, record, "lies converted")
+        return _folder_of(name, cache, record, "taken from")
     if jax.process_count() > 1:
         return _found_by_another_process(name)
-    found, done = _resolve(name), "lies converted"
-    entry = _key(found.origin) if found.origin else key
+    location, state = _resolve(name), "taken from"
+    entry = _key(location.origin) if location.origin else key
     if not is_fixed:
         record = _sound(cache, entry, stamps)
     if not record:
         with _alone(cache, entry, name):
             if not (record := _sound(cache, entry, stamps)):
-                record, done = _convert(found, cache, entry, stamps), "is converted"
+                record, state = _convert(location, cache, entry, stamps), "converted to"
             if is_fixed and key != entry:
                 _write(cache, key, record)
-    return _said(name, cache, record, done)
+    return _folder_of(name, cache, record, state)
 
 
 def is_ours(name: Folder) -> bool:
@@ -142,7 +142,7 @@ def _write(cache: Path, key: str, record: dict[str, Any]) -> None:
     files.write_whole(cache / _INDEX / f"{key}.json", json.dumps(record, indent=1) + "\n")
 
 
-def _resolve(name: str) -> "hub.Found":
+def _resolve(name: str) -> "hub.Location":
     """Finds the published weights that a name means.
 
     Raises:
@@ -183,7 +183,7 @@ def _alone(cache: Path, entry: str, name: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            _say(f"waiting for another process, which converts {name}")
+            _log(f"waiting for another process, which converts {name}")
             lock.acquire()
     try:
         yield
@@ -215,7 +215,7 @@ def _writing(cache: Path, name: str) -> Iterator[None]:
             ) from error
 
 
-def _convert(found: "hub.Found", cache: Path, entry: str, stamps: Stamps) -> dict[str, Any]:
+def _convert(location: "hub.Location", cache: Path, entry: str, stamps: Stamps) -> dict[str, Any]:
     """Converts a source into the cache; returns its record.
 
     Raises:
@@ -223,16 +223,16 @@ def _convert(found: "hub.Found", cache: Path, entry: str, stamps: Stamps) -> dic
     """
     from converters import Options, importing
 
-    _say(f"converting {found.name}, once")
+    _log(f"converting {location.name}, once")
     folder, new = cache / entry, cache / _INDEX / entry
     for old in (folder, new):  # damaged, of a source that changed, or of a killed process
         shutil.rmtree(old, ignore_errors=True)
-    with _writing(cache, found.name):
+    with _writing(cache, location.name):
         try:
-            report = importing.import_checkpoint(found, new, None, Options())
+            report = importing.import_checkpoint(location, new, None, Options())
             new.rename(folder)
         except UserError as error:
-            raise _refusal(found, str(error)) from error
+            raise _refusal(location, str(error)) from error
         finally:
             shutil.rmtree(new, ignore_errors=True)
         record = {
@@ -243,28 +243,35 @@ def _convert(found: "hub.Found", cache: Path, entry: str, stamps: Stamps) -> dic
         }
         _write(cache, entry, record)
     for note in report.notes:
-        _say(f"note: {note}")
+        _log(f"note: {note}")
+    if command := _command(location, " ".join(report.notes)):
+        _log(f"note: to decide otherwise, run {command}")
     return record
 
 
-def _refusal(found: "hub.Found", reason: str) -> UserError:
-    """Returns the error for a source that cannot be converted, with the way to decide for it."""
+def _refusal(location: "hub.Location", reason: str) -> UserError:
+    """Returns the error for a source that cannot be converted."""
+    command = _command(location, reason)
+    reason = reason.removeprefix(f"{location.path}: ")
+    if reason.startswith(f"{location.path} "):
+        reason = f"it{reason.removeprefix(str(location.path))}"
+    if command:
+        reason += f"; to decide that, run {command}"
+    if location.path.is_dir() and not location.origin:
+        return UserError(f"{location.name} is no vidjax model: it has no {CARD}, and {reason}")
+    return UserError(f"{location.name} cannot be converted: {reason}")
+
+
+def _command(location: "hub.Location", text: str) -> str:
+    """Returns the command that converts with the flags that a text names; "" if it names none."""
     from converters import registry
 
     options = {option.name for family in registry.families().values() for option in family.OPTIONS}
-    asked = [flag for flag in re.findall(r"--(\w+)", reason) if flag in options]
-    reason = reason.removeprefix(f"{found.path}: ")
-    if reason.startswith(f"{found.path} "):
-        reason = f"it{reason.removeprefix(str(found.path))}"
-    if asked:
-        name = shlex.quote(found.name)
-        reason += (
-            f"; to decide that, run python -m converters.convert --from={name} --to=FOLDER "
-            f"--{asked[0]}=... and name FOLDER"
-        )
-    if found.path.is_dir() and not found.origin:
-        return UserError(f"{found.name} is no vidjax model: it has no {CARD}, and {reason}")
-    return UserError(f"{found.name} cannot be converted: {reason}")
+    asked = [flag for flag in dict.fromkeys(re.findall(r"--(\w+)", text)) if flag in options]
+    if not asked:
+        return ""
+    words = ["python -m converters.convert", f"--from={shlex.quote(location.name)}", "--to=FOLDER"]
+    return " ".join([*words, *(f"--{flag}=..." for flag in asked), "and name FOLDER"])
 
 
 def _found_by_another_process(name: str) -> str:
@@ -276,12 +283,12 @@ def _found_by_another_process(name: str) -> str:
     if done.returncode:
         raise UserError(last.removeprefix("error: "))
     for line in (*lines, last):
-        _say(line)
+        _log(line)
     return done.stdout.strip()
 
 
-def _said(name: str, cache: Path, record: dict[str, Any], done: str) -> str:
-    """Returns the folder of a record's entry, and prints a line about it."""
+def _folder_of(name: str, cache: Path, record: dict[str, Any], state: str) -> str:
+    """Returns the folder of a record's entry, and logs a line about it."""
     folder = cache / record["entry"]
     card = read_card(folder)
     words = [card.model["name"], f"{record['num_params']:,} parameters"]
@@ -289,15 +296,21 @@ def _said(name: str, cache: Path, record: dict[str, Any], done: str) -> str:
     if not record["stamps"]:
         commit = card.provenance["source"].partition("@")[2].partition("/")[0]
         words.insert(0, f"commit {commit[:12]}")
-    _say(f"{name} {done} in {folder} ({', '.join(words)})")
+    _log(f"{name}: {state} {folder} ({', '.join(words)})")
     return str(folder)
 
 
-def _say(text: str) -> None:
-    """Prints a line on stderr, as stdout is for answers; of several processes the first one's."""
+def _log(text: str) -> None:
+    """Writes a line to stderr, as stdout is for answers; of several processes the first one's."""
     if distributed.is_first():
         print(errors.printable(text), file=sys.stderr, flush=True)
 
 
+def main(argv: list[str]) -> None:
+    if len(argv) != 2:
+        raise UserError("name one checkpoint: python -m vidjax.sources NAME")
+    print(find(argv[1]))
+
+
 if __name__ == "__main__":
-    errors.run_main(lambda argv: print(find(*argv[1:])))
+    errors.run_main(main)
