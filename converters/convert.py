@@ -5,10 +5,11 @@
     python -m converters.convert --from=b_k400 --to=exported --format=hf
 
 `--from` is a weight file (.safetensors, .pth, .npz, .h5, .msgpack, Scenic's `checkpoint`), a folder
-(Hugging Face's, KerasHub's or Scenic's layout, or ours, or a training run's), a published name such
-as `videoprism_public_v1_base`, or a Hugging Face hub id: `org/name`, `org/name@revision` or
-`org/name/path/to/file.pth`, taken from the local cache where it is there. What was written is read
-again and compared with the source, byte for byte, before the target appears.
+of Hugging Face's, KerasHub's or Scenic's layout, a published name such as
+`videoprism_public_v1_base`, or a Hugging Face hub id: `org/name`, `org/name@revision` or
+`org/name/path/to/file.pth`, taken from the local cache where it is there; or, to be exported, a
+folder of ours, a training run's workdir or one of its checkpoints. What was written is read again
+and compared with the source, byte for byte, before the target appears.
 """
 
 import os

@@ -22,7 +22,8 @@ from vidjax import pretrained, sources, train
 from vidjax.card import read_card
 from vidjax.errors import UserError
 
-GOLDEN = pathlib.Path(__file__).parent / "goldens/videomae_finetune_meanpool/checkpoint-0.pth"
+ROOT = pathlib.Path(__file__).parents[1]
+GOLDEN = ROOT / "tests/goldens/videomae_finetune_meanpool/checkpoint-0.pth"
 README = "---\nlicense: other\nlicense_name: research-only\nlicense_link: LICENSE\n---\n# A model\n"
 LICENSE = "other (research-only, LICENSE)"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -249,6 +250,14 @@ def test_a_run_of_several_processes_converts_in_one_of_its_own(
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty is no vidjax model: it has no model\.json, and no"):
         sources.find(tmp_path / "empty")
+
+
+def test_results_of_published_weights_need_a_folder():
+    command = [sys.executable, "-m", "vidjax.eval", "--checkpoint=org/name"]
+    command += ["--config=configs/videomae_k400_finetune.py:demo"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.endswith("org/name is no folder for results; give --output=FOLDER\n")
 
 
 # Names, and what is said of them.
