@@ -24,6 +24,7 @@ from vidjax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests/goldens/videomae_finetune_meanpool/checkpoint-0.pth"
+VIDEOPRISM = ROOT / "tests/goldens/videoprism_lvt/checkpoint.npz"
 README = "---\nlicense: other\nlicense_name: research-only\nlicense_link: LICENSE\n---\n# A model\n"
 LICENSE = "other (research-only, LICENSE)"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -222,21 +223,28 @@ def test_a_second_process_waits_and_takes_the_result(cache, source, tmp_path):
     second = in_a_process(source, "importing.import_checkpoint = None")
     waiting = second.stderr.readline()
     assert waiting == f"waiting for another process, which converts {source}\n"
+    sources.find(VIDEOPRISM)  # leaves what the first one is at work on
     (tmp_path / "go").touch()
     (folder, said), (other, heard) = first.communicate(), second.communicate()
     assert (first.returncode, second.returncode) == (0, 0), said + heard
-    assert folder == other == f"{cache / entries(cache).pop()}\n"
+    assert folder == other and folder.rstrip("\n") in map(str, cache.iterdir())
+    assert len(entries(cache)) == 2
     assert ": converted to " in said
     assert ": taken from " in heard
 
 
-def test_a_killed_conversion_is_no_obstacle(cache, source, expected):
+def test_a_killed_conversion_is_no_obstacle(cache, source, expected, tmp_path):
     killed = in_a_process(source, SLOW.format("/no/such/file"))
     wait_until_it_converts(cache)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    assert is_same(vidjax.load_model(source), expected)
+    left = [path for path in (cache / ".index").iterdir() if path.is_dir()]
+    assert len(left) == 1
+    sources.find(VIDEOPRISM)  # whatever is converted next removes it
     assert len(entries(cache)) == 1
+    shutil.copytree(tmp_path / "weights", left[0])
+    assert is_same(vidjax.load_model(source), expected)
+    assert len(entries(cache)) == 2
 
 
 def test_a_run_of_several_processes_converts_in_one_of_its_own(
@@ -377,13 +385,12 @@ def test_notes_of_the_conversion_are_seen(cache, source, capsys):
     sources.find(source)
     assert "note: WARNING: 1 parameters hold NaN or infinity" in capsys.readouterr().err
 
-    source = GOLDEN.parents[1] / "videoprism_lvt/checkpoint.npz"
-    sources.find(source)
+    sources.find(VIDEOPRISM)
     *notes, command, _ = capsys.readouterr().err.splitlines()
     assert any(note.startswith("note: no vocabulary beside the weights") for note in notes)
     assert command == (
-        f"note: to decide otherwise, run python -m converters.convert --from={source} --to=FOLDER "
-        "--tokenizer=... and name FOLDER"
+        f"note: to decide otherwise, run python -m converters.convert --from={VIDEOPRISM} "
+        "--to=FOLDER --tokenizer=... and name FOLDER"
     )
 
 

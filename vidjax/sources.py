@@ -225,8 +225,8 @@ def _convert(location: "hub.Location", cache: Path, entry: str, stamps: Stamps) 
 
     _log(f"converting {location.name}, once")
     folder, new = cache / entry, cache / _INDEX / entry
-    for old in (folder, new):  # damaged, of a source that changed, or of a killed process
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # damaged, or of a source that changed
+    _remove_unfinished(cache, entry)
     with _writing(cache, location.name):
         try:
             report = importing.import_checkpoint(location, new, None, Options())
@@ -247,6 +247,21 @@ def _convert(location: "hub.Location", cache: Path, entry: str, stamps: Stamps) 
     if command := _command(location, " ".join(report.notes)):
         _log(f"note: to decide otherwise, run {command}")
     return record
+
+
+def _remove_unfinished(cache: Path, entry: str) -> None:
+    """Removes what killed processes have left: of an entry that is locked here, and of others."""
+    import filelock
+
+    for folder in (path for path in (cache / _INDEX).iterdir() if path.is_dir()):
+        if folder.name == entry:
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        with (
+            suppress(filelock.Timeout, OSError),
+            filelock.FileLock(f"{folder}.lock", timeout=0),  # else a process is at work there
+        ):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _refusal(location: "hub.Location", reason: str) -> UserError:
@@ -277,7 +292,7 @@ def _command(location: "hub.Location", text: str) -> str:
 def _found_by_another_process(name: str) -> str:
     """Converts in a process by itself, as Orbax would wait for all processes of this run."""
     command = [sys.executable, "-m", "vidjax.sources", name]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     *lines, last = done.stderr.splitlines() or [""]
     if done.returncode:
