@@ -5,10 +5,11 @@
     python -m converters.convert --from=b_k400 --to=exported --format=hf
 
 `--from` is a weight file (.safetensors, .pth, .npz, .h5, .msgpack, Scenic's `checkpoint`), a folder
-(Hugging Face's, KerasHub's or Scenic's layout, or ours, or a training run's), a published name such
-as `videoprism_public_v1_base`, or a Hugging Face hub id: `org/name`, `org/name@revision` or
-`org/name/path/to/file.pth`, taken from the local cache where it is there. What was written is read
-again and compared with the source, byte for byte, before the target appears.
+of Hugging Face's, KerasHub's or Scenic's layout, a published name such as
+`videoprism_public_v1_base`, or a Hugging Face hub id: `org/name`, `org/name@revision` or
+`org/name/path/to/file.pth`, taken from the local cache where it is there; or, to be exported, a
+folder of ours, a training run's workdir or one of its checkpoints. What was written is read again
+and compared with the source, byte for byte, before the target appears.
 """
 
 import os
@@ -17,11 +18,11 @@ from pathlib import Path
 
 from absl import app, flags
 
-from converters import Option, Options, originals, registry
+from converters import Option, Options, hub, originals, registry
 from converters.exporting import export_folder
 from converters.importing import import_checkpoint
 from converters.target import local_folder, new_folder
-from vidjax import errors, models
+from vidjax import errors, models, sources
 from vidjax.card import CARD, TOKENIZERS, Card, read_card
 from vidjax.errors import UserError
 from vidjax.stored import PARAMS
@@ -74,7 +75,7 @@ def convert(
             there and back, or the target is in use or cannot be written.
     """
     source, target = os.path.expanduser(source), local_folder(target)
-    ours = (Path(source) / CARD).is_file()
+    ours = sources.is_ours(source)
     format = format or ("hf" if ours else "vidjax")
     if ours and format == "vidjax":
         raise UserError(f"--from={source} is a vidjax folder already; export by --format=hf")
@@ -85,11 +86,12 @@ def convert(
         )
     if ours:
         with new_folder(target, replaces=()) as folder:
-            report = export_folder(Path(source), folder, format)
+            report = export_folder(source, folder, format)
     else:
         written = (CARD, PARAMS, originals.FOLDER, *TOKENIZERS)
         with new_folder(target, replaces=written) as folder:
-            report = import_checkpoint(source, folder, model, options)
+            imported = import_checkpoint(hub.resolve(source), folder, model, options)
+        report = [*imported.lines, *(f"note: {note}" for note in imported.notes)]
     for line in report:
         say(errors.printable(line))
     say(errors.printable(f"written to {target}"))

@@ -1,22 +1,30 @@
 """Vidjax folders in published formats."""
 
 import math
-import shutil
 from concurrent import futures
 from pathlib import Path
 
-from converters import formats, originals, registry
+from converters import formats, licenses, originals, registry
 from converters.mapping import from_params, without_wrapper
 from converters.verification import restore_dtypes, summary, verify
 from vidjax import checksums, pretrained
-from vidjax.card import read_card
+from vidjax.card import home, read_card
 from vidjax.lazy import merge
 
 
-def export_folder(source: Path, folder: Path, format: str) -> list[str]:
-    """Writes a vidjax folder, or a run's workdir, in a published format; returns lines to print."""
-    card = read_card(source)
-    plan = registry.export(card, format, source)
+def export_folder(source: str, folder: Path, format: str) -> list[str]:
+    """Writes a model in a published format; returns lines to print.
+
+    Args:
+        source: a folder of vidjax, a run's workdir or one of its checkpoints; local or in a bucket.
+        folder: to write into.
+        format: one of the family's FORMATS.
+
+    Raises:
+        UserError: the source is damaged, or the format cannot express it.
+    """
+    card, place = read_card(source), home(source)
+    plan = registry.export(card, format, place)
     stored = pretrained.open_params(source)
     params = stored.select(name for name in stored if name not in plan.left_out)
     notes = list(plan.notes)
@@ -29,7 +37,7 @@ def export_folder(source: Path, folder: Path, format: str) -> list[str]:
         dtypes, tensors = "float32", from_params(params, plan.rules)
     others = dict(plan.computed)
     if same and others:
-        others |= originals.tensors(source)
+        others |= originals.tensors(place)
     # transformers would find no tensor by names with a wrapper's prefix.
     wrapper = card.provenance.get("wrapper", "") if same and format != "hf" else ""
     tensors = merge(tensors, others).rename(lambda name: wrapper + name)
@@ -41,7 +49,9 @@ def export_folder(source: Path, folder: Path, format: str) -> list[str]:
         (folder / name).write_bytes(content)
     if card.tokenizer and plan.tokenizer:
         (folder / plan.tokenizer).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / card.tokenizer["file"], folder / plan.tokenizer)
+        (folder / plan.tokenizer).write_bytes((place / card.tokenizer["file"]).read_bytes())
+    if format == "hf":
+        licenses.write(folder, card)
     with futures.ThreadPoolExecutor(1) as beside:
         digest = beside.submit(checksums.sha256, path)
         _, written = without_wrapper(formats.read(path)) if wrapper else ("", formats.read(path))
@@ -52,5 +62,6 @@ def export_folder(source: Path, folder: Path, format: str) -> list[str]:
         f"{source}: {num_tensors} tensors, {count:,} parameters as {summary(dtypes)}, "
         "all bytes reproduced",
         f"sha256 {digest.result()} {path.name}",
+        *([f"license of the weights: {card.license}"] if card.license else []),
         *(f"note: {note}" for note in notes),
     ]

@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import gc
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from flax import traverse_util
 
 import vidjax
-from converters import Options, formats, hub, originals, registry
+from converters import Options, formats, hub, licenses, originals, registry
 from converters.mapping import Ignore, ignored_names, to_params, without_wrapper
 from converters.verification import dtypes_of, is_finite, summary, verify
 from vidjax import checksums, models, pretrained
@@ -20,12 +20,33 @@ from vidjax.card import Card
 from vidjax.errors import UserError
 
 
-def import_checkpoint(name: str, folder: Path, family: str | None, options: Options) -> list[str]:
-    """Writes a published checkpoint as a vidjax folder; returns lines to be printed."""
-    path, origin = hub.resolve(name)
-    if origin is not None:
-        options = Options(name.partition("@")[0], **options.given)
-    source = formats.open_source(path)
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Summary of a conversion.
+
+    Attributes:
+        lines: on the model and its files.
+        notes: what the person should know, one sentence each.
+        num_params: number of the model's parameters.
+    """
+
+    lines: Sequence[str]
+    notes: Sequence[str]
+    num_params: int
+
+
+def import_checkpoint(
+    location: hub.Location, folder: Path, family: str | None, options: Options
+) -> Report:
+    """Writes a published checkpoint as a vidjax folder.
+
+    Raises:
+        UserError: it cannot be read, does not fit its model, or does not survive the way there and
+            back; or an option decides what it does not tell.
+    """
+    if location.origin is not None:
+        options = Options(location.name.partition("@")[0], **options.given)
+    source = formats.open_source(location.path)
     wrapper, tensors = without_wrapper(source.tensors)
     source = dataclasses.replace(source, tensors=tensors)
     conversion = registry.describe(registry.recognise(source, family), source, options)
@@ -36,9 +57,9 @@ def import_checkpoint(name: str, folder: Path, family: str | None, options: Opti
             lambda: {file.name: checksums.sha256(file) for file in source.files}
         )
         params = to_params(tensors, conversion.rules, want, conversion.ignore)
-    ignored = ignored_names(tensors, conversion.ignore)
+    ignored, notes = ignored_names(tensors, conversion.ignore), list(conversion.notes)
     provenance = {
-        "source": origin or name,
+        "source": location.origin or location.name,
         "format": conversion.format,
         "files": digests.result(),
         "naming": conversion.naming,
@@ -49,6 +70,8 @@ def import_checkpoint(name: str, folder: Path, family: str | None, options: Opti
         "vidjax": vidjax.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    if license := licenses.read(location.repository, notes):
+        provenance["license"] = license
     card = Card(
         model=models.config_of(model),
         preprocessing=conversion.preprocessing,
@@ -60,7 +83,6 @@ def import_checkpoint(name: str, folder: Path, family: str | None, options: Opti
     pretrained.save_pretrained(folder, traverse_util.unflatten_dict(params, sep="/"), card)
     params.clear()  # the check reads the folder, and shall not need the memory twice;
     gc.collect()  # Orbax leaves what it saved in reference cycles
-    notes = list(conversion.notes)
     originals.copy(source, [name for name, entry in ignored.items() if entry.keep], folder)
     if conversion.tokenizer:
         conversion.tokenizer.write(conversion.tokenizer.path, folder / card.tokenizer["file"])
@@ -73,10 +95,10 @@ def import_checkpoint(name: str, folder: Path, family: str | None, options: Opti
         )
     count = sum(math.prod(spec.shape) for spec in want.values())
     counts = f"{len(tensors)} tensors, {count:,} parameters, all bytes reproduced"
-    return [*_report(card, counts, ignored), *(f"note: {note}" for note in notes)]
+    return Report(_lines(card, counts, ignored), notes, count)
 
 
-def _report(card: Card, counts: str, ignored: Mapping[str, Ignore]) -> list[str]:
+def _lines(card: Card, counts: str, ignored: Mapping[str, Ignore]) -> list[str]:
     """Lines that say what a conversion made."""
     facts = card.provenance
     report = [
@@ -86,6 +108,8 @@ def _report(card: Card, counts: str, ignored: Mapping[str, Ignore]) -> list[str]
     for reason in dict.fromkeys(entry.reason for entry in ignored.values()):
         names = [name for name, entry in ignored.items() if entry.reason == reason]
         report.append(f"left out {len(names)} tensors ({names[0]}, ...): {reason}")
+    if card.license:
+        report.append(f"license of the weights: {card.license}")
     if facts["dtypes"] != "float32":
         dtypes = summary(facts["dtypes"])
         report.append(f"{dtypes} in the file, float32 here (exact; an export undoes it)")

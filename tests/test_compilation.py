@@ -24,6 +24,7 @@ def cache_home(tmp_path, monkeypatch):
     """Another cache folder of the user, as if nothing had been chosen."""
     before = {name: getattr(jax.config, name) for name in NAMES}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("VIDJAX_CACHE", raising=False)
     jax.config.update("jax_compilation_cache_dir", None)
     yield tmp_path / "cache"
     for name, value in before.items():
@@ -80,6 +81,7 @@ def test_programs_are_written_there(tmp_path):
     environment |= {
         "PYTHONPATH": str(pathlib.Path(vidjax.__file__).parents[1]),
         "XDG_CACHE_HOME": str(tmp_path),
+        "VIDJAX_CACHE": "",
     }
     said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
     assert said.strip() == "6"

@@ -36,6 +36,22 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
         files.absolute("ftp://host/a")
 
 
+def test_the_cache_s_place(tmp_path, monkeypatch):
+    for name in ("VIDJAX_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/x")
+    assert str(files.cache_folder("a")) == "/home/x/.cache/vidjax/a"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert str(files.cache_folder("a")) == "/caches/vidjax/a"
+    monkeypatch.chdir(tmp_path)
+    for chosen, root in (("/b", "/b"), ("~/b", "/home/x/b"), ("b", tmp_path / "b")):
+        monkeypatch.setenv("VIDJAX_CACHE", chosen)
+        assert str(files.cache_folder("a")) == f"{root}/a"
+    monkeypatch.setenv("VIDJAX_CACHE", "~nobody-of-this-name/a")
+    with pytest.raises(UserError, match="no home for a cache; set VIDJAX_CACHE to a folder"):
+        files.cache_folder("a")
+
+
 def test_a_lock_is_one_process_s(tmp_path):
     path = tmp_path / "lock"
     code = (

@@ -20,6 +20,8 @@ ALLOWED = {
     "vidjax.json_files": "",
     "vidjax.lazy": "",
     "vidjax.compilation": "",
+    # It imports converters when there is something to convert; these import vidjax.pretrained.
+    "vidjax.sources": "vidjax.card vidjax.distributed converters",
     "vidjax.configlib": "vidjax.models vidjax.objectives vidjax.writers",
     "vidjax.params": "",
     "vidjax.sharding": "",
@@ -51,7 +53,7 @@ ALLOWED = {
     "vidjax.stored": "vidjax.lazy vidjax.card vidjax.checkpoints vidjax.params vidjax.sharding",
     "vidjax.inference": "vidjax.models vidjax.preprocessing vidjax.sharding",
     "vidjax.pretrained": "vidjax.preprocessing vidjax.tokenizers vidjax.models vidjax.card "
-    "vidjax.params vidjax.stored vidjax.data vidjax.inference",
+    "vidjax.params vidjax.stored vidjax.data vidjax.inference vidjax.sources",
     "vidjax.objectives": "vidjax.preprocessing vidjax.augment vidjax.masking vidjax.models",
     "vidjax.evaluators": "vidjax.data vidjax.preprocessing",
     "converters.options": "",
@@ -62,7 +64,7 @@ ALLOWED = {
     "converters.originals": "converters.formats",
     "converters.verification": "converters.mapping vidjax.lazy",
     "converters": "vidjax vidjax.checksums vidjax.lazy vidjax.preprocessing vidjax.tokenizers "
-    "vidjax.models vidjax.card vidjax.stored vidjax.pretrained vidjax.data",
+    "vidjax.models vidjax.card vidjax.stored vidjax.pretrained vidjax.data vidjax.sources",
     "configs": "vidjax.configlib",
     "experiments": "vidjax.configlib vidjax.setup vidjax.training",
 }

@@ -189,17 +189,28 @@ def test_wrong_checkpoints_and_numbers(checkpoint, files, tmp_path):
         pretrained.load_model(checkpoint).classify(files["video"], top_k=0)
 
 
-def test_command_prints_one_line_about_a_file_that_is_no_video(checkpoint, files):
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "vidjax.predict"),
-            *(f"--checkpoint={checkpoint}", f"--video={files['text']}"),
-        ],
+def test_the_license_of_the_weights_is_printed(tmp_path, files):
+    provenance = {"license": {"license": "cc-by-nc-4.0"}}
+    model = models.build("videomae", **SIZES, patch_size=(2, 8, 8), head="classify", num_classes=3)
+    folder = save_model(tmp_path / "m", model, NAMES, provenance=provenance)
+    result = predict(folder, files["video"])
+    assert result.returncode == 0 and "license" not in result.stdout
+    assert result.stderr == "license of the weights: cc-by-nc-4.0\n"
+
+
+def predict(checkpoint, video):
+    """Runs the command."""
+    return subprocess.run(
+        [sys.executable, "-m", "vidjax.predict", f"--checkpoint={checkpoint}", f"--video={video}"],
         capture_output=True,
         text=True,
         timeout=100,
         env=os.environ | {"PYTHONPATH": str(pathlib.Path(vidjax.__file__).parents[1])},
     )
+
+
+def test_command_prints_one_line_about_a_file_that_is_no_video(checkpoint, files):
+    result = predict(checkpoint, files["text"])
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: {files['text']} cannot be read as video: ")
     assert result.stderr.count("\n") == 1

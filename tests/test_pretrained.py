@@ -207,7 +207,7 @@ def test_other_dtypes_are_refused_not_cast(tmp_path, params, card):
 
 
 def test_foreign_and_damaged_folders(folder, tmp_path):
-    with pytest.raises(UserError, match=r"no vidjax model: it has no model\.json; convert"):
+    with pytest.raises(UserError, match=r"nothing is no vidjax model: nothing of that name is"):
         pretrained.load_model(tmp_path / "nothing")
 
     for name, content, message in (

@@ -1,7 +1,7 @@
 """vidjax: the JAX home of video encoders.
 
-`load_model(folder)` opens a converted or trained checkpoint, `read_video(path)` decodes a video.
-Both are imported on first use, so that `import vidjax` stays cheap.
+`load_model(name)` opens a converted, trained or published model, `read_video(path)` decodes a
+video. Both are imported on first use, so that `import vidjax` stays cheap.
 """
 
 import importlib

@@ -14,6 +14,7 @@ from vidjax.preprocessing import Preprocessing
 
 CARD = "model.json"
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
+LICENSE = ("license", "license_name", "license_link")  # fields of a model card's front matter
 _FORMAT = 1
 
 Folder = str | os.PathLike
@@ -27,7 +28,8 @@ class Card:
         model: keywords of `vidjax.models.build`, every size spelled out.
         preprocessing: how the model wants its video.
         classes: names of the classes in the order of the logits, or None.
-        provenance: where the weights come from.
+        provenance: where the weights come from; `license`, if their source tells it, has the
+            fields LICENSE.
         tokenizer: of a model that reads text: `file`, in the folder, and the options with which
             vidjax.tokenizers.open_tokenizer opens it. None: there is none.
     """
@@ -37,6 +39,16 @@ class Card:
     classes: tuple[str, ...] | None = None
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     tokenizer: dict[str, Any] | None = None
+
+    @property
+    def license(self) -> str | None:
+        """License that the publisher gives the weights, or those that a run started from.
+
+        None where their source does not tell it.
+        """
+        fields = self.provenance.get("license") or {}
+        texts = [fields[key] for key in LICENSE if key in fields]
+        return f"{texts[0]} ({', '.join(texts[1:])})" if texts[1:] else "".join(texts) or None
 
 
 def write_card(folder: Folder, card: Card) -> None:
@@ -64,6 +76,7 @@ _CARD = {
         "files": Mapping[str, str],
         "naming": Mapping[str, Any],
         "dtypes": _Floats | Mapping[str, _Floats],
+        "license": Mapping[Literal[LICENSE], str],
     },
     "tokenizer": json_files.Nullable(_TOKENIZER),
     "checksum": str,

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
-import pathlib
 import platform
 
 import jax
+
+from vidjax import files
+from vidjax.errors import UserError
 
 _MAX_BYTES = 2 * 2**30  # then the programs that were not used for longest go
 # JAX keeps what takes a second or more to compile; a start compiles dozens of smaller programs.
@@ -13,7 +15,7 @@ _MIN_SECONDS = 0.1
 
 
 def keep_programs() -> None:
-    """Lets JAX keep what it compiles in `$XDG_CACHE_HOME/vidjax` (default: ~/.cache/vidjax).
+    """Lets JAX keep what it compiles in a folder of `files.cache_folder`.
 
     Where the user has chosen by JAX_COMPILATION_CACHE_DIR (a folder, or a bucket that all hosts of
     a pod read) or JAX_ENABLE_COMPILATION_CACHE=false, that holds. In a run of several processes
@@ -25,10 +27,9 @@ def keep_programs() -> None:
     if chosen or jax.distributed.is_initialized():
         return
     try:
-        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        folder = home / "vidjax" / f"programs-{_processor()}"
+        folder = files.cache_folder(f"programs-{_processor()}")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # the latter: this user has no home
+    except (OSError, UserError):  # the latter: this user has no home
         return
     if os.access(folder, os.W_OK | os.X_OK):
         config.update("jax_compilation_cache_dir", str(folder))

@@ -1,6 +1,6 @@
 """Embeddings of videos of any length.
 
-    python -m vidjax.embed --checkpoint=FOLDER --videos=FOLDER_OR_LIST --output=out.npz
+    python -m vidjax.embed --checkpoint=NAME --videos=FOLDER_OR_LIST --output=out.npz
 
 Videos are cut into windows (see vidjax.data.windows), which are decoded on all cores and embedded
 on all devices; of several processes (see vidjax.distributed) each takes its share of the videos,
@@ -31,7 +31,7 @@ import numpy as np
 from absl import flags
 from flax import traverse_util
 
-from vidjax import compilation, distributed, files, pretrained
+from vidjax import compilation, distributed, files, pretrained, sources
 from vidjax.data import BadVideos, datasets, lists
 from vidjax.data.reading import containers, locators, video_files
 from vidjax.data.windows import Windows, read_all
@@ -56,7 +56,7 @@ def embed(
     """Embeds videos by a checkpoint's method `embed`; see the module.
 
     Args:
-        checkpoint: a folder of vidjax.
+        checkpoint: any name of vidjax.sources.
         videos: a list in any format of vidjax.data.lists; a folder, of which all videos are
             taken, however deep; or a video.
         output: a file .npz or .npy; left as it is if it is complete, of the same settings and of
@@ -212,7 +212,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; videos are given by --videos=FOLDER_OR_LIST")
     if not (values.checkpoint and values.videos and values.output):
-        raise UserError("say what to embed: --checkpoint=FOLDER --videos=FOLDER --output=FILE.npz")
+        raise UserError("say what to embed: --checkpoint=NAME --videos=FOLDER --output=FILE.npz")
     names = ("root", "pool", "window_seconds", "window_stride", "batch_size", "dtype")
     options = {name: values[name].value for name in names}
     with distributed.session():
@@ -222,7 +222,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     distributed.define_flags()
-    flags.DEFINE_string("checkpoint", None, "Folder of a converted checkpoint or of a run.")
+    flags.DEFINE_string("checkpoint", None, sources.HELP)
     flags.DEFINE_string("videos", None, "A folder, taken with its folders, or a list file.")
     flags.DEFINE_string("output", None, "File to write, .npz, or .npy with a .json beside it.")
     flags.DEFINE_string("root", "", "Folder that relative paths of a list start from.")

@@ -1,6 +1,6 @@
 """Evaluation of a checkpoint: the evaluators of a config, without an optimizer.
 
-`python -m vidjax.eval --config=configs/videomae_k400_finetune.py --checkpoint=FOLDER`
+`python -m vidjax.eval --config=configs/videomae_k400_finetune.py --checkpoint=NAME`
 """
 
 import contextlib
@@ -12,13 +12,22 @@ from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from vidjax import compilation, configlib, distributed, evaluators, files, pretrained, writers
+from vidjax import (
+    compilation,
+    configlib,
+    distributed,
+    evaluators,
+    files,
+    pretrained,
+    sources,
+    writers,
+)
 from vidjax.errors import UserError, disk_errors, run_main
 from vidjax.setup import Setup
 
 
-def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict[str, float]:
-    """Runs every evaluator of `config` on the checkpoint in `folder`.
+def evaluate(config: ConfigDict, checkpoint: str, output: str | os.PathLike) -> dict[str, float]:
+    """Runs every evaluator of `config` on a checkpoint.
 
     The model with its numerics, and mean, deviation and resizing of its input are the
     checkpoint's; what is evaluated and on how many views is the config's. Metrics go to
@@ -29,7 +38,7 @@ def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict
     Raises:
         UserError: the checkpoint does not fit the config's objective, or no evaluators.
     """
-    setup = Setup(config, folder)
+    setup = Setup(config, checkpoint)
     output = epath.Path(output).expanduser()
 
     def make_output() -> None:
@@ -46,11 +55,11 @@ def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict
                 "there is nothing to evaluate: point --config.data.val at a list, or set "
                 "config.evals"
             )
-        name = f"{files.absolute(folder).name}/{output.name}"
+        name = f"{files.absolute(setup.folder).name}/{output.name}"
         plain = configlib.plain(config)
         with contextlib.closing(writers.build(config.writers, output, 0, plain, name)) as to:
             shardings = traverse_util.flatten_dict(setup.param_shardings(), sep="/")
-            stored = pretrained.open_params(folder)
+            stored = pretrained.open_params(setup.folder)
             params = stored.place(stored.references(), shardings)
             params = traverse_util.unflatten_dict(params, sep="/")
             if distributed.is_first():
@@ -62,7 +71,7 @@ def evaluate(config: ConfigDict, folder: str, output: str | os.PathLike) -> dict
             to.pictures(stored.step, found.pictures)
             to.scalars(stored.step, found.metrics)
     report = {
-        "checkpoint": str(folder),
+        "checkpoint": str(checkpoint),
         "protocol": setup.describe_evaluation(),
         "results": found.metrics,
     }
@@ -77,8 +86,11 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; overrides look like --config.data.val=list.csv")
     if config is None or not checkpoint:
-        raise UserError("say what to evaluate: --config=configs/NAME.py --checkpoint=FOLDER")
-    output = flags.FLAGS.output or str(epath.Path(checkpoint) / "eval")
+        raise UserError("say what to evaluate: --config=configs/CONFIG.py --checkpoint=NAME")
+    output = flags.FLAGS.output
+    if not output and not sources.is_ours(checkpoint):
+        raise UserError(f"--checkpoint={checkpoint} is no folder for results; give --output=FOLDER")
+    output = output or str(epath.Path(checkpoint) / "eval")
     with distributed.session():
         compilation.keep_programs()
         results = evaluate(config, checkpoint, output)
@@ -91,6 +103,10 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     configlib.define_flag()
     distributed.define_flags()
-    flags.DEFINE_string("checkpoint", None, "Folder of a converted checkpoint or of a run.")
-    flags.DEFINE_string("output", None, "Folder for results; default: eval in the checkpoint.")
+    flags.DEFINE_string("checkpoint", None, sources.HELP)
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Folder for results; default: eval in a --checkpoint that is a folder of vidjax.",
+    )
     run_main(main, configlib.parse_flags)

@@ -3,6 +3,7 @@
 import errno
 import fcntl  # the system takes a lock away from a process that dies, however it dies
 import os
+import pathlib
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -31,6 +32,22 @@ def absolute(path: str | os.PathLike) -> epath.Path:
         raise UserError(
             f"{path} is neither a folder nor in a bucket that can be opened, such as gs://BUCKET/RUN"
         ) from None
+
+
+def cache_folder(name: str) -> pathlib.Path:
+    """Returns the folder of one of vidjax's caches, which need not exist.
+
+    It is in $VIDJAX_CACHE, else in $XDG_CACHE_HOME/vidjax, else in ~/.cache/vidjax.
+
+    Raises:
+        UserError: neither is set, and this user has no home.
+    """
+    chosen, caches = os.environ.get("VIDJAX_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        root = pathlib.Path(chosen or pathlib.Path(caches, "vidjax")).expanduser()
+    except RuntimeError:
+        raise UserError("this user has no home for a cache; set VIDJAX_CACHE to a folder") from None
+    return root.absolute() / name
 
 
 def write_whole(

@@ -1,12 +1,14 @@
-"""Answers about a video: `python -m vidjax.predict --checkpoint=FOLDER --video=a.mp4`.
+"""Answers about a video: `python -m vidjax.predict --checkpoint=NAME --video=a.mp4`.
 
 A classifier gives the probabilities of its classes. A video-text model gives those of texts:
-`--prompt="a video of a dog." --prompt="a video of a cat."`.
+`--prompt="a video of a dog." --prompt="a video of a cat."`. NAME is any of vidjax.sources.
 """
+
+import sys
 
 from absl import flags
 
-from vidjax import compilation, pretrained
+from vidjax import compilation, pretrained, sources
 from vidjax.errors import UserError, printable, run_main
 
 
@@ -15,7 +17,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; videos are given by --video=FILE")
     if not checkpoint or not videos:
-        raise UserError("say what to look at: --checkpoint=FOLDER --video=FILE")
+        raise UserError("say what to look at: --checkpoint=NAME --video=FILE")
     compilation.keep_programs()
     prompts, temperature = flags.FLAGS.prompt, flags.FLAGS.temperature
     if temperature is not None and not prompts:
@@ -29,10 +31,12 @@ def main(argv: list[str]) -> None:
         print(printable(path))
         for name, probability in answers:
             print(f"  {probability:6.1%}  {printable(name)}")
+    if model.card.license:
+        print(printable(f"license of the weights: {model.card.license}"), file=sys.stderr)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("checkpoint", None, "Folder of a converted checkpoint or of a run.")
+    flags.DEFINE_string("checkpoint", None, sources.HELP)
     flags.DEFINE_multi_string("video", [], "A video file; may be given several times.")
     flags.DEFINE_integer("top_k", 5, "How many classes to print for each video.")
     flags.DEFINE_multi_string("prompt", [], "A text to compare with; may be given several times.")

@@ -27,7 +27,7 @@ from etils import epath
 from flax import linen as nn
 from flax import traverse_util
 
-from vidjax import files, json_files, models
+from vidjax import files, json_files, models, sources
 from vidjax.card import CARD, Card, Folder, home, read_card, write_card
 from vidjax.data import inputs
 from vidjax.data.reading.ahead import read_ahead
@@ -75,7 +75,7 @@ class Pretrained:
 
     Attributes:
         model, params, card, tokenizer: see there; the tokenizer is None where no text is read.
-        folder: where it was loaded from, for messages.
+        folder: name that it was loaded by, for messages.
         batch_size: clips on each device at once.
     """
 
@@ -346,21 +346,24 @@ def _layers(layers: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
     return indices
 
 
-def load_model(folder: Folder, dtype: Any = "float32", batch_size: int | None = None) -> Pretrained:
-    """Loads a converted or trained model.
+def load_model(name: Folder, dtype: Any = "float32", batch_size: int | None = None) -> Pretrained:
+    """Loads a converted, trained or published model.
 
     Args:
-        folder: written by `converters.convert` or by training; local, or gs:// and the like.
+        name: a folder written by `converters.convert` or by training, local or gs:// and the like;
+            or published weights, such as "MCG-NJU/videomae-base": see `vidjax.sources`.
         dtype: of the computation, such as "bfloat16"; the parameters stay float32.
         batch_size: clips that each device is given at once, also where there is but one video;
             None: 1 on CPUs, where more are no faster, and 8 elsewhere.
 
     Raises:
-        UserError: the folder is not one of ours, or is damaged, or batch_size is below 1.
+        UserError: nothing has this name, it cannot be converted, it is damaged, or batch_size is
+            below 1.
     """
     if batch_size is None:
         batch_size = 1 if jax.default_backend() == "cpu" else 8
     _check_count("batch_size", batch_size)
+    folder = sources.find(name)
     card = read_card(folder)
     try:
         dtype = jnp.dtype(dtype).name
@@ -371,7 +374,7 @@ def load_model(folder: Folder, dtype: Any = "float32", batch_size: int | None = 
     model = models.build(**card.model | {"dtype": dtype})
     params = jax.device_put(_nested(open_params(folder, card, model)))
     tokenizer = load_tokenizer(folder, card)
-    return Pretrained(model, params, card, tokenizer, os.fspath(folder), batch_size)
+    return Pretrained(model, params, card, tokenizer, os.fspath(name), batch_size)
 
 
 def load_tokenizer(

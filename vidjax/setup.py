@@ -15,7 +15,7 @@ from etils import epath
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from vidjax import configlib, data, evaluators, models, objectives, pretrained, sharding
+from vidjax import configlib, data, evaluators, models, objectives, pretrained, sharding, sources
 from vidjax.card import Card, read_card
 from vidjax.data import datasets, demo, lists
 from vidjax.data.lists.digests import digests_of
@@ -36,10 +36,11 @@ class Setup:
 
     Attributes:
         config: as given.
-        checkpoint: the folder that is evaluated; None in training.
+        checkpoint: name of the model that is evaluated, see vidjax.sources; None in training.
+        folder: of vidjax, with that model, or in training with that of config.init; None without.
         without_lists: whether texts are stand-ins, as nothing is read but what only lists can tell:
             for shapes and sizes alone.
-        card: of that folder.
+        card: of the model that is evaluated.
         mesh: of all devices.
         share: what this process reads of every batch.
         clips_at_once: clips that a training step holds at once, over all devices; evaluation takes
@@ -48,6 +49,7 @@ class Setup:
         model: the linen module; that of `card` if there is one, as are mean, std, resize and fit.
             In training they are those of config.init if the model's family KEEPS_INPUT.
         kept: see Conversion.kept of the converters.
+        license: of the weights of config.init, as on its card; {} if nothing tells it.
         objective_class: of `objective`, see vidjax.objectives.
         objective: what it is trained for.
 
@@ -63,7 +65,8 @@ class Setup:
         without_lists: bool = False,
     ):
         self.config, self.checkpoint, self.without_lists = config, checkpoint, without_lists
-        self.card = read_card(checkpoint) if checkpoint else None
+        self.folder = sources.find(checkpoint) if checkpoint else None
+        self.card = read_card(self.folder) if checkpoint else None
         self.objective_class = objectives.find(config.objective.name)
         self._check_config()
         self.mesh = sharding.make_mesh(config.mesh)
@@ -71,7 +74,10 @@ class Setup:
         self.dataset = datasets.DATASETS.get(config.data.name)
         self._check_batch()
         self.clips_at_once = self._clips_at_once()
-        source = read_card(config.init) if config.init and not checkpoint else None
+        source = None
+        if config.init and not checkpoint:
+            self.folder = sources.find(config.init)
+            source = read_card(self.folder)
         fields = self._model_fields(source)
         keeps_input = self.card or (source and models.declared(fields["name"], "KEEPS_INPUT"))
         self.preprocessing = Preprocessing.from_config(config.data)
@@ -81,6 +87,7 @@ class Setup:
             self.preprocessing = dataclasses.replace(self.preprocessing, **facts)
         same_family = source and fields["name"] == source.model["name"]
         self.kept: dict[str, Any] = source.provenance.get("kept", {}) if same_family else {}
+        self.license: dict[str, str] = source.provenance.get("license", {}) if source else {}
         clip = (config.data.frames, config.data.size, config.data.size)
         self.model = models.build(**fields, clip=clip)
         self._check_model(clip)
@@ -299,7 +306,7 @@ class Setup:
         """
         if not self.reads_text:
             return None
-        cfg, folder = self.config.data, self.checkpoint or self.config.init
+        cfg, folder = self.config.data, self.folder
         keys = {"length": "text_length", "canonicalise": "canonicalise", "truncate": "truncate"}
         options = {option: cfg[key] for option, key in keys.items()}
         options = {key: value for key, value in options.items() if value is not None}

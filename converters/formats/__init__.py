@@ -21,6 +21,7 @@ from converters.formats.source import (
     PROCESSOR,
     TOKENIZERS,
     VIDEO_PREPROCESSOR,
+    WEIGHTS,
     Source,
     count,
     open_source,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from converters import Options, convert, formats, importing
+from tests.support import hub
 from vidjax import checksums, pretrained
 from vidjax.card import Card, read_card, write_card
 from vidjax.errors import UserError
@@ -198,6 +199,9 @@ def test_workdir_of_a_run_is_exported(tmp_path):
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["id2label"]["6"] == "g"
     assert config["num_frames"] == 10
+    quiet(run / "checkpoints/1", tmp_path / "step")
+    for path in (tmp_path / "out").iterdir():
+        assert path.read_bytes() == (tmp_path / "step" / path.name).read_bytes()
     quiet(tmp_path / "out", tmp_path / "again")
     again = pretrained.open_params(tmp_path / "again")
     np.testing.assert_array_equal(again["head/kernel"], params["head"]["kernel"])
@@ -206,20 +210,12 @@ def test_workdir_of_a_run_is_exported(tmp_path):
 
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch):
-    """An empty local cache of the Hugging Face hub, offline."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return hub.offline(monkeypatch, tmp_path / "cache")
 
 
 def cached(cache, repository, name, write):
-    folder = cache / f"models--{repository.replace('/', '--')}"
-    path = folder / "snapshots" / "abc123" / name
-    path.parent.mkdir(parents=True)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("abc123")
+    path = hub.snapshot(cache, repository) / name
+    path.parent.mkdir(exist_ok=True)
     write(path)
 
 

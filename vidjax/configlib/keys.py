@@ -36,7 +36,7 @@ def base() -> ConfigDict:
     config.ema_decay = 0.0  # of a moving average of the parameters; 0: none is kept
 
     # Start order: a checkpoint in the workdir, then `init`, then random values.
-    config.init = ""  # folder with a converted or trained checkpoint; parameters only
+    config.init = ""  # a checkpoint, by any name of vidjax.sources; parameters only
     config.init_missing = ()  # regexes of parameters that it may lack (they start fresh)
     config.init_unused = ()  # regexes of its parameters that may be left out
     config.init_options = ConfigDict()  # keywords of the family's `adapt`, see vidjax.models

@@ -34,6 +34,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from absl import flags
 
+from vidjax import files
 from vidjax.errors import UserError, run_main
 from vidjax.tokenizers import train_clip_tokenizer, train_tokenizer
 
@@ -155,7 +156,7 @@ def make(
 
 def default_folder() -> str:
     """Returns the folder of the demo set where none is named: a cache, or $VIDJAX_DEMO_DATA."""
-    return os.path.expanduser(os.environ.get("VIDJAX_DEMO_DATA") or "~/.cache/vidjax/demo")
+    return os.path.expanduser(os.environ.get("VIDJAX_DEMO_DATA") or files.cache_folder("demo"))
 
 
 def list_of(name: str, split: str, folder: str | os.PathLike) -> str:

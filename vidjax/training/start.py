@@ -30,10 +30,10 @@ def initial_state(program: Program, log: Callable[[str], None]) -> TrainState:
     if not config.init:
         log("start: random parameters")
         return jax.jit(program.init, out_shardings=shardings)(rng)
-    card, model = read_card(config.init), program.setup.model
+    card, model = read_card(program.setup.folder), program.setup.model
     for line in _changed_input(card, program.setup):
         log(line)
-    stored = pretrained.open_params(config.init)
+    stored = pretrained.open_params(program.setup.folder)
     loaded, notes = models.adapt(
         stored.references(), card.model, model, **config.init_options.to_dict()
     )

@@ -40,17 +40,20 @@ def claim_run(workdir: epath.Path, setup: Setup) -> list[str]:
         )
     claim_workdir(workdir, configlib.plain(config), configlib.plain(configlib.base()))
     changes = check_same_lists(workdir, setup.lists(), config.data.allow_changed_lists)
+    provenance = {
+        "source": config.init or "random",
+        "format": "vidjax",
+        "vidjax": vidjax.__version__,
+        "objective": objectives.keywords(config),
+        "kept": setup.kept,
+    }
+    if setup.license:
+        provenance["license"] = setup.license
     card = Card(
         model=models.config_of(setup.model),
         preprocessing=with_views(setup.preprocessing, config.evals.to_dict()),
         classes=setup.classes if setup.learns_classes else None,
-        provenance={
-            "source": config.init or "random",
-            "format": "vidjax",
-            "vidjax": vidjax.__version__,
-            "objective": objectives.keywords(config),
-            "kept": setup.kept,
-        },
+        provenance=provenance,
         tokenizer=setup.tokenizer and pretrained.keep_tokenizer(setup.tokenizer, workdir),
     )
     write_card(workdir, card)

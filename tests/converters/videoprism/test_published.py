@@ -6,6 +6,7 @@ import pytest
 
 from converters import hub, videoprism
 from converters.mapping import from_params
+from tests.support import hub as support
 from tests.support.converting import reread, zeros
 from tests.support.goldens import GOLDENS
 from tests.support.sources.videoprism import described
@@ -77,19 +78,14 @@ def test_published_names_lead_to_one_file():
     ],
 )
 def test_published_names_come_from_the_local_cache(tmp_path, monkeypatch, name):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "cache/models--google--videoprism-lvt-base-f16r288"
-    snapshot = folder / "snapshots/abc123"
-    snapshot.mkdir(parents=True)
-    (folder / "refs").mkdir()
-    (folder / "refs/main").write_text("abc123")
+    cache = support.offline(monkeypatch, tmp_path / "cache")
+    snapshot = support.snapshot(cache, "google/videoprism-lvt-base-f16r288")
     entry = videoprism.published.CHECKPOINTS["videoprism_lvt_public_v1_base"]
     shutil.copyfile(GOLDENS / "videoprism_lvt/checkpoint.npz", snapshot / entry.file)
-    path, origin = hub.resolve(name)
+    found = hub.resolve(name)
+    path = found.path
     assert path == snapshot / entry.file
-    assert origin == f"google/videoprism-lvt-base-f16r288@abc123/{entry.file}"
+    assert found.repository == snapshot
+    assert found.origin == f"google/videoprism-lvt-base-f16r288@abc123/{entry.file}"
     notes = described(path, hub_id=name.partition("@")[0])[2]
     assert "published as VideoPrism-LvT-B (videoprism_lvt_public_v1_base)" in notes
