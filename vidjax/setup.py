@@ -17,11 +17,11 @@ from ml_collections import ConfigDict
 
 from vidjax import configlib, data, evaluators, models, objectives, pretrained, sharding
 from vidjax.card import Card, read_card
-from vidjax.data import datasets, demo, lists
-from vidjax.data.lists.digests import digests_of
+from vidjax.data import datasets, demo
 from vidjax.errors import UserError
 from vidjax.evaluators import split_of
 from vidjax.preprocessing import Preprocessing, check_views
+from vidjax.splits import Splits
 from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer
 from vidjax.training import optim
 
@@ -32,7 +32,7 @@ _SPEED = ("dtype", "remat", "unroll", "attention")
 
 
 class Setup:
-    """Reads a config; opens lists when they are first asked for.
+    """Reads a config; lists of videos are read when they are first asked for.
 
     Attributes:
         config: as given.
@@ -42,6 +42,7 @@ class Setup:
         card: of that folder.
         mesh: of all devices.
         share: what this process reads of every batch.
+        splits: lists of videos.
         clips_at_once: clips that a training step holds at once, over all devices; evaluation takes
             no more.
         preprocessing: of its clips.
@@ -68,7 +69,7 @@ class Setup:
         self._check_config()
         self.mesh = sharding.make_mesh(config.mesh)
         self.share = sharding.host_share(self.mesh)
-        self.dataset = datasets.DATASETS.get(config.data.name)
+        self.splits = Splits(config, self.card, self.share.count)
         self._check_batch()
         self.clips_at_once = self._clips_at_once()
         source = read_card(config.init) if config.init and not checkpoint else None
@@ -140,9 +141,9 @@ class Setup:
             return self.card.model | speed
         fields = models.start_from(fields, source and source.model)
         if self._has_field("num_classes"):
-            fields.setdefault("num_classes", self.num_classes)
-            if self.dataset and self.dataset.groups:
-                fields.setdefault("groups", self.dataset.groups)
+            fields.setdefault("num_classes", self.splits.num_classes)
+            if self.splits.groups:
+                fields.setdefault("groups", self.splits.groups)
         if self.reads_text and "vocab_size" not in fields:
             fields["vocab_size"] = self.tokenizer.vocab_size
         return fields
@@ -156,12 +157,11 @@ class Setup:
                 f"config.data.frames={clip[0]} and config.data.size={clip[1]} leave a rest beside "
                 f"patches of {patch}, which the model would not see; use multiples of them"
             )
-        groups = self.model.config.get("groups", ())
-        if self._has_field("groups") and self.dataset and groups != self.dataset.groups:
+        groups, labelled = self.model.config.get("groups", ()), self.splits.groups
+        if self._has_field("groups") and self.splits.dataset and groups != labelled:
             raise UserError(
-                f"videos of {self.config.data.name} are labelled with "
-                f"{_names(self.dataset.groups)}, but the model answers {_names(groups)}; choose "
-                f"the config of its own data"
+                f"videos of {self.config.data.name} are labelled with {_names(labelled)}, but the "
+                f"model answers {_names(groups)}; choose the config of its own data"
             )
         if self.reads_text and not self.without_lists:
             self._check_vocabulary()
@@ -187,7 +187,8 @@ class Setup:
         Empty in the evaluation of a checkpoint that was not trained by names.
         """
         if self.without_lists:
-            ids, mask = np.zeros((self.num_classes, 16), int), np.ones((self.num_classes, 16), bool)
+            shape = self.splits.num_classes, 16
+            ids, mask = np.zeros(shape, int), np.ones(shape, bool)
         else:
             names = self._learned_names()
             if not names and self.card:
@@ -215,77 +216,6 @@ class Setup:
     def reads_text(self) -> bool:
         """Whether the model compares videos with texts."""
         return models.reads_text(self.config.model.name, self.config.model.head)
-
-    @property
-    def learns_classes(self) -> bool:
-        """Whether the labels of the training list are what is learned."""
-        return self.objective_class.learns_classes
-
-    def has(self, split: str) -> bool:
-        """Whether the config says where the videos of a split are."""
-        return bool(self.config.data[split]) or self.config.data.name in demo.LISTS
-
-    @property
-    def evals(self) -> dict[str, dict[str, Any]]:
-        """The entries of `config.evals` whose videos the config names."""
-        evals = self.config.evals.to_dict()
-        return {key: entry for key, entry in evals.items() if self.has(split_of(entry))}
-
-    @functools.cache  # noqa: B019 - a setup lives as long as its run
-    def videos(self, split: str) -> datasets.VideoList:
-        """The videos of a split, "train" or "val"."""
-        if split not in ("train", "val"):
-            raise UserError(f"there is no split {split!r}; splits are 'train' and 'val'")
-        cfg = self.config.data
-        path = cfg[split]
-        if not path and cfg.name in demo.LISTS:
-            path = demo.list_of(cfg.name, split, demo.default_folder())
-        if not self.has(split):
-            raise UserError(
-                f"no {split} videos: point --config.data.{split} at a list file of "
-                f"{cfg.name} (lines of `path label`; --config.data.root for relative paths), or "
-                f"append :demo to the config's name, which needs no data"
-            )
-        classes, num_classes, name = cfg.classes, self.config.model.get("num_classes"), cfg.name
-        training = split == "train" and not self.checkpoint
-        own_classes = self.dataset and self.dataset.own_classes
-        if split == "val" and (cfg.val_classes or own_classes):
-            classes, name = cfg.val_classes, "custom"
-        elif self.card and cfg.name == "custom" and self._has_field("num_classes"):
-            classes = classes or self.card.classes or ""
-            num_classes = self.card.model.get("num_classes")
-        elif split == "val" and self.has("train") and self.learns_classes:
-            # Labels mean what they mean in training, even if a class has no video here.
-            classes = classes or self.classes or ""
-            num_classes = num_classes or self.num_classes
-        videos = lists.read_list(
-            path,
-            cfg.root,
-            name,
-            classes=classes,
-            split="test" if split == "val" else split,
-            num_classes=num_classes,
-            need_labels=self._has_field("num_classes")
-            or (self.learns_classes and training)
-            or self._evaluated(split, "labels"),
-            need_captions=self._evaluated(split, "captions")
-            or (self._reads("captions") and training),
-        )
-        if training and cfg.shots:
-            return lists.few_shot(videos, cfg.shots, cfg.shots_seed)
-        return videos
-
-    def _evaluated(self, split: str, reads: str) -> bool:
-        """Whether an evaluator of the split reads "labels" or "captions"."""
-        return any(
-            split_of(entry) == split and evaluators.find(key, entry).reads == reads
-            for key, entry in self.config.evals.to_dict().items()
-        )
-
-    def lists(self) -> dict[str, dict[str, Any]]:
-        """Returns the digests of the lists that the run reads, by split."""
-        splits = {"train"} | {split_of(entry) for entry in self.evals.values()}
-        return {split: digests_of(self.videos(split)) for split in sorted(splits)}
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | ClipTokenizer | None:
@@ -320,8 +250,7 @@ class Setup:
     @property
     def notices(self) -> list[str]:
         """Notes about lists, a frozen text tower, and a checkpoint's clips."""
-        splits = filter(self.has, ("train", "val"))
-        found = [text for split in splits for text in self.videos(split).notices]
+        found = self.splits.notices
         freeze = self.config.optim.freeze
         scratch = self._reads("classes") and not (self.checkpoint or self.config.init)
         if scratch and any(re.fullmatch(pattern, "text/token_embed") for pattern in freeze):
@@ -336,25 +265,13 @@ class Setup:
         return found
 
     @property
-    def classes(self) -> tuple[str, ...] | None:
-        """Class names, where the training list or `config.data.classes` gives them."""
-        return self.videos("train").classes
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes: a fact of the dataset, or what the training list shows."""
-        if self.dataset:
-            return self.dataset.num_classes
-        return len(self.classes or ()) or 1 + max(video.label for video in self.videos("train"))
-
-    @property
     def clips_per_step(self) -> int:
         return self.config.data.batch_size * self.config.data.repeats
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training list, at least 1."""
-        return max(1, len(self.videos("train")) // self.config.data.batch_size)
+        return max(1, len(self.splits.videos("train")) // self.config.data.batch_size)
 
     @property
     def total_steps(self) -> int:
@@ -367,7 +284,7 @@ class Setup:
         """Shapes of a batch of `size` clips."""
         cfg = self.config.data
         video = (size, cfg.frames, cfg.size, cfg.size, 3)
-        groups = (len(self.dataset.groups),) if self.dataset and self.dataset.groups else ()
+        groups = (len(self.splits.groups),) if self.splits.groups else ()
         batch = {
             "video": jax.ShapeDtypeStruct(video, "uint8"),
             "label": jax.ShapeDtypeStruct((size, *groups), "int32"),
@@ -380,19 +297,6 @@ class Setup:
             batch["text"] = jax.ShapeDtypeStruct(text, "int32")
             batch["text_mask"] = jax.ShapeDtypeStruct(text, "bool")
         return batch
-
-    @functools.cache  # noqa: B019
-    def bad_videos(self, split: str, workdir: epath.Path) -> data.BadVideos:
-        """Counts the unusable videos of a split, and lists them in workdir/bad_videos.jsonl.
-
-        Of each process: others than the first have its number in the name of the list.
-        """
-        index, share = jax.process_index(), self.config.data.max_bad_share
-        # In evaluation a process sees its share only.
-        count = len(self.videos(split)) // (1 if split == "train" else self.share.count)
-        path = workdir / (f"bad_videos.{index}.jsonl" if index else "bad_videos.jsonl")
-        others = [other for other in workdir.glob("bad_videos*.jsonl") if other != path]
-        return data.BadVideos(path, max(1, count), share, others)
 
     @functools.cached_property
     def abstract_params(self) -> Any:
@@ -412,10 +316,10 @@ class Setup:
     def train_batches(self, start_step: int, workdir: epath.Path):
         """Endless batches from `start_step` on, of this host: see `data.train_loader`."""
         return data.train_loader(
-            self.videos("train"),
+            self.splits.videos("train"),
             self.config.data,
             seed=self.config.seed,
-            bad_videos=self.bad_videos("train", workdir),
+            bad_videos=self.splits.bad_videos("train", workdir),
             start_step=start_step,
             rows=self.share.rows(self.config.data.batch_size),
             workers=self.config.data.workers,
@@ -433,13 +337,13 @@ class Setup:
         def batches(split: str, views: tuple[int, int]):
             parts = sharding.batch_parts(self.mesh)
             loader = data.eval_loader(
-                self.videos(split),
+                self.splits.videos(split),
                 self.preprocessing,
                 batch_size=-(-self.clips_at_once // parts) * parts,
                 views=views,
                 share=(self.share.index, self.share.count),
                 workers=self.config.data.workers,
-                bad_videos=self.bad_videos(split, workdir),
+                bad_videos=self.splits.bad_videos(split, workdir),
                 patience=self.config.data.patience,
             )
             with contextlib.closing(loader):
@@ -447,36 +351,36 @@ class Setup:
                     between()
                     yield sharding.put_batch(batch, self.mesh)
 
-        for entry in self.evals.values():
+        for entry in self.splits.evals.values():
             check_views(self.preprocessing, entry.get("views", (1, 1))[1])
         self._check_names()
         context = evaluators.Context(
             predict=self.objective.predict,
             batches=batches,
-            num_videos=lambda split: len(self.videos(split)),
+            num_videos=lambda split: len(self.splits.videos(split)),
             num_classes=self.model.config.get("num_classes") or len(self._learned_names()),
             groups=self.model.config.get("groups", ()),
-            captions=lambda split: [video.captions for video in self.videos(split)],
+            captions=lambda split: [video.captions for video in self.splits.videos(split)],
             tokenize=self.tokenizer,
-            classes=lambda split: self.videos(split).classes,
+            classes=lambda split: self.splits.videos(split).classes,
             put=lambda batch: sharding.put_whole(
                 batch, jax.NamedSharding(self.mesh, sharding.BATCH)
             ),
             parts=sharding.batch_parts(self.mesh),
         )
-        return evaluators.build(self.evals, context)
+        return evaluators.build(self.splits.evals, context)
 
     def _learned_names(self) -> tuple[str, ...]:
         """Names of the classes that a model trained by names has learned."""
         if not self._reads("classes"):
             return ()
-        return (self.card.classes if self.card else self.classes) or ()
+        return (self.card.classes if self.card else self.splits.classes) or ()
 
     def _check_names(self) -> None:
-        for key, entry in self.evals.items():
+        for key, entry in self.splits.evals.items():
             if not self._reads("classes") or evaluators.find(key, entry).any_classes:
                 continue
-            if self.videos(split_of(entry)).classes != self._learned_names():
+            if self.splits.videos(split_of(entry)).classes != self._learned_names():
                 raise UserError(
                     f"config.evals.{key} ({entry['name']}) compares videos with the classes of "
                     f"training, but {split_of(entry)} has others; use zero_shot, which takes any"
@@ -486,7 +390,7 @@ class Setup:
         """Returns one line per evaluator: what is measured, how, on how many videos."""
         return [
             evaluators.describe(key, entry, self.preprocessing)
-            if self.has(split_of(entry))
+            if self.splits.has(split_of(entry))
             else f"{key}: left out, as config.data.{split_of(entry)} names no list"
             for key, entry in self.config.evals.to_dict().items()
         ]

@@ -39,11 +39,11 @@ def claim_run(workdir: epath.Path, setup: Setup) -> list[str]:
             f"writes to disks only"
         )
     claim_workdir(workdir, configlib.plain(config), configlib.plain(configlib.base()))
-    changes = check_same_lists(workdir, setup.lists(), config.data.allow_changed_lists)
+    changes = check_same_lists(workdir, setup.splits.digests(), config.data.allow_changed_lists)
     card = Card(
         model=models.config_of(setup.model),
         preprocessing=with_views(setup.preprocessing, config.evals.to_dict()),
-        classes=setup.classes if setup.learns_classes else None,
+        classes=setup.splits.classes if setup.objective_class.learns_classes else None,
         provenance={
             "source": config.init or "random",
             "format": "vidjax",
