@@ -35,7 +35,7 @@ class Setup:
     """Reads a config; lists of videos are read when they are first asked for.
 
     Attributes:
-        config: as given.
+        config: as given, with the checkpoint's input where its own is unset: see `_with_input`.
         checkpoint: the folder that is evaluated; None in training.
         without_lists: whether texts are stand-ins, as nothing is read but what only lists can tell:
             for shapes and sizes alone.
@@ -63,16 +63,17 @@ class Setup:
         *,
         without_lists: bool = False,
     ):
-        self.config, self.checkpoint, self.without_lists = config, checkpoint, without_lists
+        self.checkpoint, self.without_lists = checkpoint, without_lists
         self.card = read_card(checkpoint) if checkpoint else None
         self.objective_class = objectives.find(config.objective.name)
-        self._check_config()
+        self._check_config(config)
+        source = read_card(config.init) if config.init and not checkpoint else None
+        self.config = config = _with_input(config, self.card or source, checkpoint or config.init)
         self.mesh = sharding.make_mesh(config.mesh)
         self.share = sharding.host_share(self.mesh)
         self.splits = Splits(config, self.card, self.share.count)
         self._check_batch()
         self.clips_at_once = self._clips_at_once()
-        source = read_card(config.init) if config.init and not checkpoint else None
         fields = self._model_fields(source)
         keeps_input = self.card or (source and models.declared(fields["name"], "KEEPS_INPUT"))
         self.preprocessing = Preprocessing.from_config(config.data)
@@ -88,8 +89,8 @@ class Setup:
         texts = self._class_texts() if self._reads("classes") else {}
         self.objective = objectives.from_config(config, self.model, self.preprocessing, **texts)
 
-    def _check_config(self) -> None:
-        config, training = self.config, not self.checkpoint
+    def _check_config(self, config: ConfigDict) -> None:
+        training = not self.checkpoint
         configlib.check(config)
         name = config.data.name
         if name not in datasets.DATASETS and name != "custom":
@@ -275,7 +276,9 @@ class Setup:
 
     @property
     def total_steps(self) -> int:
-        steps = self.config.train_steps or round(self.config.train_epochs * self.steps_per_epoch)
+        config = self.config
+        epochs = round(config.train_epochs * self.steps_per_epoch)
+        steps = config.train_steps or (config.train_epochs and max(config.min_steps, epochs))
         if steps < 1:
             raise UserError("set config.train_steps or config.train_epochs to train for some time")
         return steps
@@ -397,8 +400,39 @@ class Setup:
 
     def optimizer(self, schedule: optim.Schedule) -> optax.GradientTransformation:
         """The config's optimizer, with the stages of its model for layer decay."""
-        stages = models.declared(self.config.model.name, "STAGES")
-        return optim.make_optimizer(self.config.optim, schedule, stages)
+        return optim.make_optimizer(self.config.optim, schedule, models.stages(self.model.config))
+
+
+def _with_input(config: ConfigDict, card: Card | None, folder: str) -> ConfigDict:
+    """Returns a config whose clips are as those of a checkpoint where config.data leaves it open.
+
+    Args:
+        config: its keys configlib.INPUT of config.data that are unset come from the card.
+        card: of the checkpoint that is started from or evaluated.
+        folder: of the checkpoint, for messages.
+
+    Raises:
+        UserError: keys are unset, and there is no checkpoint, or one of single images.
+    """
+    unset = [key for key in configlib.INPUT if config.data[key] is None]
+    if not unset:
+        return config
+    if card is None:
+        raise UserError(
+            f"config.data.{unset[0]} is unset, which means that of the checkpoint to start from; "
+            f"name it as config.init"
+        )
+    preprocessing = card.preprocessing
+    if "frames" in unset and preprocessing.frames == 1:
+        raise UserError(
+            f"{folder} is a model of single images, which sees no motion; start from a model of "
+            f"videos, or set config.data.frames to see so many images of each video"
+        )
+    if "short_side" in unset:
+        unset.append("views_short_side")
+    config = config.copy_and_resolve_references()
+    config.data.update({key: getattr(preprocessing, key) for key in unset})
+    return config.lock()
 
 
 def _names(groups: tuple[tuple[str, int], ...]) -> str:

@@ -37,7 +37,15 @@ class Splits:
 
     def has(self, split: str) -> bool:
         """Whether the config says where the videos of a split are."""
-        return bool(self._config.data[split]) or self._config.data.name in demo.LISTS
+        cfg = self._config.data
+        is_held_out = split == "val" and self.holds_out
+        return bool(cfg[split]) or cfg.name in demo.LISTS or is_held_out
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether validation videos are a share of the training list."""
+        cfg = self._config.data
+        return bool(cfg.val_share and cfg.train) and not cfg.val and cfg.name not in demo.LISTS
 
     @property
     def evals(self) -> dict[str, dict[str, Any]]:
@@ -55,6 +63,21 @@ class Splits:
         """
         if split not in NAMES:
             raise UserError(f"there is no split {split!r}; splits are 'train' and 'val'")
+        cfg = self._config.data
+        videos = self._held_out[split] if self.holds_out else self._read(split)
+        if split == "train" and not self._card and cfg.shots:
+            return lists.few_shot(videos, cfg.shots, cfg.shots_seed)
+        return videos
+
+    @functools.cached_property
+    def _held_out(self) -> dict[str, datasets.VideoList]:
+        """Both splits of the training list."""
+        cfg = self._config.data
+        pair = lists.hold_out(self._read("train"), cfg.val_share, cfg.val_seed)
+        return dict(zip(NAMES, pair, strict=True))
+
+    def _read(self, split: str) -> datasets.VideoList:
+        """Reads the list that the config names for a split."""
         cfg = self._config.data
         path = cfg[split]
         if not path and cfg.name in demo.LISTS:
@@ -77,7 +100,7 @@ class Splits:
             # Labels mean what they mean in training, even if a class has no video here.
             classes = classes or self.classes or ""
             num_classes = num_classes or self.num_classes
-        videos = lists.read_list(
+        return lists.read_list(
             path,
             cfg.root,
             name,
@@ -90,16 +113,12 @@ class Splits:
             need_captions=self._evaluated(split, "captions")
             or (self._objective.reads == "captions" and training),
         )
-        if training and cfg.shots:
-            return lists.few_shot(videos, cfg.shots, cfg.shots_seed)
-        return videos
 
     def _evaluated(self, split: str, reads: str) -> bool:
-        """Returns whether an evaluator of the split reads "labels" or "captions"."""
-        return any(
-            split_of(entry) == split and evaluators.find(key, entry).reads == reads
-            for key, entry in self._config.evals.to_dict().items()
-        )
+        """Returns whether an evaluator of the list of a split reads "labels" or "captions"."""
+        evals = self._config.evals.to_dict().items()
+        readers = [entry for key, entry in evals if evaluators.find(key, entry).reads == reads]
+        return any(self.holds_out or split_of(entry) == split for entry in readers)
 
     def digests(self) -> dict[str, dict[str, Any]]:
         """Returns the digests of the lists that the run reads, by split."""
@@ -109,7 +128,15 @@ class Splits:
     @property
     def notices(self) -> list[str]:
         """Notes about the lists."""
-        return [text for split in filter(self.has, NAMES) for text in self.videos(split).notices]
+        cfg, notices = self._config.data, []
+        if cfg.val_share and cfg.val:
+            notices.append(
+                f"config.data.val_share = {cfg.val_share:g} holds no videos out, as "
+                f"config.data.val names those to validate on"
+            )
+        for split in filter(self.has, NAMES):
+            notices += self.videos(split).notices
+        return notices
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -121,7 +148,15 @@ class Splits:
         """Number of classes: a fact of the dataset, or what the training list shows."""
         if self.dataset:
             return self.dataset.num_classes
-        return len(self.classes or ()) or 1 + max(video.label for video in self.videos("train"))
+        videos = self.videos("train")
+        count = len(videos.classes or ()) or 1 + max(video.label for video in videos)
+        if count < 2:
+            raise UserError(
+                f"{self._config.data.train} has one class only, so there is nothing to tell apart; "
+                f"give a folder with a folder of videos for each class (perhaps the one inside "
+                f"it), or a list with their labels"
+            )
+        return count
 
     @property
     def groups(self) -> tuple[tuple[str, int], ...]:

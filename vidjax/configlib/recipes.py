@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from vidjax import models, objectives
-from vidjax.configlib.keys import complete
+from vidjax.configlib.keys import INPUT, complete
 from vidjax.errors import UserError, suggest
 from vidjax.json_files import describe
 
@@ -61,6 +62,12 @@ def use_demo(config: ConfigDict, *, steps: int, lr: float, data: str = "demo") -
             entry.every = 100
         if "views" in entry:
             entry.views = (3, 1)
+
+
+def unset_input(config: ConfigDict) -> None:
+    """Unsets the keys INPUT of config.data, so that clips are as those of config.init."""
+    for key in INPUT:
+        config.data[key] = placeholder(type(config.data[key]))
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
