@@ -33,7 +33,7 @@ class Report:
 
     def __init__(self, program: Program, workdir: epath.Path, start: int):
         self._program, self._workdir, self._start = program, workdir, start
-        self._total = program.setup.total_steps
+        self._total, self._lines = program.setup.total_steps, ()
         config = program.setup.config
         self._writers = writers.build(config.writers, workdir, start, configlib.plain(config))
         self.logged = set(distributed.from_first(lambda: sorted(self._writers.known)))
@@ -64,7 +64,8 @@ class Report:
         self._writers.scalars(step, values)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """Writes pictures and metrics of a step, and prints the metrics."""
+        """Writes pictures and metrics of a step, and prints the metrics; keeps its lines."""
+        self._lines = evaluation.lines
         self._writers.pictures(step, evaluation.pictures)
         if evaluation.metrics:  # written last: what stands there is not evaluated again
             self.scalars(step, evaluation.metrics)
@@ -80,7 +81,7 @@ class Report:
         self._progress.report(summary(values), values["seconds_left"])
 
     def finish(self, results: Mapping[str, float], checkpoints: Checkpoints) -> None:
-        """Marks the run as done, with the last `results`, and prints where everything is."""
+        """Marks the run as done, with the last `results`; prints these, and where everything is."""
         setup, workdir = self._program.setup, self._workdir
         bad = {}
         for split in filter(setup.splits.has, ("train", "val")):
@@ -89,6 +90,8 @@ class Report:
         if not distributed.is_first():
             return
         (workdir / "DONE").write_text(json.dumps(results, indent=1) + "\n")
+        for line in self._lines:
+            self.log(line)
         for split, count in bad.items():
             if count:
                 path = setup.splits.bad_videos(split, workdir).path
