@@ -419,8 +419,8 @@ def _with_input(config: ConfigDict, card: Card | None, folder: str) -> ConfigDic
         return config
     if card is None:
         raise UserError(
-            f"config.data.{unset[0]} is unset, which means that of the checkpoint to start from; "
-            f"name it as config.init"
+            f"config.data.{unset[0]} is unset and so as the checkpoint's, but there is none to "
+            f"start from; name one as config.init"
         )
     preprocessing = card.preprocessing
     if "frames" in unset and preprocessing.frames == 1:

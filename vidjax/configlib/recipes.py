@@ -86,8 +86,16 @@ def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
             text = "True"
         elif not equals and not isinstance(defaults[first], bool):
             key, text = first, item
+            if values[first] != defaults[first]:
+                raise UserError(
+                    f"config argument {item!r} is a second {first} beside {values[first]!r}, and "
+                    f"no value has a comma; {suggest(item, list(defaults))}"
+                )
         if key not in defaults:
-            raise UserError(f"config argument {item!r} is unknown; {suggest(key, list(defaults))}")
+            raise UserError(
+                f"config argument {item!r} is unknown, and no value has an equals sign; "
+                f"{suggest(key, list(defaults))}"
+            )
         kind = type(defaults[key])
         try:
             values[key] = {"True": True, "False": False}[text] if kind is bool else kind(text)

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from vidjax import models
-from vidjax.errors import UserError
+from vidjax.errors import UserError, some
 from vidjax.json_files import Rate, Size
 from vidjax.models.layers import Array, AttentionPool, LayerNorm, Linear, Speed, is_training
 from vidjax.models.layers.heads import Classes, Model
@@ -98,10 +98,18 @@ def adapt(
     """Puts the encoder of a checkpoint of any family below `backbone`; its head is left out.
 
     Arguments and results are those of `vidjax.models.adapt`.
+
+    Raises:
+        UserError: the checkpoint lacks parameters of the encoder, as models of images do.
     """
     if source["name"] == "probe":
         return params, []
     inside = models.param_names(target["encoder"])
+    if lacking := sorted(inside - params.keys()):
+        raise UserError(
+            f"config.init (its head is {source['head']!r}) has no whole video encoder, as it lacks "
+            f"{some(lacking, 2)}; start from a checkpoint that sees videos"
+        )
     left = sorted({path.split("/")[0] for path in params.keys() - inside})
     notes = [f"left out, as a probe looks at the encoder only: {', '.join(left)}"] if left else []
     return {f"backbone/{k}": v for k, v in params.items() if k in inside}, notes

@@ -93,7 +93,7 @@ def make_schedule(cfg: Any, *, batch_size: int, total: int, warmup: int) -> Sche
     if warmup >= total:
         raise UserError(
             f"the warm-up of {warmup} steps fills the whole run of {total}; lower "
-            f"config.optim.warmup_epochs or train longer"
+            f"config.optim.warmup_steps or warmup_epochs, or train longer"
         )
     return SCHEDULES[cfg.schedule](*scaled_rates(cfg, batch_size), total, warmup)
 
