@@ -88,13 +88,13 @@ def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
             key, text = first, item
             if values[first] != defaults[first]:
                 raise UserError(
-                    f"config argument {item!r} is a second {first} beside {values[first]!r}, and "
-                    f"no value has a comma; {suggest(item, list(defaults))}"
+                    f"config argument {item!r} is a second {first} beside {values[first]!r} (a "
+                    f"value with a comma cannot stand here); {suggest(item, list(defaults))}"
                 )
         if key not in defaults:
+            hint = " (a path with an equals sign cannot stand here)" if "/" in key else ""
             raise UserError(
-                f"config argument {item!r} is unknown, and no value has an equals sign; "
-                f"{suggest(key, list(defaults))}"
+                f"config argument {item!r} is unknown{hint}; {suggest(key, list(defaults))}"
             )
         kind = type(defaults[key])
         try:

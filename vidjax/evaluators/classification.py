@@ -145,7 +145,7 @@ def accuracies(ranks: np.ndarray) -> dict[str, float]:
 
 
 def certainty(right: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """How far an accuracy can be relied on.
+    """Returns the uncertainty of an accuracy, and what to compare it with.
 
     Args:
         right: bool [videos].
@@ -186,7 +186,7 @@ def confusion(scores: np.ndarray, labels: np.ndarray, right: np.ndarray) -> np.n
 
 
 def figure(counts: np.ndarray, names: Sequence[str]):
-    """A PIL image of a confusion matrix [classes, classes], darker the larger a row's share is."""
+    """Draws a confusion matrix [classes, classes] as a PIL image, large shares of a row dark."""
     from PIL import Image, ImageDraw, ImageFont
 
     cell, letters = next(sizes for most, *sizes in _CELLS if len(counts) <= most)
