@@ -171,7 +171,7 @@ def validate(run: Run, *, lists: str = "any") -> None:
 def _trace(config: Any, lists: str) -> None:
     read = lists == "read"
     setup = Setup(config, without_lists=not read)
-    if lists == "named" and not setup.has("train"):
+    if lists == "named" and not setup.splits.has("train"):
         raise UserError("no train videos: point --set=data.train=… at a list of them")
     if read:
         Program(setup)

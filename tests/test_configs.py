@@ -165,7 +165,7 @@ def test_published_videomaev2_finetuning(
     )
     assert config.data.stride == (2 if name.endswith("hmdb51") else 4)
     assert (
-        Setup(config).num_classes
+        Setup(config).splits.num_classes
         == {"k400": 400, "k710": 710, "ssv2": 174, "hmdb51": 51}[config.data.name]
     )
 
@@ -352,11 +352,11 @@ def test_validation_labels_are_the_training_lists(tmp_path):
     config.data.update(name="custom", train=str(tmp_path / "train.csv"))
     config.data.val = str(tmp_path / "val.csv")
     setup = Setup(config)
-    assert setup.num_classes == 3
-    assert [video.label for video in setup.videos("val")] == [2, 0]
+    assert setup.splits.num_classes == 3
+    assert [video.label for video in setup.splits.videos("val")] == [2, 0]
     (tmp_path / "val.csv").write_text("cat.mp4,dog\n")
     with pytest.raises(UserError, match="'dog' is unknown"):
-        Setup(config).videos("val")
+        Setup(config).splits.videos("val")
 
 
 MISTAKES = [

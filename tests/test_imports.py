@@ -56,6 +56,7 @@ ALLOWED = {
     "vidjax.params vidjax.stored vidjax.data vidjax.inference vidjax.sources",
     "vidjax.objectives": "vidjax.preprocessing vidjax.augment vidjax.masking vidjax.models",
     "vidjax.evaluators": "vidjax.data vidjax.preprocessing",
+    "vidjax.splits": "vidjax.card vidjax.data vidjax.evaluators vidjax.models vidjax.objectives",
     "converters.options": "",
     "converters.layouts": "",
     "converters.mapping": "converters.layouts vidjax.lazy",

@@ -22,8 +22,11 @@ from vidjax import (
     sources,
     writers,
 )
+from vidjax.card import home
+from vidjax.data.lists.digests import digests_of
 from vidjax.errors import UserError, disk_errors, run_main
 from vidjax.setup import Setup
+from vidjax.training.workdir import check_held_out
 
 
 def evaluate(config: ConfigDict, checkpoint: str, output: str | os.PathLike) -> dict[str, float]:
@@ -36,9 +39,12 @@ def evaluate(config: ConfigDict, checkpoint: str, output: str | os.PathLike) -> 
     to output/bad_videos.jsonl. Each video counts once on any number of devices and processes.
 
     Raises:
-        UserError: the checkpoint does not fit the config's objective, or no evaluators.
+        UserError: the checkpoint does not fit the config's objective, no evaluators, or videos held
+            out that its run may have trained on.
     """
     setup = Setup(config, checkpoint)
+    if setup.splits.holds_out:
+        check_held_out(home(setup.folder), digests_of(setup.splits.videos("val")))
     output = epath.Path(output).expanduser()
 
     def make_output() -> None:
@@ -70,6 +76,8 @@ def evaluate(config: ConfigDict, checkpoint: str, output: str | os.PathLike) -> 
             found = evaluators.run_all(evals, params)
             to.pictures(stored.step, found.pictures)
             to.scalars(stored.step, found.metrics)
+            for line in found.lines if distributed.is_first() else ():
+                print(line)
     report = {
         "checkpoint": str(checkpoint),
         "protocol": setup.describe_evaluation(),

@@ -17,11 +17,11 @@ from ml_collections import ConfigDict
 
 from vidjax import configlib, data, evaluators, models, objectives, pretrained, sharding, sources
 from vidjax.card import Card, read_card
-from vidjax.data import datasets, demo, lists
-from vidjax.data.lists.digests import digests_of
+from vidjax.data import datasets, demo
 from vidjax.errors import UserError
 from vidjax.evaluators import split_of
 from vidjax.preprocessing import Preprocessing, check_views
+from vidjax.splits import Splits
 from vidjax.tokenizers import ClipTokenizer, Tokenizer, open_tokenizer
 from vidjax.training import optim
 
@@ -32,10 +32,10 @@ _SPEED = ("dtype", "remat", "unroll", "attention")
 
 
 class Setup:
-    """Reads a config; opens lists when they are first asked for.
+    """Reads a config; lists of videos are read when they are first asked for.
 
     Attributes:
-        config: as given.
+        config: as given, with the checkpoint's input where its own is unset: see `_with_input`.
         checkpoint: name of the model that is evaluated, see vidjax.sources; None in training.
         folder: of vidjax, with that model, or in training with that of config.init; None without.
         without_lists: whether texts are stand-ins, as nothing is read but what only lists can tell:
@@ -43,6 +43,7 @@ class Setup:
         card: of the model that is evaluated.
         mesh: of all devices.
         share: what this process reads of every batch.
+        splits: lists of videos.
         clips_at_once: clips that a training step holds at once, over all devices; evaluation takes
             no more.
         preprocessing: of its clips.
@@ -64,20 +65,21 @@ class Setup:
         *,
         without_lists: bool = False,
     ):
-        self.config, self.checkpoint, self.without_lists = config, checkpoint, without_lists
+        self.checkpoint, self.without_lists = checkpoint, without_lists
         self.folder = sources.find(checkpoint) if checkpoint else None
         self.card = read_card(self.folder) if checkpoint else None
         self.objective_class = objectives.find(config.objective.name)
-        self._check_config()
-        self.mesh = sharding.make_mesh(config.mesh)
-        self.share = sharding.host_share(self.mesh)
-        self.dataset = datasets.DATASETS.get(config.data.name)
-        self._check_batch()
-        self.clips_at_once = self._clips_at_once()
+        self._check_config(config)
         source = None
         if config.init and not checkpoint:
             self.folder = sources.find(config.init)
             source = read_card(self.folder)
+        self.config = config = _with_input(config, self.card or source, checkpoint or config.init)
+        self.mesh = sharding.make_mesh(config.mesh)
+        self.share = sharding.host_share(self.mesh)
+        self.splits = Splits(config, self.card, self.share.count)
+        self._check_batch()
+        self.clips_at_once = self._clips_at_once()
         fields = self._model_fields(source)
         keeps_input = self.card or (source and models.declared(fields["name"], "KEEPS_INPUT"))
         self.preprocessing = Preprocessing.from_config(config.data)
@@ -94,8 +96,8 @@ class Setup:
         texts = self._class_texts() if self._reads("classes") else {}
         self.objective = objectives.from_config(config, self.model, self.preprocessing, **texts)
 
-    def _check_config(self) -> None:
-        config, training = self.config, not self.checkpoint
+    def _check_config(self, config: ConfigDict) -> None:
+        training = not self.checkpoint
         configlib.check(config)
         name = config.data.name
         if name not in datasets.DATASETS and name != "custom":
@@ -147,9 +149,9 @@ class Setup:
             return self.card.model | speed
         fields = models.start_from(fields, source and source.model)
         if self._has_field("num_classes"):
-            fields.setdefault("num_classes", self.num_classes)
-            if self.dataset and self.dataset.groups:
-                fields.setdefault("groups", self.dataset.groups)
+            fields.setdefault("num_classes", self.splits.num_classes)
+            if self.splits.groups:
+                fields.setdefault("groups", self.splits.groups)
         if self.reads_text and "vocab_size" not in fields:
             fields["vocab_size"] = self.tokenizer.vocab_size
         return fields
@@ -163,12 +165,11 @@ class Setup:
                 f"config.data.frames={clip[0]} and config.data.size={clip[1]} leave a rest beside "
                 f"patches of {patch}, which the model would not see; use multiples of them"
             )
-        groups = self.model.config.get("groups", ())
-        if self._has_field("groups") and self.dataset and groups != self.dataset.groups:
+        groups, labelled = self.model.config.get("groups", ()), self.splits.groups
+        if self._has_field("groups") and self.splits.dataset and groups != labelled:
             raise UserError(
-                f"videos of {self.config.data.name} are labelled with "
-                f"{_names(self.dataset.groups)}, but the model answers {_names(groups)}; choose "
-                f"the config of its own data"
+                f"videos of {self.config.data.name} are labelled with {_names(labelled)}, but the "
+                f"model answers {_names(groups)}; choose the config of its own data"
             )
         if self.reads_text and not self.without_lists:
             self._check_vocabulary()
@@ -194,7 +195,8 @@ class Setup:
         Empty in the evaluation of a checkpoint that was not trained by names.
         """
         if self.without_lists:
-            ids, mask = np.zeros((self.num_classes, 16), int), np.ones((self.num_classes, 16), bool)
+            shape = self.splits.num_classes, 16
+            ids, mask = np.zeros(shape, int), np.ones(shape, bool)
         else:
             names = self._learned_names()
             if not names and self.card:
@@ -222,77 +224,6 @@ class Setup:
     def reads_text(self) -> bool:
         """Whether the model compares videos with texts."""
         return models.reads_text(self.config.model.name, self.config.model.head)
-
-    @property
-    def learns_classes(self) -> bool:
-        """Whether the labels of the training list are what is learned."""
-        return self.objective_class.learns_classes
-
-    def has(self, split: str) -> bool:
-        """Whether the config says where the videos of a split are."""
-        return bool(self.config.data[split]) or self.config.data.name in demo.LISTS
-
-    @property
-    def evals(self) -> dict[str, dict[str, Any]]:
-        """The entries of `config.evals` whose videos the config names."""
-        evals = self.config.evals.to_dict()
-        return {key: entry for key, entry in evals.items() if self.has(split_of(entry))}
-
-    @functools.cache  # noqa: B019 - a setup lives as long as its run
-    def videos(self, split: str) -> datasets.VideoList:
-        """The videos of a split, "train" or "val"."""
-        if split not in ("train", "val"):
-            raise UserError(f"there is no split {split!r}; splits are 'train' and 'val'")
-        cfg = self.config.data
-        path = cfg[split]
-        if not path and cfg.name in demo.LISTS:
-            path = demo.list_of(cfg.name, split, demo.default_folder())
-        if not self.has(split):
-            raise UserError(
-                f"no {split} videos: point --config.data.{split} at a list file of "
-                f"{cfg.name} (lines of `path label`; --config.data.root for relative paths), or "
-                f"append :demo to the config's name, which needs no data"
-            )
-        classes, num_classes, name = cfg.classes, self.config.model.get("num_classes"), cfg.name
-        training = split == "train" and not self.checkpoint
-        own_classes = self.dataset and self.dataset.own_classes
-        if split == "val" and (cfg.val_classes or own_classes):
-            classes, name = cfg.val_classes, "custom"
-        elif self.card and cfg.name == "custom" and self._has_field("num_classes"):
-            classes = classes or self.card.classes or ""
-            num_classes = self.card.model.get("num_classes")
-        elif split == "val" and self.has("train") and self.learns_classes:
-            # Labels mean what they mean in training, even if a class has no video here.
-            classes = classes or self.classes or ""
-            num_classes = num_classes or self.num_classes
-        videos = lists.read_list(
-            path,
-            cfg.root,
-            name,
-            classes=classes,
-            split="test" if split == "val" else split,
-            num_classes=num_classes,
-            need_labels=self._has_field("num_classes")
-            or (self.learns_classes and training)
-            or self._evaluated(split, "labels"),
-            need_captions=self._evaluated(split, "captions")
-            or (self._reads("captions") and training),
-        )
-        if training and cfg.shots:
-            return lists.few_shot(videos, cfg.shots, cfg.shots_seed)
-        return videos
-
-    def _evaluated(self, split: str, reads: str) -> bool:
-        """Whether an evaluator of the split reads "labels" or "captions"."""
-        return any(
-            split_of(entry) == split and evaluators.find(key, entry).reads == reads
-            for key, entry in self.config.evals.to_dict().items()
-        )
-
-    def lists(self) -> dict[str, dict[str, Any]]:
-        """Returns the digests of the lists that the run reads, by split."""
-        splits = {"train"} | {split_of(entry) for entry in self.evals.values()}
-        return {split: digests_of(self.videos(split)) for split in sorted(splits)}
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | ClipTokenizer | None:
@@ -327,8 +258,7 @@ class Setup:
     @property
     def notices(self) -> list[str]:
         """Notes about lists, a frozen text tower, and a checkpoint's clips."""
-        splits = filter(self.has, ("train", "val"))
-        found = [text for split in splits for text in self.videos(split).notices]
+        found = self.splits.notices
         freeze = self.config.optim.freeze
         scratch = self._reads("classes") and not (self.checkpoint or self.config.init)
         if scratch and any(re.fullmatch(pattern, "text/token_embed") for pattern in freeze):
@@ -343,29 +273,19 @@ class Setup:
         return found
 
     @property
-    def classes(self) -> tuple[str, ...] | None:
-        """Class names, where the training list or `config.data.classes` gives them."""
-        return self.videos("train").classes
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes: a fact of the dataset, or what the training list shows."""
-        if self.dataset:
-            return self.dataset.num_classes
-        return len(self.classes or ()) or 1 + max(video.label for video in self.videos("train"))
-
-    @property
     def clips_per_step(self) -> int:
         return self.config.data.batch_size * self.config.data.repeats
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training list, at least 1."""
-        return max(1, len(self.videos("train")) // self.config.data.batch_size)
+        return max(1, len(self.splits.videos("train")) // self.config.data.batch_size)
 
     @property
     def total_steps(self) -> int:
-        steps = self.config.train_steps or round(self.config.train_epochs * self.steps_per_epoch)
+        config = self.config
+        epochs = round(config.train_epochs * self.steps_per_epoch)
+        steps = config.train_steps or (config.train_epochs and max(config.min_steps, epochs))
         if steps < 1:
             raise UserError("set config.train_steps or config.train_epochs to train for some time")
         return steps
@@ -374,7 +294,7 @@ class Setup:
         """Shapes of a batch of `size` clips."""
         cfg = self.config.data
         video = (size, cfg.frames, cfg.size, cfg.size, 3)
-        groups = (len(self.dataset.groups),) if self.dataset and self.dataset.groups else ()
+        groups = (len(self.splits.groups),) if self.splits.groups else ()
         batch = {
             "video": jax.ShapeDtypeStruct(video, "uint8"),
             "label": jax.ShapeDtypeStruct((size, *groups), "int32"),
@@ -387,19 +307,6 @@ class Setup:
             batch["text"] = jax.ShapeDtypeStruct(text, "int32")
             batch["text_mask"] = jax.ShapeDtypeStruct(text, "bool")
         return batch
-
-    @functools.cache  # noqa: B019
-    def bad_videos(self, split: str, workdir: epath.Path) -> data.BadVideos:
-        """Counts the unusable videos of a split, and lists them in workdir/bad_videos.jsonl.
-
-        Of each process: others than the first have its number in the name of the list.
-        """
-        index, share = jax.process_index(), self.config.data.max_bad_share
-        # In evaluation a process sees its share only.
-        count = len(self.videos(split)) // (1 if split == "train" else self.share.count)
-        path = workdir / (f"bad_videos.{index}.jsonl" if index else "bad_videos.jsonl")
-        others = [other for other in workdir.glob("bad_videos*.jsonl") if other != path]
-        return data.BadVideos(path, max(1, count), share, others)
 
     @functools.cached_property
     def abstract_params(self) -> Any:
@@ -419,10 +326,10 @@ class Setup:
     def train_batches(self, start_step: int, workdir: epath.Path):
         """Endless batches from `start_step` on, of this host: see `data.train_loader`."""
         return data.train_loader(
-            self.videos("train"),
+            self.splits.videos("train"),
             self.config.data,
             seed=self.config.seed,
-            bad_videos=self.bad_videos("train", workdir),
+            bad_videos=self.splits.bad_videos("train", workdir),
             start_step=start_step,
             rows=self.share.rows(self.config.data.batch_size),
             workers=self.config.data.workers,
@@ -440,13 +347,13 @@ class Setup:
         def batches(split: str, views: tuple[int, int]):
             parts = sharding.batch_parts(self.mesh)
             loader = data.eval_loader(
-                self.videos(split),
+                self.splits.videos(split),
                 self.preprocessing,
                 batch_size=-(-self.clips_at_once // parts) * parts,
                 views=views,
                 share=(self.share.index, self.share.count),
                 workers=self.config.data.workers,
-                bad_videos=self.bad_videos(split, workdir),
+                bad_videos=self.splits.bad_videos(split, workdir),
                 patience=self.config.data.patience,
             )
             with contextlib.closing(loader):
@@ -454,36 +361,36 @@ class Setup:
                     between()
                     yield sharding.put_batch(batch, self.mesh)
 
-        for entry in self.evals.values():
+        for entry in self.splits.evals.values():
             check_views(self.preprocessing, entry.get("views", (1, 1))[1])
         self._check_names()
         context = evaluators.Context(
             predict=self.objective.predict,
             batches=batches,
-            num_videos=lambda split: len(self.videos(split)),
+            num_videos=lambda split: len(self.splits.videos(split)),
             num_classes=self.model.config.get("num_classes") or len(self._learned_names()),
             groups=self.model.config.get("groups", ()),
-            captions=lambda split: [video.captions for video in self.videos(split)],
+            captions=lambda split: [video.captions for video in self.splits.videos(split)],
             tokenize=self.tokenizer,
-            classes=lambda split: self.videos(split).classes,
+            classes=lambda split: self.splits.videos(split).classes,
             put=lambda batch: sharding.put_whole(
                 batch, jax.NamedSharding(self.mesh, sharding.BATCH)
             ),
             parts=sharding.batch_parts(self.mesh),
         )
-        return evaluators.build(self.evals, context)
+        return evaluators.build(self.splits.evals, context)
 
     def _learned_names(self) -> tuple[str, ...]:
         """Names of the classes that a model trained by names has learned."""
         if not self._reads("classes"):
             return ()
-        return (self.card.classes if self.card else self.classes) or ()
+        return (self.card.classes if self.card else self.splits.classes) or ()
 
     def _check_names(self) -> None:
-        for key, entry in self.evals.items():
+        for key, entry in self.splits.evals.items():
             if not self._reads("classes") or evaluators.find(key, entry).any_classes:
                 continue
-            if self.videos(split_of(entry)).classes != self._learned_names():
+            if self.splits.videos(split_of(entry)).classes != self._learned_names():
                 raise UserError(
                     f"config.evals.{key} ({entry['name']}) compares videos with the classes of "
                     f"training, but {split_of(entry)} has others; use zero_shot, which takes any"
@@ -493,15 +400,46 @@ class Setup:
         """Returns one line per evaluator: what is measured, how, on how many videos."""
         return [
             evaluators.describe(key, entry, self.preprocessing)
-            if self.has(split_of(entry))
+            if self.splits.has(split_of(entry))
             else f"{key}: left out, as config.data.{split_of(entry)} names no list"
             for key, entry in self.config.evals.to_dict().items()
         ]
 
     def optimizer(self, schedule: optim.Schedule) -> optax.GradientTransformation:
         """The config's optimizer, with the stages of its model for layer decay."""
-        stages = models.declared(self.config.model.name, "STAGES")
-        return optim.make_optimizer(self.config.optim, schedule, stages)
+        return optim.make_optimizer(self.config.optim, schedule, models.stages(self.model.config))
+
+
+def _with_input(config: ConfigDict, card: Card | None, folder: str) -> ConfigDict:
+    """Returns a config whose clips are as those of a checkpoint where config.data leaves it open.
+
+    Args:
+        config: its keys configlib.INPUT of config.data that are unset come from the card.
+        card: of the checkpoint that is started from or evaluated.
+        folder: of the checkpoint, for messages.
+
+    Raises:
+        UserError: keys are unset, and there is no checkpoint, or one of single images.
+    """
+    unset = [key for key in configlib.INPUT if config.data[key] is None]
+    if not unset:
+        return config
+    if card is None:
+        raise UserError(
+            f"config.data.{unset[0]} is unset and so as the checkpoint's, but there is none to "
+            f"start from; name one as config.init"
+        )
+    preprocessing = card.preprocessing
+    if "frames" in unset and preprocessing.frames == 1:
+        raise UserError(
+            f"{folder} is a model of single images, which sees no motion; start from a model of "
+            f"videos, or set config.data.frames to see so many images of each video"
+        )
+    if "short_side" in unset:
+        unset.append("views_short_side")
+    config = config.copy_and_resolve_references()
+    config.data.update({key: getattr(preprocessing, key) for key in unset})
+    return config.lock()
 
 
 def _names(groups: tuple[tuple[str, int], ...]) -> str:

@@ -3,12 +3,13 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from vidjax import evaluators
 from vidjax.errors import UserError
 from vidjax.evaluators import check_views
-from vidjax.evaluators.classification import accuracies, ranks
-from vidjax.evaluators.reconstruction import figure
+from vidjax.evaluators.classification import accuracies, certainty, confusion, figure, ranks
+from vidjax.evaluators.reconstruction import figure as reconstruction_figure
 
 
 def context(batches, num_videos, **predict):
@@ -54,7 +55,9 @@ VIEWS = [
 def test_padding_does_not_count_and_ties_are_wrong():
     found = run({"name": "classification", "views": (2, 1)}, VIEWS, 3)
     # Video 0 is wrong, video 1 right, and video 2 ties between classes 0 and 1.
-    assert found == {"top1": pytest.approx(1 / 3), "top5": 1.0, "videos": 3, "unreadable": 0}
+    expected = {"top1": 1 / 3, "top5": 1.0, "videos": 3, "unreadable": 0}
+    expected |= {"mean_class_top1": 1 / 3, "chance": 1 / 3, "top1_low": 0.0615, "top1_high": 0.7923}
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(("average", "top1"), [("softmax", 1.0), ("logits", 0.0)])
@@ -75,9 +78,50 @@ def test_partial_or_double_counts_are_a_bug():
 def test_unreadable_videos_are_left_out_and_counted():
     batches = [batch([[9, 0, 0], [0, 9, 0]], [0, 2], [0, 0], [1, 1])]
     found = run({"name": "classification"}, batches, 3)
-    assert found == {"top1": 0.5, "top5": 1.0, "videos": 2.0, "unreadable": 1.0}
+    expected = {"top1": 0.5, "top5": 1.0, "videos": 2.0, "unreadable": 1.0}
+    expected |= {"mean_class_top1": 0.5, "chance": 1.0, "top1_low": 0.0945, "top1_high": 0.9055}
+    assert found == pytest.approx(expected, abs=1e-4)
     with pytest.raises(UserError, match="no video"):
         check_views(np.array([0, 0]), 1)
+
+
+def test_accuracy_comes_with_its_interval_chance_and_confusion():
+    # Four videos of class 0, of which three are right, and one of class 2, a tie with class 0.
+    logits = [[9, 0, 0], [9, 0, 0], [9, 0, 0], [0, 9, 0], [1, 0, 1]]
+    found = evaluate(
+        {"name": "classification"}, [batch(logits, range(5), [0, 0, 0, 0, 2], [1] * 5)], 5
+    )
+    assert found.metrics["mean_class_top1"] == (3 / 4 + 0) / 2 and found.metrics["chance"] == 0.8
+    (line,) = found.lines
+    assert line.startswith("3 of 5 right, 60.0% (95% interval 23.1 to 88.2); chance 80.0%")
+    picture = found.pictures["confusion"]
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+    right = np.array([True, True, True, False, False])
+    counts = confusion(np.array(logits, float), np.array([0, 0, 0, 0, 2]), right)
+    np.testing.assert_array_equal(counts, [[3, 1, 0], [0, 0, 0], [1, 0, 0]])
+
+
+@pytest.mark.parametrize(("right", "videos"), [(41, 48), (0, 10), (10, 10), (1, 1)])
+def test_interval_of_few_videos_is_wilsons(right, videos):
+    found = certainty(np.arange(videos) < right, np.zeros((videos, 1), int))
+    expected = stats.binomtest(right, videos).proportion_ci(method="wilson")
+    assert (found["top1_low"], found["top1_high"]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_confusion_matrices_are_legible_or_not_drawn():
+    def drawn(classes):
+        logits = np.eye(classes)[:6]
+        made = context([batch(logits, range(6), range(6), [1] * 6)], 6, logits=logits_of)
+        names = tuple(f"{'very ' * 9}{i}" if i % 2 else f"été {i}" for i in range(classes))
+        made = dataclasses.replace(made, num_classes=classes, classes=lambda split: names)
+        return evaluators.build({"x": {"name": "classification"}}, made)["x"][0].run(None).pictures
+
+    sizes = [drawn(classes)["confusion"].shape for classes in (6, 30, 100)]
+    assert max(map(max, sizes)) < 1600
+    assert not drawn(101)
+    # Names in other letters than Pillow's font has become numbers, not boxes.
+    found = [figure(np.eye(2, dtype=int), names).size for names in (("猫", "b"), ("class 0", "b"))]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
@@ -127,7 +171,7 @@ def test_loss_ignores_padding():
 
 def test_figure_has_a_row_per_name_and_clip():
     rows = {f"{i} x": np.full((3, 8, 16, 16, 3), i / 4, np.float32) for i in range(3)}
-    image = figure(rows, clips=2, columns=4, scale=2)
+    image = reconstruction_figure(rows, clips=2, columns=4, scale=2)
     assert image.width == 4 * (32 + 4) + 4
     pixels = np.asarray(image)
     middle = [4 + 14 + 16 + row * (32 + 14) for row in range(3)]

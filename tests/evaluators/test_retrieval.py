@@ -220,7 +220,9 @@ def test_zero_shot_finds_the_classes_by_their_texts():
     x = unit(classes[np.arange(14) % 3] + 0.3 * vectors(1, 14, WIDTH))
     toy = Toy(x, classes, bad=(5,))
     found = toy.run(ZERO_SHOT, classes=NAMES)
-    assert found == {"top1": 1.0, "top5": 1.0, "videos": 13.0, "unreadable": 1.0}
+    expected = {"top1": 1.0, "top5": 1.0, "videos": 13.0, "unreadable": 1.0, "top1_high": 1.0}
+    expected |= {"mean_class_top1": 1.0, "chance": 5 / 13, "top1_low": 0.7719}
+    assert found == pytest.approx(expected, abs=1e-4)
     assert toy.asked == ["a video of 0.", "a video of 1.", "a video of 2."]
     wrong = Toy(x, classes[[1, 2, 0]]).run(ZERO_SHOT, classes=NAMES)
     assert wrong["top1"] == 0.0

@@ -73,5 +73,12 @@ def test_wrong_probes():
     encoder = {"name": "videomae", **SIZES}
     with pytest.raises(UserError, match="'attention' or 'mean'"):
         models.build("probe", head="classify", encoder=encoder, num_classes=5, pool="max")
+    text = dict(name="videoprism", head="text", width=16, num_heads=2, eps=1e-6, vocab_size=9)
+    with pytest.raises(UserError, match=r"config\.init has no video encoder"):
+        models.start_from({"name": "probe", "head": "classify"}, text)
+    source = {"name": "videomae", "head": "classify", "num_classes": 3, **SIZES}
+    probe = models.build("probe", head="classify", encoder=encoder, num_classes=5)
+    with pytest.raises(UserError, match="has no whole video encoder, as it lacks encoder/"):
+        models.adapt({}, source, probe)
     with pytest.raises(UserError, match="no encoder that a probe can look into"):
         models.encoder_of({"name": "probe", "head": "classify", "encoder": encoder})

@@ -130,7 +130,7 @@ def test_what_texts_need(make, captioned, workdir, tmp_path):
     other.write_text("a.mp4 0\n")
     for split in ("train", "val"):  # both are read before the first step
         with pytest.raises(UserError, match="caption"):
-            Setup(make("videoprism_stage1", **{f"data__{split}": str(other)})).videos(split)
+            Setup(make("videoprism_stage1", **{f"data__{split}": str(other)})).splits.videos(split)
     with pytest.raises(UserError, match=r"repeats is 2, but must be 1"):
         Setup(make("videoprism_stage1", data__repeats=2))
     with pytest.raises(UserError, match="knows 20"):

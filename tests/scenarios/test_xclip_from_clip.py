@@ -116,12 +116,12 @@ def test_other_classes_than_those_of_training(make, captioned, workdir, tmp_path
     (tmp_path / "val.csv").write_text(f"path,label\n{captioned}/clips/val_00000.mp4,2\n")
     other = dict(data__val=str(tmp_path / "val.csv"), data__val_classes=str(names))
     setup = Setup(make(**other))
-    assert setup.classes == demo.EVENTS
-    assert setup.videos("val").classes == ("growing", "turning", "sliding")
+    assert setup.splits.classes == demo.EVENTS
+    assert setup.splits.videos("val").classes == ("growing", "turning", "sliding")
     with setup.config.unlocked():
         setup.config.evals.own = dict(name="zero_shot", split="train")
         names = {k: e.names for k, (e, _) in setup.evaluators(tmp_path).items()}
-        assert names["own"] == demo.EVENTS and names["val"] == setup.videos("val").classes
+        assert names["own"] == demo.EVENTS and names["val"] == setup.splits.videos("val").classes
         setup.config.evals = dict(loss=dict(name="loss"))
     with pytest.raises(UserError, match=r"evals\.loss .* val has others"):
         setup.evaluators(tmp_path)
@@ -151,12 +151,12 @@ def test_names_of_classes_answer_for_a_video(captioned, workdir):
 
 def test_few_shots(make):
     setup = Setup(make("xclip_fewshot_ucf101", data__shots=2))
-    labels = [video.label for video in setup.videos("train")]
-    assert sorted(labels) == sorted(2 * list(range(8))) and len(setup.videos("val")) == 16
+    labels = [video.label for video in setup.splits.videos("train")]
+    assert sorted(labels) == sorted(2 * list(range(8))) and len(setup.splits.videos("val")) == 16
     other = Setup(make("xclip_fewshot_ucf101", data__shots=2, data__shots_seed=1))
-    assert setup.videos("train").videos != other.videos("train").videos
+    assert setup.splits.videos("train").videos != other.splits.videos("train").videos
     with pytest.raises(UserError, match=r"has 4 .* 5"):
-        Setup(make("xclip_fewshot_ucf101", data__shots=5)).videos("train")
+        Setup(make("xclip_fewshot_ucf101", data__shots=5)).splits.videos("train")
 
 
 def test_what_class_names_need(make, captioned, tmp_path):

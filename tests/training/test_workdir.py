@@ -62,14 +62,14 @@ def test_a_list_that_changed(small, demo_folder, tmp_path, change, message):
     setup = Setup(config)
     claim_workdir(epath.Path(workdir), configlib.plain(config))
     check = functools.partial(check_same_lists, epath.Path(workdir))
-    assert check(setup.lists(), False) == []
-    changed = Setup(_listed(small, tmp_path, change(lines))).lists()
+    assert check(setup.splits.digests(), False) == []
+    changed = Setup(_listed(small, tmp_path, change(lines))).splits.digests()
     assert check(changed, False) == []  # there is no checkpoint yet
-    assert check(setup.lists(), False) == []
+    assert check(setup.splits.digests(), False) == []
     (workdir / "checkpoints/2").mkdir(parents=True)
     with pytest.raises(UserError, match=f"config.data.train {message}; put the old"):
         check(changed, False)
-    assert check(setup.lists(), False) == []
+    assert check(setup.splits.digests(), False) == []
     assert re.search(f"train {message} since the run started", check(changed, True)[0])
     assert check(changed, False) == []  # which is the run's list now
     (workdir / "lists.json").write_text("{")

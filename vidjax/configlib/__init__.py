@@ -10,5 +10,13 @@ Single keys are set by `--config.optim.lr=3e-4`. Configs are locked: an unknown 
 """
 
 from vidjax.configlib.command_line import define_flag, of_command, parse_flags
-from vidjax.configlib.keys import base, check, plain
-from vidjax.configlib.recipes import choose, load, load_beside, parse_arg, run_file, use_demo
+from vidjax.configlib.keys import INPUT, base, check, plain
+from vidjax.configlib.recipes import (
+    choose,
+    load,
+    load_beside,
+    parse_arg,
+    run_file,
+    unset_input,
+    use_demo,
+)

@@ -13,6 +13,10 @@ from ml_collections.config_dict import placeholder
 from vidjax import models, objectives, writers
 from vidjax.errors import UserError
 
+# Keys of config.data that, where a config leaves them unset, are those of the checkpoint that it
+# starts from or evaluates.
+INPUT = ("frames", "stride", "sampling", "size", "short_side", "resize", "fit", "mean", "std")
+
 
 def base() -> ConfigDict:
     """Returns every key that `vidjax.train` reads, with its default.
@@ -23,6 +27,7 @@ def base() -> ConfigDict:
     config.seed = 0
     config.train_steps = 0  # length of the training; 0: from train_epochs
     config.train_epochs = 0.0
+    config.min_steps = 0  # of a training whose length is in epochs, however small its list is
     # Keywords of models.build and of an objective's class; `name` is a module. Unset fields come
     # from the variant, config.init, the data, or the model's own default.
     config.model = ConfigDict()
@@ -69,6 +74,8 @@ def _data() -> ConfigDict:
     data.root = ""  # folder that relative paths in the lists start from
     data.classes = ""  # text file with one class name a line, or a csv of id,name
     data.val_classes = ""  # classes of `val`, where they are not those of training
+    data.val_share = 0.0  # of each class of `train`, held out where `val` names no list
+    data.val_seed = 0  # draws these videos
     data.batch_size = 0  # videos per step, over all devices
     data.repeats = 1  # differently augmented clips per video and step
     data.frames = 16  # of a clip
@@ -171,14 +178,14 @@ _RANGES = {
     ),
     "at least 0": (
         lambda x: x >= 0,
-        "seed train_steps train_epochs data.min_frames data.mix_group data.shots data.patience "
-        "optim.lr optim.min_lr optim.lr_batch_size optim.warmup_epochs optim.warmup_steps "
-        "optim.eps optim.weight_decay optim.clip_norm",
+        "seed train_steps train_epochs min_steps data.min_frames data.mix_group data.shots "
+        "data.patience optim.lr optim.min_lr optim.lr_batch_size optim.warmup_epochs "
+        "optim.warmup_steps optim.eps optim.weight_decay optim.clip_norm",
     ),
     "from 0 to 1": (lambda x: 0 <= x <= 1, "data.flip data.max_bad_share"),
     "at least 0 and below 1": (
         lambda x: 0 <= x < 1,
-        "ema_decay optim.b1 optim.b2 optim.momentum",
+        "data.val_share ema_decay optim.b1 optim.b2 optim.momentum",
     ),
     "above 0 and at most 1": (lambda x: 0 < x <= 1, "optim.layer_decay"),
 }

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from vidjax import models, objectives
-from vidjax.configlib.keys import complete
+from vidjax.configlib.keys import INPUT, complete
 from vidjax.errors import UserError, suggest
 from vidjax.json_files import describe
 
@@ -63,6 +64,12 @@ def use_demo(config: ConfigDict, *, steps: int, lr: float, data: str = "demo") -
             entry.views = (3, 1)
 
 
+def unset_input(config: ConfigDict) -> None:
+    """Unsets the keys INPUT of config.data, so that clips are as those of config.init."""
+    for key in INPUT:
+        config.data[key] = placeholder(type(config.data[key]))
+
+
 def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
     """Parses a config's argument, such as "L,frames=32,demo".
 
@@ -79,8 +86,16 @@ def parse_arg(arg: str | None, **defaults: Any) -> SimpleNamespace:
             text = "True"
         elif not equals and not isinstance(defaults[first], bool):
             key, text = first, item
+            if values[first] != defaults[first]:
+                raise UserError(
+                    f"config argument {item!r} is a second {first} beside {values[first]!r} (a "
+                    f"value with a comma cannot stand here); {suggest(item, list(defaults))}"
+                )
         if key not in defaults:
-            raise UserError(f"config argument {item!r} is unknown; {suggest(key, list(defaults))}")
+            hint = " (a path with an equals sign cannot stand here)" if "/" in key else ""
+            raise UserError(
+                f"config argument {item!r} is unknown{hint}; {suggest(key, list(defaults))}"
+            )
         kind = type(defaults[key])
         try:
             values[key] = {"True": True, "False": False}[text] if kind is bool else kind(text)

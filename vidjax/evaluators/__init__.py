@@ -31,10 +31,12 @@ class Evaluation:
     Attributes:
         metrics: numbers by name.
         pictures: uint8 [H, W, 3] by name; processes other than the first may leave them out.
+        lines: the main results in words, for the end of a run.
     """
 
     metrics: Mapping[str, float]
     pictures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    lines: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,17 +198,18 @@ def run_all(evaluators: Mapping[str, tuple[Evaluator, int]], params: Any) -> Eva
     """Runs the evaluators of `build`, one after the other.
 
     Returns:
-        Metrics are called key/name. Pictures keep their names; those that several evaluators have
-        are called key/name, too.
+        Metrics are called key/name, and lines begin with the key. Pictures keep their names; those
+        that several evaluators have are called key/name, too.
     """
     found = {key: evaluator.run(params) for key, (evaluator, _) in evaluators.items()}
     counts = collections.Counter(name for one in found.values() for name in one.pictures)
-    metrics, pictures = {}, {}
+    metrics, pictures, lines = {}, {}, []
     for key, one in found.items():
         metrics |= {f"{key}/{name}": value for name, value in one.metrics.items()}
+        lines += [f"{key}: {line}" for line in one.lines]
         for name, image in one.pictures.items():
             pictures[name if counts[name] == 1 else f"{key}/{name}"] = image
-    return Evaluation(metrics, pictures)
+    return Evaluation(metrics, pictures, lines)
 
 
 def split_of(entry: Mapping[str, Any]) -> str:

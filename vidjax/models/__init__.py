@@ -18,6 +18,7 @@ and, where its family has something to say,
     USES        head -> "predict", "compare" (with texts) or "embed": the use of a converted model
                 with it; None: no command; heads that are not there are trained from
     start_from  (fields, source) -> fields: see `start_from`
+    stages      fields -> STAGES, where another model's decide
     encoder_of  fields -> what a model of these decides of its encoder: see `encoder_of`
     token_grid  (fields, clip) -> (t, h, w), where a clip is not simply cut into patches
 
@@ -333,6 +334,14 @@ def encoder_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     if hasattr(family, "encoder_of"):
         bare |= family.encoder_of(fields)
     return {"name": fields["name"], "head": None} | bare
+
+
+def stages(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns path prefixes whose `blocks` count for layer decay, of a model with `fields`."""
+    family = _family(fields["name"])
+    if hasattr(family, "stages"):
+        return family.stages(fields)
+    return declared(fields["name"], "STAGES")
 
 
 def abstract_params(model: Model) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""A classifier on a frozen encoder of any family: what its features are worth.
+"""A classifier on an encoder of any family: what its features are worth, or what it can learn.
 
 Reference: VideoGLUE (Yuan et al. 2023, arXiv:2307.03166) for the attentive probe, which VideoPrism
-is evaluated with. Set config.optim.freeze to "backbone/.*": then the encoder has neither backward
-pass nor optimizer state.
+is evaluated with. With config.optim.freeze = "backbone/.*" the encoder has neither backward pass
+nor optimizer state; without, all of it is fine-tuned.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from vidjax import models
-from vidjax.errors import UserError
+from vidjax.errors import UserError, some
 from vidjax.json_files import Rate, Size
 from vidjax.models.layers import Array, AttentionPool, LayerNorm, Linear, Speed, is_training
 from vidjax.models.layers.heads import Classes, Model
@@ -79,7 +79,7 @@ def classify(
         head_dropout: dropout before the head in training.
         speed: of the encoder, too.
     """
-    # The encoder never trains, so nothing of it is dropped.
+    # Nothing of the encoder is dropped: it is frozen, or fine-tuned for a short time.
     still = {rate: 0.0 for rate in ("dropout", "drop_path") if rate in encoder}
     backbone = models.build(**{**encoder, **vars(speed), **still})
     sizes, dtype = backbone.config, speed.dtype
@@ -98,10 +98,18 @@ def adapt(
     """Puts the encoder of a checkpoint of any family below `backbone`; its head is left out.
 
     Arguments and results are those of `vidjax.models.adapt`.
+
+    Raises:
+        UserError: the checkpoint lacks parameters of the encoder, as models of images do.
     """
     if source["name"] == "probe":
         return params, []
     inside = models.param_names(target["encoder"])
+    if lacking := sorted(inside - params.keys()):
+        raise UserError(
+            f"config.init (its head is {source['head']!r}) has no whole video encoder, as it lacks "
+            f"{some(lacking, 2)}; start from a checkpoint that sees videos"
+        )
     left = sorted({path.split("/")[0] for path in params.keys() - inside})
     notes = [f"left out, as a probe looks at the encoder only: {', '.join(left)}"] if left else []
     return {f"backbone/{k}": v for k, v in params.items() if k in inside}, notes
@@ -110,11 +118,21 @@ def adapt(
 def start_from(fields: Mapping[str, Any], source: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns a probe's fields, with the encoder of the checkpoint that it starts from."""
     if source:
+        if not hasattr(models.build(**source), "encoder"):
+            raise UserError(
+                f"config.init has no video encoder (its head is {source['head']!r}); start from a "
+                f"checkpoint that sees videos"
+            )
         inner = source["encoder"] if source["name"] == "probe" else models.encoder_of(source)
         return {**fields, "encoder": inner}
     if not fields.get("encoder"):
         raise UserError("a probe needs an encoder to look at: set config.init to a checkpoint")
     return dict(fields)
+
+
+def stages(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the encoder's stages, see `models.stages`."""
+    return tuple(f"backbone/{stage}" for stage in models.stages(fields["encoder"]))
 
 
 HEADS = {"classify": classify}

@@ -84,7 +84,7 @@ class NonfiniteSteps:
         """Writes metrics and videos of a step down, on the first process."""
         self._report.scalars(step, values)
         if distributed.is_first():
-            videos = self._setup.videos("train")
+            videos = self._setup.splits.videos("train")
             shown = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
             paths = [videos[i].path for i in dict.fromkeys(video_ids.tolist()) if i >= 0]
             Journal(self._path).add({"step": step, **shown, "videos": paths})

@@ -93,7 +93,7 @@ def make_schedule(cfg: Any, *, batch_size: int, total: int, warmup: int) -> Sche
     if warmup >= total:
         raise UserError(
             f"the warm-up of {warmup} steps fills the whole run of {total}; lower "
-            f"config.optim.warmup_epochs or train longer"
+            f"config.optim.warmup_steps or warmup_epochs, or train longer"
         )
     return SCHEDULES[cfg.schedule](*scaled_rates(cfg, batch_size), total, warmup)
 
@@ -168,8 +168,9 @@ def layer_factors(params: Params, decay: float, stages: Sequence[str] = ("encode
         UserError: the blocks of a stage are frozen, but what is before or after them is not.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
+    encoder = stages[0][: stages[0].index("encoder/")] + "encoder/"
     if not any(path.startswith(tuple(stages)) for path in flat):
-        stages = ("encoder/",)
+        stages = (encoder,)
 
     def depth(stage: str) -> int:
         sizes = [len(x) for path, x in flat.items() if path.startswith(stage + "blocks/")]
@@ -180,7 +181,7 @@ def layer_factors(params: Params, decay: float, stages: Sequence[str] = ("encode
     starts = [sum(depths[:i]) for i in range(len(stages))]
 
     def layer(path: str, x: jax.Array) -> int | jax.Array:
-        if not path.startswith("encoder/"):
+        if not path.startswith(encoder):
             return total + 1
         # What is in no stage, the patches, goes with the first one.
         i = next((i for i, stage in enumerate(stages) if path.startswith(stage)), 0)

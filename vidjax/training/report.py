@@ -33,7 +33,7 @@ class Report:
 
     def __init__(self, program: Program, workdir: epath.Path, start: int):
         self._program, self._workdir, self._start = program, workdir, start
-        self._total = program.setup.total_steps
+        self._total, self._lines = program.setup.total_steps, ()
         config = program.setup.config
         self._writers = writers.build(config.writers, workdir, start, configlib.plain(config))
         self.logged = set(distributed.from_first(lambda: sorted(self._writers.known)))
@@ -64,7 +64,8 @@ class Report:
         self._writers.scalars(step, values)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """Writes pictures and metrics of a step, and prints the metrics."""
+        """Writes pictures and metrics of a step, and prints the metrics; keeps its lines."""
+        self._lines = evaluation.lines
         self._writers.pictures(step, evaluation.pictures)
         if evaluation.metrics:  # written last: what stands there is not evaluated again
             self.scalars(step, evaluation.metrics)
@@ -80,18 +81,20 @@ class Report:
         self._progress.report(summary(values), values["seconds_left"])
 
     def finish(self, results: Mapping[str, float], checkpoints: Checkpoints) -> None:
-        """Marks the run as done, with the last `results`, and prints where everything is."""
+        """Marks the run as done, with the last `results`; prints these, and where everything is."""
         setup, workdir = self._program.setup, self._workdir
         bad = {}
-        for split in filter(setup.has, ("train", "val")):
-            count = np.array([setup.bad_videos(split, workdir).count])
+        for split in filter(setup.splits.has, ("train", "val")):
+            count = np.array([setup.splits.bad_videos(split, workdir).count])
             bad[split] = int(distributed.gather(count).sum())
         if not distributed.is_first():
             return
         (workdir / "DONE").write_text(json.dumps(results, indent=1) + "\n")
+        for line in self._lines:
+            self.log(line)
         for split, count in bad.items():
             if count:
-                path = setup.bad_videos(split, workdir).path
+                path = setup.splits.bad_videos(split, workdir).path
                 path = path if jax.process_count() == 1 else workdir / "bad_videos*.jsonl"
                 self.log(f"bad videos of {split}: {count}, listed in {path}")
         self.log(f"checkpoint: {checkpoints.folder / str(self._total)}")
@@ -115,6 +118,7 @@ def _description(program: Program) -> list[str]:
     cfg, steps, total = config.data, setup.steps_per_epoch, setup.total_steps
     peak, final = optim.scaled_rates(config.optim, cfg.batch_size)
     warmup = optim.warmup_steps(config.optim, steps)
+    videos = len(setup.splits.videos("train"))
     count = sum(math.prod(x.shape) for x in jax.tree.leaves(program.state.params))
     mesh = " ".join(f"{axis}={n}" for axis, n in setup.mesh.shape.items())
     shards, unscaled = config.optim.clip_parts, config.optim.lr_batch_size
@@ -125,7 +129,7 @@ def _description(program: Program) -> list[str]:
         f"{jax.devices()[0].device_kind}, mesh {mesh}",
         f"model {config.model.name}, head {config.model.head}: {count:,} parameters, "
         f"compute in {setup.model.dtype}",
-        f"data {cfg.name}: {len(setup.videos('train'))} videos, batch {cfg.batch_size} videos x "
+        f"data {cfg.name}: {videos} videos, batch {cfg.batch_size} videos x "
         f"{cfg.repeats} clips in {config.grad_accum} part(s), {steps} steps per epoch{clipped}",
         f"optimizer: {total} steps = {total / steps:g} epochs, warm-up {warmup}, "
         f"peak rate {peak:.4g}, final {final:.4g}{scaled}",

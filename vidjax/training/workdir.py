@@ -20,6 +20,7 @@ from vidjax.evaluators import with_views
 from vidjax.setup import Setup
 
 _LOCK = "run.lock"
+_LISTS = "lists.json"
 _UNFINISHED = ("config.json.tmp", "config.tmp")  # the latter by older versions
 
 
@@ -39,7 +40,7 @@ def claim_run(workdir: epath.Path, setup: Setup) -> list[str]:
             f"writes to disks only"
         )
     claim_workdir(workdir, configlib.plain(config), configlib.plain(configlib.base()))
-    changes = check_same_lists(workdir, setup.lists(), config.data.allow_changed_lists)
+    changes = check_same_lists(workdir, setup.splits.digests(), config.data.allow_changed_lists)
     provenance = {
         "source": config.init or "random",
         "format": "vidjax",
@@ -52,7 +53,7 @@ def claim_run(workdir: epath.Path, setup: Setup) -> list[str]:
     card = Card(
         model=models.config_of(setup.model),
         preprocessing=with_views(setup.preprocessing, config.evals.to_dict()),
-        classes=setup.classes if setup.learns_classes else None,
+        classes=setup.splits.classes if setup.objective_class.learns_classes else None,
         provenance=provenance,
         tokenizer=setup.tokenizer and pretrained.keep_tokenizer(setup.tokenizer, workdir),
     )
@@ -207,20 +208,9 @@ def check_same_lists(
     Raises:
         UserError: there are changes, and `allow` is False.
     """
-    path, old, changes = workdir / "lists.json", {}, []
+    path, old, changes = workdir / _LISTS, {}, []
     if path.exists() and _has_checkpoints(workdir):
-        try:
-            old = json.loads(path.read_bytes())
-            changes = [
-                f"the list of config.data.{split} {change}"
-                for split, facts in lists.items()
-                if split in old and (change := difference(old[split], facts))
-            ]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise UserError(
-                f"{path} is damaged, so nothing tells whether the lists are those that the run "
-                f"started with; if they are, delete that file"
-            ) from None
+        old, changes = _compare(path, lists)
         if changes and not allow:
             raise UserError(
                 f"workdir {workdir} holds a run with other lists: {' and '.join(changes)}; put the "
@@ -229,6 +219,50 @@ def check_same_lists(
             )
     files.write_whole(path, json.dumps(old | lists, indent=1) + "\n")
     return [f"{change} since the run started" for change in changes]
+
+
+def check_held_out(folder: epath.Path, held_out: dict[str, Any]) -> None:
+    """Checks that videos held out of a list were not trained on; not of folders that no run made.
+
+    Args:
+        folder: workdir of the run that is evaluated.
+        held_out: `vidjax.data.lists.digests.digests_of` the videos.
+
+    Raises:
+        UserError: the run was validated on others.
+    """
+    path = folder / _LISTS
+    if not path.exists():
+        return
+    old, changes = _compare(path, {"val": held_out})
+    if changes or "val" not in old:
+        raise UserError(
+            f"{folder} was validated on other videos than those held out of config.data.train now, "
+            f"and may have been trained on these ({some(changes) or 'it held none out'}); give its "
+            f"list, config.data.val_share and val_seed, or name other videos as config.data.val"
+        )
+
+
+def _compare(
+    path: epath.Path, lists: dict[str, dict[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns the lists in a run's lists.json, and how `lists` differ from them.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        old = json.loads(path.read_bytes())
+        return old, [
+            f"the list of config.data.{split} {change}"
+            for split, facts in lists.items()
+            if split in old and (change := difference(old[split], facts))
+        ]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(
+            f"{path} is damaged, so nothing tells whether the lists are those that the run "
+            f"started with; if they are, delete that file"
+        ) from None
 
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:

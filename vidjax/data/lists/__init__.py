@@ -8,8 +8,9 @@
     lines, headers, table, columns    tables of text
     files, names, missing             which files the names of a list mean
     labels, class_names               labels as numbers
-    shots                             few-shot lists
+    shots, held_out                   few-shot lists, validation videos
 """
 
+from vidjax.data.lists.held_out import hold_out
 from vidjax.data.lists.reader import read_list
 from vidjax.data.lists.shots import few_shot

@@ -12,13 +12,11 @@ from vidjax.data.datasets import Video
 def digests_of(videos: Sequence[Video]) -> dict[str, Any]:
     """Returns the length of a list, and digests of all of it, in any order, and of its blocks.
 
-    Paths count from the folder that all videos share, so that this may be moved.
+    Paths are those of `relative_paths`.
     """
-    paths = [video.path for video in videos]
-    # commonpath knows no URLs.
-    shared = os.path.commonprefix([min(paths), max(paths)]).rpartition("/")[0]  # noqa: RUF071
     lines = [
-        json.dumps([video.path[len(shared) :], video.label, video.captions]) for video in videos
+        json.dumps([path, video.label, video.captions])
+        for path, video in zip(relative_paths(videos), videos, strict=True)
     ]
     block = max(1, -(-len(lines) // 100))
     return {
@@ -28,6 +26,14 @@ def digests_of(videos: Sequence[Video]) -> dict[str, Any]:
         "block": block,
         "blocks": [_sha256(lines[i : i + block])[:8] for i in range(0, len(lines), block)],
     }
+
+
+def relative_paths(videos: Sequence[Video]) -> list[str]:
+    """Returns paths from the folder that all videos share, so that this may be moved."""
+    paths = [video.path for video in videos]
+    # commonpath knows no URLs.
+    shared = os.path.commonprefix([min(paths), max(paths)]).rpartition("/")[0]  # noqa: RUF071
+    return [path[len(shared) :] for path in paths]
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
