@@ -61,7 +61,7 @@ class FrameCache:
         text: config.data.cache, for messages.
 
     Attributes:
-        told: names of the lists that a Tally has reported.
+        told: names and sizes of the lists that a Tally has reported.
     """
 
     def __init__(self, store: Memory | Folder, text: str):
@@ -155,12 +155,12 @@ class Tally:
 
     def add(self, video_id: int, kept: Kept | None) -> None:
         """Counts a video; None is one that cannot be read."""
-        if self._split in self._cache.told:
+        if (self._split, self._total) in self._cache.told:
             return
         self._seen[video_id] = kept
         is_full = kept is not None and not kept.is_kept and kept.size > 0
         if is_full or len(self._seen) == self._total:
-            self._cache.told.add(self._split)
+            self._cache.told.add((self._split, self._total))
             print(self._line(is_full), file=sys.stderr, flush=True)
 
     def _line(self, is_full: bool) -> str:
