@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from vidjax import configlib, data, evaluators, models, objectives, pretrained, sharding, sources
 from vidjax.card import Card, read_card
-from vidjax.data import datasets, demo
+from vidjax.data import datasets, demo, frame_cache
 from vidjax.errors import UserError
 from vidjax.evaluators import split_of
 from vidjax.preprocessing import Preprocessing, check_views
@@ -105,6 +105,8 @@ class Setup:
                 f"config.data.name must be one of {', '.join(datasets.DATASETS)}, or custom for "
                 f"your own data, not {name!r}"
             )
+        if config.data.cache:
+            frame_cache.parse(config.data.cache)
         models.check_config(config.model.to_dict())
         if config.model.dtype == "float16" and training:
             raise UserError(
@@ -355,6 +357,7 @@ class Setup:
                 workers=self.config.data.workers,
                 bad_videos=self.splits.bad_videos(split, workdir),
                 patience=self.config.data.patience,
+                cache=self.config.data.cache,
             )
             with contextlib.closing(loader):
                 for batch in loader:

@@ -1,6 +1,7 @@
 """Suite `data`: from video files to batches, beside the bare decoders."""
 
 import math
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from benchmarks import harness, page, videos
 from benchmarks.suites import readers
+from vidjax.data import demo, lists
 from vidjax.data.reading import pyav
 
 
@@ -30,6 +32,7 @@ def run(settings: harness.Settings) -> dict[str, Any]:
             "threads": settings.threads,
             "groups": {name: _facts(group) for name, group in groups.items()},
             "one_core": _one_core(settings, groups, size),
+            "cache": _cache(settings, groups, size, folder),
             "memory": _memory(settings, tiny),
         }
 
@@ -49,6 +52,22 @@ def _one_core(settings: harness.Settings, groups: Mapping, size: int) -> dict[st
         for name in readers.VARIANTS
     }
     return harness.interleave(children, settings.rounds, settle=False)  # of many seconds
+
+
+def _cache(
+    settings: harness.Settings, groups: Mapping, size: int, folder: pathlib.Path
+) -> dict[str, Any]:
+    count = 16 if settings.quick else 64
+    demo.make(folder / "demo", num_train=count, num_val=8)
+    listed = lists.read_list(folder / "demo" / "train.csv")
+    groups = groups | {"demo": [(video.path, None) for video in listed]}
+    options = {"groups": groups, "size": size, "clips": 32 if settings.quick else 64}
+    caches = {"none": "", "memory": "2GB", "folder": f"{folder / 'cache'}:2GB"}
+    children = {
+        name: harness.Child("benchmarks.suites.readers:cached", cache=cache, **options)
+        for name, cache in caches.items()
+    }
+    return harness.interleave(children, settings.rounds, settle=False)
 
 
 def _memory(settings: harness.Settings, files: videos.Files) -> dict[str, Any]:
@@ -85,6 +104,8 @@ def render(report: Mapping[str, Any]) -> str:
     for group, facts in report["groups"].items():
         sizes = ", ".join(facts["sizes"])
         parts += [f"{group}: {facts['videos']} videos, {sizes}.", _one_core_table(report, group)]
+    if "cache" in report:
+        parts += ["Clips through the loader's threads, by config.data.cache:", _cache_table(report)]
     memory = []
     for name, one in report["memory"].items():
         if "failed" in one:
@@ -111,6 +132,21 @@ def _one_core_table(report: Mapping[str, Any], group: str) -> str:
                 row |= {"ms": wall, "CPU ms": one["figures"][f"{group}/{recipe}/cpu_ms"]}
                 row |= {"clips/s": 1e3 / wall["median"]}
                 rows.append(row | {"vidjax / it": wall["median"] / ours[key]["median"]})
+    return page.table(rows)
+
+
+def _cache_table(report: Mapping[str, Any]) -> str:
+    rows = []
+    for name, one in report["cache"].items():
+        if "failed" in one:
+            rows.append({"cache: videos": name, "failed": one["failed"]})
+            continue
+        figures = one["figures"]
+        for key in (key for key in figures if key.endswith("/ms")):
+            group, wall = key.removesuffix("/ms"), figures[key]
+            row = {"cache: videos": f"{name}: {group}", "ms": wall}
+            row |= {"CPU ms": figures[f"{group}/cpu_ms"], "clips/s": 1e3 / wall["median"]}
+            rows.append(row)
     return page.table(rows)
 
 

@@ -39,7 +39,7 @@ Read = Callable[[str, int, str, Any, np.random.Generator], np.ndarray]
 def settings_of(recipe: str, **changes: Any) -> Any:
     """Returns the data block of a config."""
     cfg = configlib.base().data
-    cfg.update(**RECIPES[recipe], **changes)
+    cfg.update(RECIPES[recipe] | changes)
     return cfg
 
 
@@ -142,6 +142,31 @@ def _batches(
     loader = data.train_loader(listed, cfg, seed=seed, bad_videos=bad, workers=workers)
     with contextlib.closing(loader):
         yield loader
+
+
+def cached(groups: Mapping[str, Files], cache: str, size: int, clips: int) -> Variant:
+    """Clips of each group through the loader's threads, with a cache or without.
+
+    The first run fills it. Groups called demo are resized by the recipe, as in the demo's configs.
+    """
+    turns = itertools.count()
+
+    def once() -> dict[str, float]:
+        turn, figures = next(turns), {}
+        for group, files in groups.items():
+            changes = {"cache": cache}
+            if group == "demo":
+                changes |= {"augment": "center_crop", "frames": 8, "stride": 2}
+            side = 32 if group == "demo" else size
+            wall, cpu = time.perf_counter(), time.process_time()
+            with _batches(files, 0, side, 8, turn, **changes) as loader:
+                for _ in range(clips // 8):
+                    next(loader)
+            figures[f"{group}/ms"] = (time.perf_counter() - wall) * 1e3 / clips
+            figures[f"{group}/cpu_ms"] = (time.process_time() - cpu) * 1e3 / clips
+        return figures
+
+    return {"clips": clips}, once
 
 
 def memory(

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import videos
 from benchmarks.suites import data, readers
+from vidjax.data import frame_cache
 from vidjax.data.frames import clips
 from vidjax.data.reading import decord_reader
 from vidjax.preprocessing import Preprocessing
@@ -40,6 +41,17 @@ def test_all_variants_read_the_same_frames(file, recipe):
     else:
         readers.indices(recipe, file[1], cfg, rng)  # drawn before the crop
         assert np.array_equal(ours, clips.train_clip(bare, rng, cfg))
+
+
+def test_a_cache_is_measured_by_the_clip(file, monkeypatch):
+    _, once = readers.cached({"made": [file], "demo": [file]}, "20MB", 48, 16)
+    once()
+    monkeypatch.setattr(frame_cache, "read_frames", None)  # all is kept by now
+    figures = once()
+    assert {*figures} == {f"{g}/{kind}" for g in ("made", "demo") for kind in ("ms", "cpu_ms")}
+    summary = {key: {"median": x, "min": x, "max": x, "n": 1} for key, x in figures.items()}
+    rows = data._cache_table({"cache": {"memory": {"figures": summary}}})
+    assert "| memory: made |" in rows and "| memory: demo |" in rows
 
 
 def test_growth_of_memory_leaves_out_the_start():

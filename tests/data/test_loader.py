@@ -116,6 +116,7 @@ def config(**changes):
         min_frames=0,
         patience=600.0,
         reader="pyav",
+        cache="",
     )
     return SimpleNamespace(**(fields | changes))
 

@@ -60,6 +60,7 @@ def test_resuming_is_exact(small, a_run, name, tmp_path):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Report, "step", stop_at_3)
         train.train(halves, tmp_path / "halves")
+    halves.data.cache = "20MB"  # which is no other run
     resumed = train.train(halves, tmp_path / "halves")
     assert int(resumed.step) == 4
     assert_same(whole, resumed)
@@ -268,6 +269,11 @@ def test_a_run_hands_on_what_an_export_needs(small, a_run, tmp_path):
 def test_clips_that_leave_a_rest_beside_the_patches(small):
     with pytest.raises(UserError, match=r"size=36 leave a rest beside patches of \(2, 8, 8\)"):
         Setup(small(data__size=36, data__short_side=36))
+
+
+def test_a_cache_of_no_size_is_told_before_lists_are_read(small):
+    with pytest.raises(UserError, match=r"config\.data\.cache is '2'; expected"):
+        Setup(small(data__cache="2", data__train="/nowhere/list.csv"))
 
 
 def test_fine_tuning_takes_over_the_encoder(small, a_run, tmp_path, capsys):

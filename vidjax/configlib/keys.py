@@ -98,6 +98,7 @@ def _data() -> ConfigDict:
     data.reader = "pyav"  # or "decord", which is slower; both give the same frames
     data.allow_changed_lists = False  # whether a run continues with lists that have changed
     data.workers = -1  # processes that decode; -1: from the number of cores
+    data.cache = ""  # "2GB": keep decoded frames in memory; "FOLDER:20GB": on a disk
     data.patience = 600.0  # seconds without a batch after which the loader is said to hang
     data.tokenizer = ""  # SentencePiece .model or tokenizer.json; "": that of `init`
     # Unset: as the tokenizer's checkpoint says, or as is usual for it.

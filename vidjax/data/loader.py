@@ -32,6 +32,7 @@ from vidjax import signals
 from vidjax.data import segments
 from vidjax.data.bad_videos import BadVideos
 from vidjax.data.datasets import DATASETS, Video
+from vidjax.data.frame_cache import Tally, open_cache
 from vidjax.data.frames import clips
 from vidjax.data.reading import locators
 from vidjax.data.reading.video import FETCH, check_reader
@@ -69,6 +70,7 @@ def train_loader(
         videos: the training list.
         cfg: the config's data block. cfg.batch_size counts videos of all hosts; with cfg.repeats =
             r a batch holds r differently augmented clips of each, side by side (one decode).
+            cfg.cache does not change the stream: see frame_cache.py.
         seed: of order, sampling and augmentation.
         start_step: steps already trained; the stream continues exactly there.
         rows: places of the global batch's videos that this host reads, ascending; None: all.
@@ -105,8 +107,9 @@ def train_loader(
     import grain
 
     _parse_flags()
+    cache = open_cache(cfg.cache)
     ds = grain.MapDataset.source(range(len(videos))).seed(seed).shuffle().repeat(None)
-    record = TrainRecord(videos, cfg, bad_videos.hanging, tokenize)
+    record = TrainRecord(videos, cfg, bad_videos.hanging, tokenize, cache)
     ds = ds.random_map(record)  # before the host's shard: random numbers by position
     rows = range(cfg.batch_size) if rows is None else rows
     shard = HostShard(ds, cfg.batch_size, [*map(int, rows)], start_step)
@@ -117,6 +120,7 @@ def train_loader(
         workers=workers,
         bad_videos=bad_videos,
         patience=cfg.patience,
+        tally=Tally(cache, "training", len(videos)) if cache and 0 in rows else None,
     )
 
 
@@ -130,6 +134,7 @@ def eval_loader(
     workers: int = -1,
     bad_videos: BadVideos | None = None,
     patience: float = 600.0,
+    cache: str = "",
 ) -> "Batches":
     """Makes one pass over the views of every video; its len() is the number of batches.
 
@@ -145,6 +150,7 @@ def eval_loader(
         views: (temporal, spatial) views of each video.
         share: (index, count) of this host's share of the videos.
         workers, bad_videos, patience: as of train_loader and Batches.
+        cache: where views are kept, which changes no batch: see frame_cache.py.
 
     Raises:
         UserError: cfg is wrong, the list is empty, batch_size does not divide over the hosts, or
@@ -164,12 +170,14 @@ def eval_loader(
     hanging = bad_videos.hanging if bad_videos is not None else {}
     reader = getattr(cfg, "reader", "pyav")  # which no Preprocessing has
     check_reader(reader)
-    record = EvalRecord(videos, facts, views, hanging, reader)
+    frame_cache = open_cache(cache)
+    record = EvalRecord(videos, facts, views, hanging, reader, frame_cache)
     # In turns as many as fill a batch's rows of this host, so that batches are the same for any
     # number of hosts; some past the end: padding.
     turn = max(1, batch_size // count // (views[0] * views[1]))
     starts = range(index * turn, -(-len(videos) // (turn * count)) * turn * count, turn * count)
     shard = [video for start in starts for video in range(start, start + turn)]
+    num_videos = sum(video < len(videos) for video in shard)
     return Batches(
         grain.MapDataset.source(shard).map(record),
         videos,
@@ -178,6 +186,7 @@ def eval_loader(
         bad_videos=bad_videos,
         patience=patience,
         num_batches=-(-len(shard) * views[0] * views[1] // (batch_size // count)),
+        tally=Tally(frame_cache, "evaluation", num_videos) if frame_cache and not index else None,
     )
 
 
@@ -194,6 +203,7 @@ class Batches(Iterator[Batch]):
         workers, bad_videos: as of train_loader.
         patience: seconds without a batch after which the workers are said to hang.
         num_batches: how many there are; None: no end.
+        tally: told of each video, whether it is kept.
     """
 
     def __init__(
@@ -206,6 +216,7 @@ class Batches(Iterator[Batch]):
         bad_videos: BadVideos | None,
         patience: float = 600.0,
         num_batches: int | None = None,
+        tally: Tally | None = None,
     ):
         if not patience > 0:
             raise UserError(f"data.patience {patience} must be above 0, in seconds")
@@ -224,7 +235,7 @@ class Batches(Iterator[Batch]):
         self._ready: queue.Queue[Batch | Exception] = queue.Queue(maxsize=2)
         with signals.hidden_from_children():
             closed, records = threading.Event(), iter(ds)
-            batches = _build(records, videos, batch_size, bad_videos)
+            batches = _build(records, videos, batch_size, bad_videos, tally)
             # The thread must not hold self: then a loader that is dropped after a few batches ends.
             thread = threading.Thread(
                 target=_fill,
@@ -267,7 +278,11 @@ class Batches(Iterator[Batch]):
 
 
 def _build(
-    records: Any, videos: Sequence[Video], batch_size: int, bad_videos: BadVideos | None
+    records: Any,
+    videos: Sequence[Video],
+    batch_size: int,
+    bad_videos: BadVideos | None,
+    tally: Tally | None,
 ) -> Iterator[Batch]:
     """Cuts the clips of records, one after the other, into batches; the last is padded."""
     batch, filled = None, 0
@@ -277,6 +292,10 @@ def _build(
     for record in records:
         for video_id, reason in record["errors"]:
             _report(videos[video_id].path, reason, bad_videos)
+            if tally is not None:
+                tally.add(video_id, None)
+        if tally is not None and record["kept"] is not None:
+            tally.add(record["video_id"], record["kept"])
         if not len(record["clips"]):
             video_id, reason = record["errors"][-1]
             raise UserError(

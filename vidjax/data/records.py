@@ -1,8 +1,8 @@
 """Records that data workers make: a video's clips and label, and why others were not used.
 
-A record is a dict of clips uint8 [R, T, H, W, 3], label, video_id, weight and errors, a list of
-(video_id, reason); in training on texts also text int32 [L] and text_mask bool [L]. The classes
-here are pickled to the worker processes.
+A record is a dict of clips uint8 [R, T, H, W, 3], label, video_id, weight, errors, a list of
+(video_id, reason), and kept, what frame_cache.Kept says of the video or None; in training on texts
+also text int32 [L] and text_mask bool [L]. The classes here are pickled to the worker processes.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vidjax.data.datasets import Video
+from vidjax.data.frame_cache import FrameCache, Kept
 from vidjax.data.frames import clips, sampling
 from vidjax.data.reading.video import read_frames
 from vidjax.errors import VideoError
@@ -31,6 +32,7 @@ class TrainRecord:
     cfg: Any
     hanging: Mapping[str, str]
     tokenize: Tokenize | None = None
+    cache: FrameCache | None = None
 
     def __call__(self, video_id: int, rng: np.random.Generator) -> dict[str, Any]:
         cfg, errors = self.cfg, []
@@ -41,16 +43,20 @@ class TrainRecord:
                 raise VideoError(f"too short: {num_frames} frames of at least {min_frames}")
             return sampling.train_indices(cfg.sampling, num_frames, cfg.frames, cfg.stride, rng)
 
+        read, more = read_frames, ()
+        if self.cache is not None:
+            read, more = self.cache.frames, (clips.fixed_step(cfg),)
         for _ in range(TRIES):
             video = self.videos[video_id]
             try:
-                frames, _ = _decode(video, self.hanging, cfg.reader, read_frames, sample)
+                frames, kept = _decode(video, self.hanging, cfg.reader, read, sample, *more)
             except VideoError as error:
                 errors.append((video_id, str(error)))
                 video_id = int(rng.integers(len(self.videos)))
                 continue
             views = [clips.train_clip(frames, rng, cfg) for _ in range(cfg.repeats)]
-            record = _record(np.stack(views), video.label, video_id, 1.0, errors)
+            kept = kept if self.cache is not None else None
+            record = _record(np.stack(views), video.label, video_id, 1.0, errors, kept)
             if self.tokenize is not None:  # last, so that the clips do not depend on it
                 ids, mask = self.tokenize([video.captions[rng.integers(len(video.captions))]])
                 record |= {"text": ids[0], "text_mask": mask[0]}
@@ -67,20 +73,24 @@ class EvalRecord:
     views: tuple[int, int]
     hanging: Mapping[str, str]
     reader: str
+    cache: FrameCache | None = None
 
     def __call__(self, video_id: int) -> dict[str, Any]:
-        facts, errors = self.preprocessing, []
+        facts, errors, kept = self.preprocessing, [], None
         views = self.views[0] * self.views[1]
         zeros = np.zeros((views, facts.frames, facts.size, facts.size, 3), np.uint8)
         if video_id >= len(self.videos):
             return _record(zeros, -1, -1, 0.0, errors)
         video = self.videos[video_id]
+        read = clips.prepare if self.cache is None else self.cache.views
         try:
-            crops = _decode(video, self.hanging, self.reader, clips.prepare, facts, self.views)
+            crops = _decode(video, self.hanging, self.reader, read, facts, self.views)
+            if self.cache is not None:
+                crops, kept = crops
         except VideoError as error:
             errors.append((video_id, str(error)))
             return _record(zeros, video.label, video_id, 0.0, errors)
-        return _record(crops, video.label, video_id, 1.0, errors)
+        return _record(crops, video.label, video_id, 1.0, errors, kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,5 +130,8 @@ def _record(
     video_id: int,
     weight: float,
     errors: list[tuple[int, str]],
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
-    return dict(clips=clips, label=label, video_id=video_id, weight=weight, errors=errors)
+    return dict(
+        clips=clips, label=label, video_id=video_id, weight=weight, errors=errors, kept=kept
+    )

@@ -270,6 +270,6 @@ def _essential(config: dict[str, Any]) -> dict[str, Any]:
     free = {"log_every", "writers", "checkpoint", "evals", "mesh"}
     free |= {"estimate", "profile", "nonfinite"}
     config = {key: value for key, value in config.items() if key not in free}
-    free = {"workers", "patience", "reader", "allow_changed_lists"}
+    free = {"workers", "patience", "reader", "cache", "allow_changed_lists"}
     config["data"] = {key: value for key, value in config["data"].items() if key not in free}
     return traverse_util.flatten_dict(config, sep=".")

@@ -8,6 +8,7 @@ references do them after crop and flip.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,20 @@ def train_clip(frames: np.ndarray, rng: np.random.Generator, cfg: Any) -> np.nda
     if scenic:
         clip = scenic_randaugment.rand_augment(clip, rng, cfg.rand_augment)
     return clip
+
+
+def fixed_step(cfg: Any) -> tuple[Callable[[np.ndarray], np.ndarray] | None, dict[str, Any]]:
+    """Returns how train_clip begins, whatever is drawn, if that is a step to be done beforehand.
+
+    Returns:
+        A function from frames [T, H, W, 3] to resized ones, of which train_clip makes the same
+        clips, and the values of `cfg` that it depends on; (None, {}) if there is no such step.
+    """
+    sees_frames = cfg.rand_augment and not _is_scenic(cfg.rand_augment)
+    if sees_frames or cfg.augment not in crops.FIXED:
+        return None, {}
+    keys = ("augment", "size", "short_side", "resize", "fit", "stretch_to")
+    return crops.FIXED[cfg.augment](cfg), {key: getattr(cfg, key, None) for key in keys}
 
 
 def eval_views(

@@ -8,6 +8,7 @@ google-deepmind/videoprism colabs; keras-team/keras-hub video_prism_image_conver
 microsoft/VideoX X-CLIP/datasets/pipeline.py.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,23 +23,28 @@ JITTER = (0.9, 1.33)  # factors of height and width in every recipe of ViViT
 
 def central_square(frames: np.ndarray, facts: Preprocessing) -> np.ndarray:
     """Returns the centre square [T, size, size, 3] of evaluation frames, as facts.fit makes it."""
+    return center_crop(fit_frames(frames, facts), facts.size, facts.resize)
+
+
+def fit_frames(frames: np.ndarray, facts: Preprocessing) -> np.ndarray:
+    """Returns frames as facts.fit makes them before the centre crop; doing it twice is as once."""
     size, (height, width) = facts.size, frames.shape[1:3]
     match facts.fit:
         case "stretch":
-            frames = resize(frames, *(facts.stretch_to or (size, size)), facts.resize)
+            return resize(frames, *(facts.stretch_to or (size, size)), facts.resize)
         case "no_resize":
             if min(height, width) < size:
                 raise UserError(
                     f"frames of {height}x{width} pixels are smaller than the crop of {size}, and "
                     f"fit 'no_resize' takes them as they are; enlarge the video"
                 )
+            return frames
         case "crop_first":
             side = min(height, width)
             box = (height - side) // 2, (width - side) // 2, side, side
             return _square(frames, box, size, facts.resize)
         case _:
-            frames = resize_short_side(frames, facts.short_side, facts.resize)
-    return center_crop(frames, size, facts.resize)
+            return resize_short_side(frames, facts.short_side, facts.resize)
 
 
 def center_crop(frames: np.ndarray, size: int, convention: str) -> np.ndarray:
@@ -200,4 +206,12 @@ TRAINING = {
     "random_resized_crop": _random_resized,
     "scale_jitter": _scale_jittered,
     "center_crop": _centered,
+}
+# Of those that begin by resizing, whatever is drawn: that step, which changes no more when it is
+# done again, as functions from the config's data block to one of frames.
+FIXED = {
+    "corner_crop": lambda cfg: functools.partial(
+        resize_short_side, short_side=cfg.short_side, convention=cfg.resize
+    ),
+    "center_crop": lambda cfg: functools.partial(fit_frames, facts=Preprocessing.from_config(cfg)),
 }

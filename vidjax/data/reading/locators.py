@@ -17,6 +17,7 @@ import re
 import time
 from typing import Any
 
+from vidjax import files
 from vidjax.errors import UserError, brief
 
 _RECORD = re.compile(r"(.+\.array_record)#(\d+)", re.DOTALL)
@@ -85,6 +86,22 @@ def names(folder: str) -> list[str]:
         os.path.basename(path.rstrip("/"))
         for path in _asked(_filesystem(folder).ls, folder, detail=False)
     )
+
+
+def stamp(locator: str) -> str | None:
+    """Returns a text that changes when a video's file, object, folder or shard does.
+
+    None if it is not there, or cannot be told.
+    """
+    where = container(locator)
+    if is_url(where):
+        with contextlib.suppress(Exception):  # each driver has errors of its own
+            return _filesystem(where).ukey(where)
+        return None
+    if os.path.isdir(where):
+        return repr(sorted((file.name, files.stamp(file)) for file in os.scandir(where)))
+    status = files.stamp(where)
+    return status and repr(status)
 
 
 def read(locator: str) -> bytes:

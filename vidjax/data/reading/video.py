@@ -39,6 +39,7 @@ def read_frames(
     num_frames: int | None = None,
     reader: str = "pyav",
     each: Each | None = None,
+    strict: bool = False,
 ) -> tuple[np.ndarray, int]:
     """Decodes the frames that `sample` picks.
 
@@ -54,6 +55,8 @@ def read_frames(
             PyAV.
         each: applied to each picture uint8 [H, W, 3] as it arrives, so that large ones need not be
             held; None keeps the picture.
+        strict: whether to refuse a file in which seeking fails. Its frames may depend on which of
+            them are asked for, as what stands in for damage does; those of others never do.
 
     Returns:
         frames uint8 [T, H, W, 3], RGB, upright (or [T, ...] of what `each` returns), and the number
@@ -61,7 +64,7 @@ def read_frames(
 
     Raises:
         VideoError: the file is missing, empty, not a video, damaged, refused, hangs its decoder, or
-            has another number of frames than num_frames.
+            has another number of frames than num_frames; seeking fails and `strict` is set.
         UserError: as check_reader.
     """
     check_reader(reader)
@@ -69,7 +72,7 @@ def read_frames(
         raise VideoError("rejected by the check")
     keep = each or (lambda picture: picture)
     with local_file(os.fspath(path)) as file:
-        return watched(lambda: _read(file, sample, verdict, num_frames, reader, keep))
+        return watched(lambda: _read(file, sample, verdict, num_frames, reader, keep, strict))
 
 
 def check_reader(reader: str) -> None:
@@ -241,6 +244,7 @@ def _read(
     num_frames: int | None,
     reader: str,
     each: Each,
+    strict: bool,
 ) -> tuple[np.ndarray, int]:
     index = index_of(file, verdict, num_frames, timed=False)
     indices = np.asarray(sample(index.count))
@@ -254,6 +258,8 @@ def _read(
         if reader == "decord":
             kept = decord_reader.read_at(file, index, wanted, each)
         kept = pyav.read_at(file, index, wanted, each) if kept is None else kept
+        if kept is None and strict:
+            raise VideoError(pyav.CUT_OFF)
     if kept is None:
         remaining = iter(wanted)
         kept, target = [], next(remaining)
