@@ -73,7 +73,8 @@ def test_every_module_that_is_a_program_has_a_command():
     files = [p for d in ("vidjax", "converters", "experiments") for p in ROOT.glob(f"{d}/**/*.py")]
     programs = {p for p in files if "\n    run_main(" in p.read_text().replace("errors.", "")}
     modules = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in programs}
-    assert modules == set(command.COMMANDS.values())
+    # The one that converts in a process of its own is called by vidjax itself.
+    assert modules - {"vidjax.sources"} == set(command.COMMANDS.values())
 
 
 @pytest.mark.parametrize(("name", "module"), command.COMMANDS.items())
