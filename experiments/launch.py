@@ -1,4 +1,4 @@
-"""Starts the runs of a sweep, goes on with them, and collects what they found.
+"""Starts and continues the runs of a sweep, and collects their metrics.
 
     python -m experiments.launch --sweep=experiments/videomae_masking.py:demo --workdir=runs/masking
     python -m experiments.launch --sweep=... --workdir=... --target=local --parallel=2

@@ -15,6 +15,7 @@ FILES += sorted([*ROOT.glob("configs/*.py"), *ROOT.glob("experiments/*.py")])
 # Module (or package) -> what it may import of ours, besides FLOOR and itself.
 FLOOR = {"vidjax.errors", "vidjax.files", "vidjax.json_files"}
 ALLOWED = {
+    "vidjax.__main__": "vidjax vidjax.signals",
     "vidjax.signals": "",
     "vidjax.errors": "vidjax.signals",
     "vidjax.json_files": "",

@@ -24,6 +24,8 @@ from jax.experimental import multihost_utils
 from vidjax import signals
 from vidjax.errors import Again, UserError, first_line, leave
 
+flags.disclaim_key_flags()  # --help of the command that defines them lists them
+
 
 def define_flags() -> None:
     """--coordinator, --num_processes and --process_id, for what the environment does not tell."""

@@ -1,4 +1,4 @@
-"""Embeddings of videos of any length.
+"""Computes embeddings of videos of any length.
 
     python -m vidjax.embed --checkpoint=NAME --videos=FOLDER_OR_LIST --output=out.npz
 

@@ -1,6 +1,6 @@
-"""Evaluation of a checkpoint: the evaluators of a config, without an optimizer.
+"""Evaluates a checkpoint by the evaluators of a config.
 
-`python -m vidjax.eval --config=configs/videomae_k400_finetune.py --checkpoint=NAME`
+python -m vidjax.eval --config=configs/videomae_k400_finetune.py --checkpoint=NAME
 """
 
 import contextlib

@@ -1,4 +1,6 @@
-"""Answers about a video: `python -m vidjax.predict --checkpoint=NAME --video=a.mp4`.
+"""Names the classes of videos, or compares videos with texts.
+
+    python -m vidjax.predict --checkpoint=NAME --video=a.mp4
 
 A classifier gives the probabilities of its classes. A video-text model gives those of texts:
 `--prompt="a video of a dog." --prompt="a video of a cat."`. NAME is any of vidjax.sources.

@@ -1,4 +1,6 @@
-"""The train loop: `python -m vidjax.train --config=configs/videomae_k400.py:demo --workdir=...`.
+"""Trains a model by a config: pre-training, fine-tuning, probes.
+
+    python -m vidjax.train --config=configs/videomae_k400.py:demo --workdir=runs/demo
 
 One step is jitted over a mesh of all devices and consumes its state. A run is a pure function of
 its config: the random key of a step is fold_in(seed, step), the data stream starts at any step, so

@@ -111,10 +111,10 @@ def test_an_ignored_ctrl_c_stays_ignored(tmp_path):
     assert program.returncode == 0
 
 
-@pytest.mark.parametrize("module", ["vidjax.predict", "converters.convert"])
-def test_ctrl_c_while_modules_are_imported(module):
+@pytest.mark.parametrize("command", ["vidjax.predict", "converters.convert", "vidjax predict"])
+def test_ctrl_c_while_modules_are_imported(command):
     program = subprocess.Popen(
-        [sys.executable, "-v", "-m", module], stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-v", "-m", *command.split()], stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
     for line in program.stderr:
         if line.startswith("import 'jax'") or "import 'numpy'" in line:

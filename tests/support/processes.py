@@ -23,7 +23,12 @@ SMALL = {
 
 
 def start(
-    workdir: pathlib.Path, config: ConfigDict, *, processes: int = 1, devices: int = 8
+    workdir: pathlib.Path,
+    config: ConfigDict,
+    *,
+    processes: int = 1,
+    devices: int = 8,
+    program: Sequence[str] = ("-m", "vidjax.train"),
 ) -> list[subprocess.Popen]:
     """Starts a run on that many devices in all; what it prints goes to workdir.N.log."""
     content = json.dumps(config.to_dict())
@@ -42,7 +47,7 @@ def start(
         env["JAX_NUM_PROCESSES"] = str(processes)
         # As it is for users, whose hosts share no folder.
         env.pop("JAX_COMPILATION_CACHE_DIR", None)
-    command = [sys.executable, "-m", "vidjax.train", f"--config={file}", f"--workdir={workdir}"]
+    command = [sys.executable, *program, f"--config={file}", f"--workdir={workdir}"]
     started = []
     for index in range(processes):
         with open(f"{workdir}.{index}.log", "w") as log:

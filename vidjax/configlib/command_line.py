@@ -10,6 +10,8 @@ from vidjax.configlib.recipes import load
 from vidjax.errors import UserError, suggest
 from vidjax.json_files import describe
 
+flags.disclaim_key_flags()  # --help of the command that defines them lists them
+
 
 def define_flag(values: flags.FlagValues = flags.FLAGS, argv: list[str] | None = None) -> None:
     """Defines --config and, through ml_collections, one --config.key flag per key of `argv`.

@@ -14,6 +14,8 @@ from vidjax.configlib.keys import INPUT, complete
 from vidjax.errors import UserError, suggest
 from vidjax.json_files import describe
 
+_INSTALLED = pathlib.Path(__file__).parents[2]  # where configs and experiments lie, as vidjax does
+
 
 def use_demo(config: ConfigDict, *, steps: int, lr: float, data: str = "demo") -> None:
     """Turns a recipe into one that a laptop runs in minutes, on clips that it makes itself.
@@ -145,7 +147,8 @@ def run_file(file_and_arg: str, kind: str, function: str) -> Any:
     """Calls a function of the Python file of "path.py:arg" with the argument, or with None.
 
     Args:
-        file_and_arg: the file, and perhaps a colon and what the function is given.
+        file_and_arg: the file, and perhaps a colon and what the function is given. Where the
+            current folder has no file such as "configs/x.py", it is the one installed with vidjax.
         kind: what such files hold, for messages; the folder of that name, plural, has known ones.
         function: its name.
 
@@ -153,9 +156,14 @@ def run_file(file_and_arg: str, kind: str, function: str) -> Any:
         UserError: there is no such file, or it has no such function.
     """
     name, _, arg = file_and_arg.partition(":")
-    path = pathlib.Path(name)
+    path, folder = pathlib.Path(name), f"{kind}s"
+    if path.parts[:1] == (folder,) and not path.exists():
+        path = _INSTALLED / path
     if not path.is_file() or path.suffix != ".py":
-        known = sorted(str(p) for p in pathlib.Path(f"{kind}s").glob("*.py") if p.stem[0] != "_")
+        files = [
+            file for root in (pathlib.Path(), _INSTALLED) for file in root.glob(f"{folder}/*.py")
+        ]
+        known = sorted({f"{folder}/{file.name}" for file in files if file.stem[0] != "_"})
         raise UserError(f"there is no {kind} file {name}; {suggest(name, known)}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""Verifies every video of a list and writes the manifest that the loader trusts.
+"""Decodes every video of a list and writes a manifest that the loader trusts.
 
     python -m vidjax.data.check train.csv [--root=...] [--workers=8] [--out=...]
 

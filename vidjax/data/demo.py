@@ -1,4 +1,4 @@
-"""Makes a small labelled set of real H.264 .mp4 files, on which everything can be tried.
+"""Makes a small labelled set of H.264 videos on which everything can be tried.
 
 A sheet of bright shapes slides, turns or swells before a still, smooth background; the motion is
 the class. A single frame cannot tell: the sheet repeats itself and starts anywhere and at any

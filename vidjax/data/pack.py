@@ -1,4 +1,4 @@
-"""Packs the videos of a list into ArrayRecord shards, and can make them small on the way.
+"""Packs the videos of a list into ArrayRecord shards, and shrinks them if asked.
 
     python -m vidjax.data.pack train.csv --output=/data/k400 [--short_side=320] [--gop=16]
 
