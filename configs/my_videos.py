@@ -39,11 +39,11 @@ def get_config(arg=None):
         config.optim.freeze = ("backbone/.*",)
     config.evals.val = dict(name="classification", every=100)
     if arg.demo:
-        configlib.use_demo(config, steps=300, lr=1e-3)
-        config.data.update(batch_size=16, shots=8, val_share=0.0)
+        configlib.use_demo(config, steps=300, lr=1e-3, size=64, stride=1, batch_size=16)
+        config.data.update(shots=8, val_share=0.0)
         config.model.encoder = dict(  # unless config.init brings one
-            name="videomae", width=128, depth=4, num_heads=4, mlp_dim=512, eps=1e-6,
-            patch_size=(2, 8, 8),
+            name="videomae", width=96, depth=4, num_heads=3, mlp_dim=384, eps=1e-6,
+            patch_size=(4, 8, 8),
         )  # fmt: skip
     else:
         configlib.unset_input(config)

@@ -25,5 +25,5 @@ def get_config(arg=None):
     config = configlib.load_beside(__file__, f"videomae_k400.py:{arg.variant},epochs={arg.epochs}")
     config.data.update(name="ssv2", stride=2, batch_size=batch_size)
     if arg.demo:
-        configlib.use_demo(config, steps=200, lr=2e-3)
+        configlib.use_pretraining_demo(config)
     return config

@@ -22,5 +22,5 @@ def get_config(arg=None):
     config.data.update(name="ucf101", batch_size=192)
     config.optim.lr = 3e-4
     if arg.demo:
-        configlib.use_demo(config, steps=200, lr=2e-3)
+        configlib.use_pretraining_demo(config)
     return config

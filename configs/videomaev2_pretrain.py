@@ -55,5 +55,5 @@ def get_config(arg=None):
     config.evals.val = dict(name="loss", every=5_000)
     config.evals.pictures = dict(name="reconstruction", every=5_000)
     if arg.demo:
-        configlib.use_demo(config, steps=200, lr=2e-3)
+        configlib.use_pretraining_demo(config)
     return config

@@ -160,23 +160,32 @@ def test_optical_flow_tells_the_classes_apart(clips):
     """Mean flow, curl and divergence name the motion; no training involved."""
     import cv2
 
+    def offsets(weight):
+        """Returns the places [64] from the mean of where things move, around the border."""
+        places = np.arange(64)
+        mean = np.angle((weight * np.exp(2j * np.pi * places / 64)).sum()) / (2 * np.pi) * 64
+        return ((places - mean + 32) % 64 - 32) / 22
+
     videos, labels = clips
-    y, x = (np.mgrid[:64, :64] - 31.5) / 22
     right = 0
     for frames, label in zip(videos[:80], labels, strict=False):
         score = np.zeros((7, 8))
+        # What leaves at one side comes in at the other.
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+        grey = [np.pad(frame, 32, mode="wrap") for frame in grey]
         for i in range(7):
             flow = cv2.calcOpticalFlowFarneback(
                 grey[i], grey[i + 1], None, 0.5, 3, 11, 3, 5, 1.1, 0
             )
-            u, v = flow[..., 0], flow[..., 1]
+            u, v = np.moveaxis(flow[32:-32, 32:-32], 2, 0)
+            speed = np.hypot(u, v)
+            x, y = offsets(speed.sum(0)), offsets(speed.sum(1))[:, None]
             turn, swell = (x * v - y * u).mean(), (x * u + y * v).mean()
             means = u.mean(), v.mean(), turn, swell
             score[i] = np.ravel([(-m, m) for m in means])
-        # The median over time ignores the moments when the scale starts again.
+        # The median over time ignores the moments when the size starts again.
         right += np.median(score, 0).argmax() == label
-    assert right / 80 > 0.85
+    assert right / 80 > 0.95
 
 
 def test_no_patch_is_flat(clips):
@@ -189,8 +198,8 @@ def test_no_patch_is_flat(clips):
 def test_pictures_are_those_of_this_version():
     """Who changes them changes every figure that was measured on them: then count up."""
     pixels = demo._render(3, 16, 2, (0, 0, 3))[:, ::8, ::8].astype(int)
-    first = [[[197, 255, 255], [253, 255, 175]], [[107, 78, 72], [85, 78, 64]]]
-    second = [[[194, 255, 255], [229, 233, 164]], [[107, 78, 72], [85, 78, 64]]]
+    first = [[[171, 171, 171], [141, 21, 106]], [[93, 83, 82], [93, 83, 82]]]
+    second = [[[182, 182, 182], [151, 23, 113]], [[93, 83, 82], [93, 83, 82]]]
     assert np.abs(pixels - [first, second]).max() <= 1
     pixels = demo._render_pair("sliding up and growing", 16, 2, (0, 0, 3, 2), "green")
     first = [[[119, 109, 104], [110, 99, 116]], [[32, 118, 38], [58, 50, 64]]]

@@ -19,4 +19,5 @@ from vidjax.configlib.recipes import (
     run_file,
     unset_input,
     use_demo,
+    use_pretraining_demo,
 )

@@ -17,11 +17,26 @@ from vidjax.json_files import describe
 _INSTALLED = pathlib.Path(__file__).parents[2]  # where configs and experiments lie, as vidjax does
 
 
-def use_demo(config: ConfigDict, *, steps: int, lr: float, data: str = "demo") -> None:
+def use_demo(
+    config: ConfigDict,
+    *,
+    steps: int,
+    lr: float,
+    data: str = "demo",
+    size: int = 32,
+    stride: int = 2,
+    batch_size: int = 32,
+) -> None:
     """Turns a recipe into one that a laptop runs in minutes, on clips that it makes itself.
 
     The data is `vidjax.data.demo`: eight motions that no single frame tells apart. Sizes, rates and
     durations change, and augmentation goes; the code that runs is the recipe's own.
+
+    Args:
+        config: the recipe, which is changed.
+        steps, lr: length of the training and peak rate.
+        data: name of the demo set.
+        size, stride, batch_size: keys of config.data.
     """
     config.train_steps, config.train_epochs, config.log_every = steps, 0.0, 20
     config.data.update(
@@ -30,19 +45,20 @@ def use_demo(config: ConfigDict, *, steps: int, lr: float, data: str = "demo") -
         val="",
         root="",
         classes="",
-        batch_size=32,
+        batch_size=batch_size,
         repeats=1,
         frames=8,
-        stride=2,
+        stride=stride,
         sampling="dense",
-        size=32,
-        short_side=32,
+        size=size,
+        short_side=size,
         augment="center_crop",
         flip=0.0,
         rand_augment="",
         fit="crop",
         views_short_side=None,
         mix_group=0,
+        cache="500MB",  # the set has less
     )
     if "variant" in config.model:
         config.model.variant = None
@@ -64,6 +80,16 @@ def use_demo(config: ConfigDict, *, steps: int, lr: float, data: str = "demo") -
             entry.every = 100
         if "views" in entry:
             entry.views = (3, 1)
+
+
+def use_pretraining_demo(config: ConfigDict) -> None:
+    """Turns a recipe of masked autoencoding into a demo whose picture shows the hidden shapes.
+
+    Patches are small beside the shapes, and clips are short: in so few steps the model learns the
+    places of patches on a wide grid of few frames better than on a narrow grid of many.
+    """
+    use_demo(config, steps=600, lr=3e-3, size=64, stride=1, batch_size=16)
+    config.optim.b2 = 0.999  # in so few steps 0.95 learns less
 
 
 def unset_input(config: ConfigDict) -> None:

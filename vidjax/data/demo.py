@@ -1,9 +1,10 @@
 """Makes a small labelled set of H.264 videos on which everything can be tried.
 
-A sheet of bright shapes slides, turns or swells before a still, smooth background; the motion is
-the class. A single frame cannot tell: the sheet repeats itself and starts anywhere and at any
-angle, and its scale runs through a range and starts again, so a frame has the same distribution
-in every class. The textures are smooth, so that a hidden patch can be guessed from its neighbours.
+A ball with a white and a coloured half slides, turns or swells before a still, smooth background;
+the motion is the class. A single frame cannot tell: the ball may be anywhere and at any angle, what
+leaves at one side comes in at the other, and its size runs through a range and starts again, so a
+frame has the same distribution in every class. It is large and lit from its front, so that a hidden
+patch can be guessed from the visible ones.
 
 Classes come in pairs, one the other played backwards; for models that give several answers at once
 there are lists with two labels for each clip, what moves how and in which direction.
@@ -22,6 +23,7 @@ happening, so that a frame taken at any time has the same distribution in every 
     python -m vidjax.data.demo FOLDER [--captions|--unseen]
 """
 
+import colorsys
 import concurrent.futures
 import csv
 import functools
@@ -91,17 +93,16 @@ LISTS = {
 }
 # Default numbers of clips for training and validation, and what demo.json says besides.
 _SETS = {
-    "demo": (512, 128, {"version": 2}),
+    "demo": (512, 128, {"version": 3}),
     "demo_captions": (512, 64, {"set": "captions", "version": 3}),
     "demo_unseen": (768, 96, {"set": "unseen", "version": 1}),
 }
 _TOKENIZERS = {"sentencepiece": "tokenizer.model", "clip": "tokenizer.json"}
 _FPS = 12
-_SHAPES = 3  # in one period of the sheet
-_PERIOD = 0.75  # of the sheet, as a share of the picture at scale 1
-_SCALES = 0.7, 1.5
+_RADIUS = 0.24, 0.375  # of the ball, smallest and largest, as a share of the picture
 _CLIP_VOCAB = 768  # 514 ids and enough merges for a token a word
 _LIGHT = 80  # difference between the top and the bottom of a picture, in levels
+_WAVES = (12, 0.5), (6, 1.0), (5, 2.0)  # amplitude in levels, periods in a picture
 
 
 def make(
@@ -313,27 +314,27 @@ def _write_csv(folder: str, name: str, split: str, rows: list[tuple]) -> None:
 def _render(label: int, size: int, frames: int, key: tuple[int, ...]) -> np.ndarray:
     """Renders one clip, uint8 [T, size, size, 3]."""
     rng = np.random.default_rng(key)
-    background = _background(rng, size)
-    # Classes come in pairs, one the other played backwards. In a frame the sheet moves by about
-    # 1/20 of the picture, 8 degrees, or 8%.
+    background = _background(rng, size, waves=())
+    # Classes come in pairs, one the other played backwards. In a frame the ball moves by about
+    # 1/28 of the picture, 11 degrees, or 4%.
     time = np.arange(frames, dtype=np.float32)[:, None, None]  # [T, 1, 1]
     time = time * rng.uniform(0.8, 1.25) * (1 if label % 2 else -1)
     slide_x, slide_y, turn, swell = (time * (label // 2 == kind) for kind in range(4))
-    angle = 2 * np.pi * (rng.random() + turn / 45)
-    low, high = _SCALES
-    scale = low * (high / low) ** ((rng.random() + swell / 10) % 1)
-    y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size - 0.5
-    u, v = _rotate((x - slide_x / 20) / scale, (y - slide_y / 20) / scale, angle)  # [T, H, W]
-    u, v = u / _PERIOD, v / _PERIOD
-    video = np.repeat(background[None], frames, axis=0)
-    for _ in range(_SHAPES):
-        # Offsets from the nearest copy of the shape, in periods.
-        du, dv = (w - np.rint(w) for w in (u + rng.random(), v + rng.random()))
-        along, across = _rotate(du, dv, np.float32(rng.uniform(0, 2 * np.pi)))
-        alpha = _shape(rng.integers(3), rng.uniform(0.5, 0.75), along, across, size * _PERIOD)
-        colour = rng.uniform(0.5, 1, 3).astype(np.float32)
-        shaded = (225 + 20 * along - _LIGHT * y)[..., None] * (colour / colour.max())
-        video += alpha[..., None] * (shaded - video)
+    angle = 2 * np.pi * (rng.random() + turn / 32)
+    low, high = _RADIUS
+    radius = low * (high / low) ** ((rng.random() + swell / 12) % 1)
+    y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size
+    # Offsets [T, H, W] from the nearest copy of the ball's centre.
+    x, y = x - rng.random() - slide_x / 28, y - rng.random() - slide_y / 28
+    x, y = x - np.rint(x), y - np.rint(y)
+    distance = np.hypot(x, y)
+    ball, white = (
+        np.clip(size * inside + 0.5, 0, 1)[..., None]
+        for inside in (radius - distance, _rotate(x, y, angle)[0])
+    )
+    colour = 230 * np.float32(colorsys.hsv_to_rgb(rng.random(), 0.85, 1))
+    shaded = (white * 245 + (1 - white) * colour) * (1 - 0.5 * (distance / radius) ** 2)[..., None]
+    video = background + ball * (shaded - background)
     return np.clip(np.rint(video), 0, 255).astype(np.uint8)
 
 
@@ -397,15 +398,17 @@ def _paint(
     return np.clip(np.rint(video), 0, 255).astype(np.uint8)
 
 
-def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Paints light from above and three long waves per colour, [H, W, 3]; darker than the shapes.
+def _background(
+    rng: np.random.Generator, size: int, waves: tuple[tuple[float, float], ...] = _WAVES
+) -> np.ndarray:
+    """Paints light from above and long waves of each colour, [H, W, 3]; darker than the shapes.
 
     Nowhere flat, so that every patch has a pattern; the light is what all clips have in common, as
     in real videos, and the first thing that a masked autoencoder learns.
     """
     y, x = np.mgrid[:size, :size][..., None] / size
     picture = rng.uniform(70, 100, 3) + _LIGHT * (0.5 - y)
-    for amplitude, periods in ((12, 0.5), (6, 1.0), (5, 2.0)):
+    for amplitude, periods in waves:
         turn, phase = rng.uniform(0, 2 * np.pi, (2, 3))
         wave = np.cos(turn) * x + np.sin(turn) * y
         picture = picture + amplitude * np.sin(2 * np.pi * periods * wave + phase)

@@ -307,15 +307,15 @@ HEADS = {None: features, "classify": classify, "reconstruct": reconstruct}
 USES = {"classify": "predict"}
 NOTED = ("eps", "fc_norm_eps", "patch_size", "pool")
 DEMO = {
-    "width": 128,
+    "width": 96,
     "depth": 4,
-    "num_heads": 4,
-    "mlp_dim": 512,
-    "patch_size": (2, 8, 8),
-    "decoder_width": 64,
+    "num_heads": 3,
+    "mlp_dim": 384,
+    "patch_size": (4, 8, 8),
+    "decoder_width": 96,
     "decoder_depth": 2,
-    "decoder_num_heads": 2,
-    "decoder_mlp_dim": 256,
+    "decoder_num_heads": 3,
+    "decoder_mlp_dim": 384,
     "drop_path": 0.0,
     "head_dropout": 0.0,
 }
