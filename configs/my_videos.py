@@ -4,9 +4,9 @@
         --config.data.train=videos
 
 `videos` is a folder with a folder of videos for each class, or any list with labels. A fifth of
-each class is held out and validated on, unless config.data.val names a list: cuts of one recording
-belong on one side, which only a list can tell. Clips are sampled, sized and normalised as the
-checkpoint's.
+each class is held out and validated on, unless config.data.val names a list: excerpts of one
+recording belong on one side, which only a list can tell. Clips are sampled, sized and normalised as
+the checkpoint's.
 Argument: the checkpoint, of any family (a path with a comma or an equals sign is given as
 --config.init instead); `full` trains the encoder, too, at a tenth of the rate and less in lower
 layers; `demo`: 8 videos of each of the demo's classes.

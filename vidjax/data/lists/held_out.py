@@ -50,11 +50,11 @@ def hold_out(videos: VideoList, share: float, seed: int) -> tuple[VideoList, Vid
     if single:
         notices.append(f"classes of one video are trained on but not validated: {some(single)}")
 
-    def part(keep: bool, notices: tuple[str, ...]) -> VideoList:
+    def selected(keep: bool, notices: tuple[str, ...]) -> VideoList:
         kept = tuple(video for video in videos if (video.path in held) == keep)
         return replace(videos, videos=kept, notices=notices)
 
-    return part(False, (*videos.notices, *notices)), part(True, ())
+    return selected(False, (*videos.notices, *notices)), selected(True, ())
 
 
 def _name(videos: VideoList, label: int | tuple[int, ...]) -> str:
