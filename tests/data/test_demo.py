@@ -1,6 +1,7 @@
 """The demo set: real files, made once, whose classes only motion tells apart."""
 
 import hashlib
+import json
 import pathlib
 import subprocess
 import sys
@@ -77,6 +78,19 @@ def test_a_finished_folder_is_reused(tmp_path, monkeypatch):
     folder = demo.make(tmp_path / "set", **SMALL)
     monkeypatch.setattr(demo, "_write", lambda *a: pytest.fail("made again"))
     assert demo.make(tmp_path / "set", **SMALL) == folder
+
+
+def test_a_set_of_an_older_version_is_made_anew(tmp_path):
+    folder = pathlib.Path(demo.make(tmp_path / "set", **SMALL))
+    want, card = digest(folder), folder / "demo.json"
+    old = json.loads(card.read_text())
+    card.write_text(json.dumps(old | {"version": old["version"] - 1}))
+    (folder / "train.csv").write_text("path,label\n")
+    demo.make(folder, **SMALL)
+    assert digest(folder) == want
+    card.write_text(json.dumps(old | {"version": old["version"] + 1}))
+    with pytest.raises(UserError, match="choose another folder"):
+        demo.make(folder, **SMALL)
 
 
 def test_an_unfinished_folder_is_never_taken_for_a_finished_one(tmp_path, monkeypatch):

@@ -341,7 +341,7 @@ def test_checkpoint_of_another_architecture(small, a_run, tmp_path):
 def test_workdir_of_another_config(small, a_run):
     config = small(evals=True, log_every=1, **AVERAGED)
     config.optim.lr = 0.5
-    with pytest.raises(UserError, match=r"optim.lr = 0.002 there, 0.5 now"):
+    with pytest.raises(UserError, match=r"optim.lr = 0.003 there, 0.5 now"):
         train.train(config, a_run[0])
 
 

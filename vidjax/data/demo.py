@@ -117,6 +117,8 @@ def make(
 ) -> str:
     """Makes a demo set, or reuses the one that is there; the same arguments give the same files.
 
+    A set of an older version, otherwise made with the same arguments, is replaced.
+
     Args:
         folder: gets clips/*.mp4 and lists with relative paths. It is made beside and renamed when
             complete, so an unfinished one never has the name.
@@ -210,9 +212,11 @@ def _make(
             json.dump(settings, file)
         os.chmod(aside, 0o755)  # mkdtemp makes it private
         try:
-            os.rename(aside, folder)
-        except OSError:
             if not _is_finished(folder, settings):  # else another process was faster
+                shutil.rmtree(folder, ignore_errors=True)  # empty, or of an older version
+                os.rename(aside, folder)
+        except OSError:
+            if not _is_finished(folder, settings):
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -228,6 +232,8 @@ def _is_finished(folder: str, settings: dict[str, int | str]) -> bool:
     except (OSError, ValueError):
         raise UserError(f"{folder} is not a demo set; choose a new folder for it") from None
     if found != settings:
+        if found in [settings | {"version": older} for older in range(settings["version"])]:
+            return False
         raise UserError(
             f"{folder} holds a demo set made with {found}, not {settings}; remove it, or choose "
             f"another folder"
