@@ -31,6 +31,7 @@ def get_config(arg=None):
     config.data.update(
         name="custom", val_share=0.2, batch_size=16, augment="multi_scale_crop", flip=0.0,
         max_bad_share=0.5,  # a single bad video is a large share of a few
+        cache="1GB",
     )  # fmt: skip
     config.optim.update(lr=1e-3, warmup_steps=30, weight_decay=0.05, clip_norm=1.0)
     if arg.full:
