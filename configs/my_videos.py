@@ -40,12 +40,8 @@ def get_config(arg=None):
         config.optim.freeze = ("backbone/.*",)
     config.evals.val = dict(name="classification", every=100)
     if arg.demo:
-        configlib.use_demo(config, steps=300, lr=1e-3, size=64, stride=1, batch_size=16)
+        configlib.use_demo(config, steps=300, lr=1e-3, batch_size=16, encoder="videomae")
         config.data.update(shots=8, val_share=0.0)
-        config.model.encoder = dict(  # unless config.init brings one
-            name="videomae", width=96, depth=4, num_heads=3, mlp_dim=384, eps=1e-6,
-            patch_size=(4, 8, 8),
-        )  # fmt: skip
     else:
         configlib.unset_input(config)
     return config

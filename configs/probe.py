@@ -38,9 +38,5 @@ def get_config(arg=None):
     config.evals.val = dict(name="classification", every=2_000)
     config.evals.test = dict(name="classification", views=(4, 3))
     if arg.demo:
-        configlib.use_demo(config, steps=300, lr=3e-3, size=64, stride=1)
-        config.model.encoder = dict(  # unless config.init brings one
-            name="videomae", width=96, depth=4, num_heads=3, mlp_dim=384, eps=1e-6,
-            patch_size=(4, 8, 8),
-        )  # fmt: skip
+        configlib.use_demo(config, steps=300, lr=3e-3, encoder="videomae")
     return config

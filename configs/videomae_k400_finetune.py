@@ -56,5 +56,5 @@ def get_config(arg=None):
     config.evals.val = dict(name="classification", every=2_000)
     config.evals.test = dict(name="classification", views=(5, 3))
     if arg.demo:
-        configlib.use_demo(config, steps=500, lr=1e-3, size=64, stride=1)
+        configlib.use_demo(config, steps=500, lr=1e-3)
     return config

@@ -39,5 +39,5 @@ def get_config(arg=None):
     config.optim.update(lr=recipe["lr"], layer_decay=recipe.get("layer_decay", 0.75))
     config.evals.test.views = (2, 3)
     if arg.demo:
-        configlib.use_demo(config, steps=500, lr=1e-3, size=64, stride=1)
+        configlib.use_demo(config, steps=500, lr=1e-3)
     return config

@@ -24,5 +24,5 @@ def get_config(arg=None):
     config.data.update(name="ucf101", batch_size=128, repeats=2, mix_group=32)
     config.optim.update(lr=5e-4, min_lr=1e-5, layer_decay=0.7)
     if arg.demo:
-        configlib.use_demo(config, steps=500, lr=1e-3, size=64, stride=1)
+        configlib.use_demo(config, steps=500, lr=1e-3)
     return config

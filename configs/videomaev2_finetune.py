@@ -72,5 +72,5 @@ def get_config(arg=None):
     )
     config.evals.test.views = (2 if ssv2 else 5, 3)
     if arg.demo:
-        configlib.use_demo(config, steps=500, lr=1e-3, size=64, stride=1)
+        configlib.use_demo(config, steps=500, lr=1e-3)
     return config

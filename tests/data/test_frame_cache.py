@@ -190,7 +190,7 @@ def test_every_kind_of_video_reads_as_without(clips, cache_of, verdict):
 
 
 def test_a_damaged_video_is_not_kept(clips, cache_of):
-    """What stands in for its damaged frames may depend on which were asked for."""
+    """Frames that stand in for damaged ones may depend on which are asked for."""
     cache = open_cache(cache_of("50MB"))
     for _ in range(2):
         frames, kept = cache.frames(clips["damaged"], lambda n: np.arange(4), NO_STEP, **HOW)

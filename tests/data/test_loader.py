@@ -19,8 +19,8 @@ import pytest
 import sentencepiece
 
 from vidjax import data
+from vidjax.data import frame_cache, records
 from vidjax.data import loader as loaders
-from vidjax.data import records
 from vidjax.data.datasets import Video
 from vidjax.data.lists import read_list
 from vidjax.data.reading import containers, pyav, watchdog
@@ -230,13 +230,13 @@ def test_hosts_joined_are_the_same_global_batches(bad_list, bad_videos):
 
 def test_repeats_are_side_by_side_from_one_decode(videos, bad_videos, tmp_path, monkeypatch):
     cfg = config(batch_size=6, repeats=3)
-    decoded, read = [], records.read_frames
+    decoded, read = [], frame_cache.read_frames
 
     def count(path, *args, **kwargs):
         decoded.append(path)
         return read(path, *args, **kwargs)
 
-    monkeypatch.setattr(records, "read_frames", count)
+    monkeypatch.setattr(frame_cache, "read_frames", count)
     own = shutil.copy(videos[0].path, tmp_path)  # late threads of other tests decode the others
     record = records.TrainRecord([Video(own)], cfg, {})(0, np.random.default_rng(0))
     assert len(record["clips"]) == 3 and decoded.count(own) == 1

@@ -23,9 +23,8 @@ def use_demo(
     steps: int,
     lr: float,
     data: str = "demo",
-    size: int = 32,
-    stride: int = 2,
     batch_size: int = 32,
+    encoder: str = "",
 ) -> None:
     """Turns a recipe into one that a laptop runs in minutes, on clips that it makes itself.
 
@@ -36,8 +35,10 @@ def use_demo(
         config: the recipe, which is changed.
         steps, lr: length of the training and peak rate.
         data: name of the demo set.
-        size, stride, batch_size: keys of config.data.
+        batch_size: key of config.data.
+        encoder: name of a probe's encoder, unless config.init brings one.
     """
+    clip = models.declared(encoder or config.model.name, "DEMO_CLIP")
     config.train_steps, config.train_epochs, config.log_every = steps, 0.0, 20
     config.data.update(
         name=data,
@@ -48,10 +49,10 @@ def use_demo(
         batch_size=batch_size,
         repeats=1,
         frames=8,
-        stride=stride,
+        stride=clip["stride"],
         sampling="dense",
-        size=size,
-        short_side=size,
+        size=clip["size"],
+        short_side=clip["size"],
         augment="center_crop",
         flip=0.0,
         rand_augment="",
@@ -64,6 +65,8 @@ def use_demo(
         config.model.variant = None
     config.model.dtype = "float32"
     config.model.update(models.demo_fields(config.model.name, config.model.head))
+    if encoder:
+        config.model.encoder = {"name": encoder, **models.demo_fields(encoder, None)}
     objective = objectives.find(config.objective.name)
     config.objective.update({k: v for k, v in objective.demo.items() if k in config.objective})
     config.optim.update(
@@ -83,12 +86,8 @@ def use_demo(
 
 
 def use_pretraining_demo(config: ConfigDict) -> None:
-    """Turns a recipe of masked autoencoding into a demo whose picture shows the hidden shapes.
-
-    Patches are small beside the shapes, and clips are short: in so few steps the model learns the
-    places of patches on a wide grid of few frames better than on a narrow grid of many.
-    """
-    use_demo(config, steps=600, lr=3e-3, size=64, stride=1, batch_size=16)
+    """Turns a recipe of masked autoencoding into a demo whose picture shows the hidden shapes."""
+    use_demo(config, steps=600, lr=3e-3, batch_size=16)
     config.optim.b2 = 0.999  # in so few steps 0.95 learns less
 
 

@@ -140,6 +140,20 @@ class _TooLargeError(Exception):
         self.size = size
 
 
+class NoCache:
+    """Stands in for a FrameCache where nothing is kept, and tells no Kept."""
+
+    def frames(self, path: str, sample: Sample, step: Step, **how: Any) -> tuple[np.ndarray, None]:
+        """Returns frames as read_frames does, and None."""
+        return read_frames(path, sample, **how)[0], None
+
+    def views(
+        self, path: str, preprocessing: Preprocessing, views: tuple[int, int], **how: Any
+    ) -> tuple[np.ndarray, None]:
+        """Returns what clips.prepare does, and None."""
+        return clips.prepare(path, preprocessing, views, **how), None
+
+
 class Tally:
     """Prints how much of a list is kept: when all of it was read, or the cache is full; once.
 
@@ -198,8 +212,8 @@ def parse(text: str) -> tuple[str, int]:
 
 
 @functools.cache  # one for training and evaluation, until the program ends
-def open_cache(text: str) -> FrameCache | None:
-    """Opens the cache of a config.data.cache; returns None for "".
+def open_cache(text: str) -> FrameCache | NoCache:
+    """Opens the cache of a config.data.cache.
 
     Frames in memory lie in a file without a name, which on Linux goes with the program, however
     that ends, and whose workers open it through /proc.
@@ -208,7 +222,7 @@ def open_cache(text: str) -> FrameCache | None:
         UserError: as `parse`; it is more than there is; the folder cannot be written.
     """
     if not text:
-        return None
+        return NoCache()
     folder, limit = parse(text)
     if folder:
         store = Folder(folder, limit, _BEGAN)

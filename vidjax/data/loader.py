@@ -120,7 +120,7 @@ def train_loader(
         workers=workers,
         bad_videos=bad_videos,
         patience=cfg.patience,
-        tally=Tally(cache, "training", len(videos)) if cache and 0 in rows else None,
+        tally=Tally(cache, "training", len(videos)) if cfg.cache and 0 in rows else None,
     )
 
 
@@ -186,7 +186,7 @@ def eval_loader(
         bad_videos=bad_videos,
         patience=patience,
         num_batches=-(-len(shard) * views[0] * views[1] // (batch_size // count)),
-        tally=Tally(frame_cache, "evaluation", num_videos) if frame_cache and not index else None,
+        tally=Tally(frame_cache, "evaluation", num_videos) if cache and not index else None,
     )
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from vidjax.data.datasets import Video
-from vidjax.data.frame_cache import FrameCache, Kept
+from vidjax.data.frame_cache import FrameCache, Kept, NoCache
 from vidjax.data.frames import clips, sampling
-from vidjax.data.reading.video import read_frames
 from vidjax.errors import VideoError
 from vidjax.preprocessing import Preprocessing
 
@@ -32,7 +31,7 @@ class TrainRecord:
     cfg: Any
     hanging: Mapping[str, str]
     tokenize: Tokenize | None = None
-    cache: FrameCache | None = None
+    cache: FrameCache | NoCache = NoCache()  # noqa: RUF009 (it has no state)
 
     def __call__(self, video_id: int, rng: np.random.Generator) -> dict[str, Any]:
         cfg, errors = self.cfg, []
@@ -43,19 +42,16 @@ class TrainRecord:
                 raise VideoError(f"too short: {num_frames} frames of at least {min_frames}")
             return sampling.train_indices(cfg.sampling, num_frames, cfg.frames, cfg.stride, rng)
 
-        read, more = read_frames, ()
-        if self.cache is not None:
-            read, more = self.cache.frames, (clips.fixed_step(cfg),)
+        read, step = self.cache.frames, clips.fixed_step(cfg)
         for _ in range(TRIES):
             video = self.videos[video_id]
             try:
-                frames, kept = _decode(video, self.hanging, cfg.reader, read, sample, *more)
+                frames, kept = _decode(video, self.hanging, cfg.reader, read, sample, step)
             except VideoError as error:
                 errors.append((video_id, str(error)))
                 video_id = int(rng.integers(len(self.videos)))
                 continue
             views = [clips.train_clip(frames, rng, cfg) for _ in range(cfg.repeats)]
-            kept = kept if self.cache is not None else None
             record = _record(np.stack(views), video.label, video_id, 1.0, errors, kept)
             if self.tokenize is not None:  # last, so that the clips do not depend on it
                 ids, mask = self.tokenize([video.captions[rng.integers(len(video.captions))]])
@@ -73,20 +69,18 @@ class EvalRecord:
     views: tuple[int, int]
     hanging: Mapping[str, str]
     reader: str
-    cache: FrameCache | None = None
+    cache: FrameCache | NoCache = NoCache()  # noqa: RUF009 (it has no state)
 
     def __call__(self, video_id: int) -> dict[str, Any]:
-        facts, errors, kept = self.preprocessing, [], None
+        facts, errors = self.preprocessing, []
         views = self.views[0] * self.views[1]
         zeros = np.zeros((views, facts.frames, facts.size, facts.size, 3), np.uint8)
         if video_id >= len(self.videos):
             return _record(zeros, -1, -1, 0.0, errors)
         video = self.videos[video_id]
-        read = clips.prepare if self.cache is None else self.cache.views
         try:
-            crops = _decode(video, self.hanging, self.reader, read, facts, self.views)
-            if self.cache is not None:
-                crops, kept = crops
+            read = self.cache.views
+            crops, kept = _decode(video, self.hanging, self.reader, read, facts, self.views)
         except VideoError as error:
             errors.append((video_id, str(error)))
             return _record(zeros, video.label, video_id, 0.0, errors)

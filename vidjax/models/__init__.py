@@ -11,6 +11,7 @@ and, where its family has something to say,
     NOTED       fields whose difference from that checkpoint is worth a note
     STAGES      path prefixes whose `blocks` count, one after the other, for layer decay
     DEMO        fields of a demo run: small sizes, and rates of 0
+    DEMO_CLIP   size and stride of its clips, keys of config.data
     TOKENIZER   kind of vocabulary that its texts are read with, see vidjax.tokenizers
     adapt       (params, source, target, **options) -> params, notes: see `adapt`
     KEEPS_INPUT whether a model's input is normalised and resized as the input of the checkpoint
@@ -57,6 +58,7 @@ _DEFAULTS = {
     "NOTED": (),
     "STAGES": ("encoder/",),
     "DEMO": {},
+    "DEMO_CLIP": {"size": 32, "stride": 2},
     "TOKENIZER": "sentencepiece",
     "KEEPS_INPUT": False,
     "USES": {},

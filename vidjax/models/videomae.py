@@ -306,12 +306,16 @@ HEADS = {None: features, "classify": classify, "reconstruct": reconstruct}
 
 USES = {"classify": "predict"}
 NOTED = ("eps", "fc_norm_eps", "patch_size", "pool")
+# Patches are small beside the shapes, and clips short: in few steps the model learns the places of
+# patches on a wide grid of few frames better than on a narrow grid of many.
+DEMO_CLIP = {"size": 64, "stride": 1}
 DEMO = {
     "width": 96,
     "depth": 4,
     "num_heads": 3,
     "mlp_dim": 384,
     "patch_size": (4, 8, 8),
+    "eps": 1e-6,
     "decoder_width": 96,
     "decoder_depth": 2,
     "decoder_num_heads": 3,
